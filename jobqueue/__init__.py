@@ -1,0 +1,1 @@
+"""Background jobs whose delivery guarantees can be checked."""

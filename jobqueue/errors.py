@@ -1,0 +1,84 @@
+"""Everything that jobqueue raises.
+
+Each error says what happened, to which job, and what to do. All of them pickle: they keep their arguments as plain
+attributes and are rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobqueue.record import JobRecord
+
+__all__ = [
+    "DeclarationError",
+    "DuplicateJob",
+    "JobNotFound",
+    "JobQueueError",
+    "LockTaken",
+    "NotApplied",
+    "OutcomeUnknown",
+    "PayloadError",
+    "StorageError",
+    "StorageRefused",
+    "UnknownJob",
+]
+
+
+class JobQueueError(Exception):
+    """The root of all errors of this package."""
+
+
+class DeclarationError(JobQueueError, TypeError):
+    """A kind of job, a queue or an option was declared in a way that cannot work."""
+
+
+class DuplicateJob(DeclarationError):
+    """Two kinds of job were declared under one name."""
+
+
+class UnknownJob(JobQueueError, LookupError):
+    """No kind of job is declared under this name."""
+
+
+class JobNotFound(JobQueueError, LookupError):
+    """No job with this id is stored (any more)."""
+
+
+class PayloadError(JobQueueError, ValueError):
+    """The arguments of a job do not fit its declaration, or cannot be written as JSON. Nothing was stored."""
+
+
+class LockTaken(JobQueueError):
+    """Somebody else holds the lock."""
+
+
+class StorageError(JobQueueError):
+    """The storage did not do what was asked.
+
+    Attributes:
+        stored: The records that were certainly stored before the error.
+        records: The records that were not stored (``NotApplied``) or may have been (``OutcomeUnknown``);
+            ``JobQueue.enqueue_records`` sends them again, each is stored once.
+    """
+
+    def __init__(
+        self, message: str, *, stored: Sequence[JobRecord[Any]] = (), records: Sequence[JobRecord[Any]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.stored = tuple(stored)
+        self.records = tuple(records)
+
+
+class NotApplied(StorageError):
+    """Certainly nothing was changed; sending again is safe."""
+
+
+class StorageRefused(NotApplied):
+    """The server answered that it will not do it (out of memory, read only, no permission, a foreign key …)."""
+
+
+class OutcomeUnknown(StorageError):
+    """The request may have been carried out: no answer came. Sending the same records again stores each once."""
