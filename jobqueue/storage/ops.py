@@ -1,0 +1,557 @@
+"""Everything the queue does to its storage, as frozen values.
+
+A `Batch` is a scope, some guards and some operations. It is applied whole or not at all. Two operations alone, `Put` and
+`Move`, touch *where a job is*, so a job is in exactly one place by construction: `Put` needs an absent record, `Move` takes
+out before it puts in, and no plain operation may name a key that holds a place.
+
+Rejected: one storage method per job transition. Every backend would hold the job rules again, and a wrapper (faults,
+tracing) would need one method each.
+
+Ids, members, fields and values are bytes. Scores and times are integers in milliseconds, below 2**53, which both a Lua
+number and a sorted set's score hold exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+__all__ = [
+    "CLAIMS",
+    "CLEAR",
+    "COUNTERS",
+    "FENCE",
+    "NO_CLAIM",
+    "PLACES",
+    "RECORDS",
+    "REQUESTS",
+    "Absent",
+    "Answer",
+    "Applied",
+    "Batch",
+    "Clear",
+    "Due",
+    "FieldIs",
+    "Fields",
+    "Guard",
+    "HashAdd",
+    "HashDelete",
+    "HashKey",
+    "HashSet",
+    "Head",
+    "Held",
+    "Holder",
+    "Kept",
+    "Key",
+    "ListKey",
+    "ListPush",
+    "LockDrop",
+    "LockKey",
+    "LockTake",
+    "Locked",
+    "Member",
+    "Move",
+    "Moved",
+    "NoClaim",
+    "Once",
+    "Op",
+    "Page",
+    "Peek",
+    "Pick",
+    "Place",
+    "PlaceKey",
+    "Placed",
+    "Put",
+    "Query",
+    "Records",
+    "Refused",
+    "SetAdd",
+    "SetKey",
+    "SetRemove",
+    "Sizes",
+    "Stamp",
+    "These",
+    "Unlocked",
+]
+
+Place = Literal["waiting", "ready", "working", "dead"]
+
+PLACES: Final = frozenset({"waiting", "ready", "working", "dead"})
+"""Names of the keys that hold a place. ``ready`` is a list, the others are sorted sets."""
+RECORDS: Final = "records"
+"""Name of the hash id → record, of which a scope has one."""
+CLAIMS: Final = "claims"
+"""Name of the hash id → claim (``incarnation:fence:beat``), of which a scope has one."""
+REQUESTS: Final = "requests"
+"""Name of the hash incarnation → its last claim request and what was answered, or ``closed``."""
+COUNTERS: Final = "counters"
+"""Name of the hash of counters; its field ``fence`` belongs to the storage."""
+FENCE: Final = b"fence"
+
+
+# ---------------------------------------------------------------------------------------------------------------- keys
+
+
+@attrs.frozen
+class Key:
+    """A key of the storage: a scope (whose keys share a cluster slot) and a name in it."""
+
+    scope: str
+    name: str
+    full: str = attrs.field(init=False, eq=False, repr=False)
+
+    @full.default
+    def _full(self) -> str:
+        return f"{{{self.scope}}}:{self.name}"
+
+
+class ListKey(Key):
+    """Names a list: first in, first out."""
+
+
+class SetKey(Key):
+    """Names a sorted set: members by (score, member bytes)."""
+
+
+class HashKey(Key):
+    """Names a hash: field → value."""
+
+
+class LockKey(Key):
+    """Names a lock: who holds it, until when, and how often it was taken."""
+
+
+PlaceKey: TypeAlias = ListKey | SetKey
+
+
+def _is_place(_: object, attribute: attrs.Attribute[Any], key: Any) -> None:
+    if key is not None and (key.name not in PLACES or isinstance(key, ListKey) is not (key.name == "ready")):
+        raise ValueError(f"{attribute.name}: {key.full} is no place of a job; places are {', '.join(sorted(PLACES))}")
+
+
+def _is_plain(_: object, attribute: attrs.Attribute[Any], key: Any) -> None:
+    if key.name in PLACES or key.name in {RECORDS, CLAIMS}:
+        raise ValueError(f"{attribute.name}: {key.full} says where jobs are; only Put and Move may change it")
+
+
+# -------------------------------------------------------------------------------------------------------------- guards
+
+
+@attrs.frozen
+class Absent:
+    """Holds if the hash has no such field."""
+
+    hash: HashKey
+    field: bytes
+
+
+@attrs.frozen
+class FieldIs:
+    """Holds if the hash has this value in the field."""
+
+    hash: HashKey
+    field: bytes
+    value: bytes
+
+
+@attrs.frozen
+class Member:
+    """Holds if the sorted set has the member."""
+
+    set: SetKey
+    member: bytes
+
+
+@attrs.frozen
+class Unlocked:
+    """Holds if ``token`` may take the lock at ``now`` (ms).
+
+    That is: nobody ever held it; or ``token`` holds it and has not dropped it; or another token dropped it or held it
+    until a time that is not after ``now``. The token that dropped a lock cannot take it again, so that a first sending
+    that arrives late does not lock it for nobody.
+    """
+
+    lock: LockKey
+    token: bytes
+    now: int
+
+
+@attrs.frozen
+class Locked:
+    """Holds if ``token`` holds the lock at ``now`` (ms): taken by it, not dropped, and its end is after ``now``."""
+
+    lock: LockKey
+    token: bytes
+    now: int
+
+
+Guard: TypeAlias = Absent | FieldIs | Member | Unlocked | Locked
+
+
+# ---------------------------------------------------------------------------------------------------- plain operations
+
+
+@attrs.frozen
+class ListPush:
+    """Appends the values to the tail of the list."""
+
+    list: ListKey = attrs.field(validator=_is_plain)
+    values: tuple[bytes, ...]
+
+
+@attrs.frozen
+class SetAdd:
+    """Puts members into the sorted set, or changes their scores."""
+
+    set: SetKey = attrs.field(validator=_is_plain)
+    members: Mapping[bytes, int]
+
+
+@attrs.frozen
+class SetRemove:
+    """Removes members from the sorted set."""
+
+    set: SetKey = attrs.field(validator=_is_plain)
+    members: tuple[bytes, ...]
+
+
+@attrs.frozen
+class HashSet:
+    """Writes fields of the hash."""
+
+    hash: HashKey = attrs.field(validator=_is_plain)
+    fields: Mapping[bytes, bytes]
+
+
+@attrs.frozen
+class HashAdd:
+    """Adds ``amount`` to the integer in the field (absent counts as 0). Not safe to send twice by itself: guard it."""
+
+    hash: HashKey = attrs.field(validator=_is_plain)
+    field: bytes
+    amount: int
+
+
+@attrs.frozen
+class HashDelete:
+    """Deletes fields of the hash."""
+
+    hash: HashKey = attrs.field(validator=_is_plain)
+    fields: tuple[bytes, ...]
+
+
+@attrs.frozen
+class LockTake:
+    """Makes ``token`` the holder of the lock until ``until`` (ms); answers the fence.
+
+    The holder keeps its fence, and its end only ever rises; a new holder gets ``max(last fence + 1, now)``. It takes the
+    lock whoever holds it: guard it with `Unlocked` (to take) or `Locked` (to extend).
+    """
+
+    lock: LockKey
+    token: bytes
+    now: int
+    until: int
+
+
+@attrs.frozen
+class LockDrop:
+    """Ends the lock if ``token`` holds it, and remembers the token; otherwise does nothing."""
+
+    lock: LockKey
+    token: bytes
+
+
+# ----------------------------------------------------------------------------------------------------- where jobs are
+
+
+@attrs.frozen
+class Put:
+    """Stores each record and places its id in ``target``, iff the id has no record in the scope.
+
+    Answers a `Placed`. The first 8 bytes of a record are the nonce of its enqueue: an id whose stored record starts with
+    the same nonce is ``same`` (this very job, sent before), any other is ``different``; both are left as they are.
+
+    Attributes:
+        target: The place.
+        records: id → record, in the order in which they join a list.
+        score: For a sorted set, the score of all of them or of each (ms).
+        wake: Ring the scope if a list got something, or if one of these became the head of a sorted set.
+    """
+
+    target: PlaceKey = attrs.field(validator=_is_place)
+    records: Mapping[bytes, bytes]
+    score: int | Mapping[bytes, int] | None = None
+    wake: bool = False
+
+
+@attrs.frozen
+class Head:
+    """Picks from the head of a list, at most ``limit`` ids and ``max_bytes`` bytes of records, but at least one id.
+
+    A limit of 0 picks nothing.
+    """
+
+    limit: int
+    max_bytes: int
+
+
+@attrs.frozen
+class Due:
+    """Picks from a sorted set what has a score of at most ``before`` (ms), lowest first, at most ``limit`` ids."""
+
+    before: int
+    limit: int
+
+
+@attrs.frozen
+class These:
+    """Picks these ids, in this order. In a list each is searched (O(n)): at most 10."""
+
+    ids: tuple[bytes, ...]
+
+
+Pick: TypeAlias = Head | Due | These
+
+
+@attrs.frozen
+class NoClaim:
+    """Expects that the id has no claim."""
+
+
+@attrs.frozen
+class Clear:
+    """Takes the claim away."""
+
+
+NO_CLAIM: Final = NoClaim()
+CLEAR: Final = Clear()
+
+
+@attrs.frozen
+class Stamp:
+    """Writes the claim ``incarnation:fence:beat`` on all that moved, with one new fence = max(last fence + 1, now).
+
+    Attributes:
+        incarnation: Whose claim.
+        beat: The owner's beat in ms, for those who watch its lease.
+        now: The time in ms, so that fences do not run backwards when the server lost its last writes.
+    """
+
+    incarnation: bytes
+    beat: int
+    now: int
+
+
+@attrs.frozen
+class Once:
+    """Numbers a claim, so that it can be sent again.
+
+    The same number again answers what the first answered (less what has left since) and takes nothing; a number below
+    the last one, or any number after the incarnation was closed (``closed`` in the requests), refuses the batch.
+    """
+
+    incarnation: bytes
+    number: int
+
+
+Expect: TypeAlias = Mapping[bytes, bytes] | Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int] | NoClaim
+
+
+@attrs.frozen
+class Move:
+    """Takes ids out of ``source`` and puts them into ``target``; with ``target=None`` they leave and are forgotten.
+
+    Ids that are not there, or not as expected, are skipped. When a job changes place, an id without a record is removed
+    from the source and answered as missing. Answers a `Moved`.
+
+    Attributes:
+        source: Where they are. With ``source == target`` scores only rise: an old extension that arrives late does not
+            shorten a lease.
+        target: Where they go.
+        pick: Which.
+        score: For a sorted set, the new score of all or of each (ms).
+        expect: id → claim, id → (claim, score in the source) or id → score in the source, or `NO_CLAIM`.
+        stamp: Write or clear the claim of what moved; None leaves it.
+        once: Number of the request.
+        records: New records of those that move.
+        count: A hash and a field to which the number of ids that moved is added.
+        front: Put at the head of a list, in the order picked, instead of the tail.
+        wake: Ring the scope if something joined a list, or a list that is the source still holds something, or one of
+            these became the head of another sorted set.
+        give: Answer the records too.
+    """
+
+    source: PlaceKey = attrs.field(validator=_is_place)
+    target: PlaceKey | None = attrs.field(validator=_is_place)
+    pick: Pick
+    score: int | Mapping[bytes, int] | None = None
+    expect: Expect | None = None
+    stamp: Stamp | Clear | None = None
+    once: Once | None = None
+    records: Mapping[bytes, bytes] | None = None
+    count: tuple[HashKey, bytes] | None = None
+    front: bool = False
+    wake: bool = False
+    give: bool = False
+
+
+Op: TypeAlias = (
+    ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | LockTake | LockDrop | Put | Move
+)  # fmt: skip
+
+
+@attrs.frozen
+class Batch:
+    """Guards and operations on the keys of one scope, applied whole or not at all."""
+
+    scope: str
+    ops: tuple[Op, ...]
+    guards: tuple[Guard, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@attrs.frozen
+class Placed:
+    """What became of each record of a `Put`, in its order."""
+
+    states: tuple[Literal["stored", "same", "different"], ...]
+
+
+@attrs.frozen
+class Moved:
+    """What a `Move` did.
+
+    Attributes:
+        ids: What moved, in order.
+        records: Their records as they are now, if asked for, else empty.
+        missing: Ids that had no record and were removed from the source.
+        fence: The fence of the stamp, 0 without one or if nothing moved.
+        left: How many the source still holds.
+        next: The lowest score left in a sorted set that was the source.
+    """
+
+    ids: tuple[bytes, ...]
+    records: tuple[bytes, ...] = ()
+    missing: tuple[bytes, ...] = ()
+    fence: int = 0
+    left: int = 0
+    next: int | None = None
+
+
+@attrs.frozen
+class Applied:
+    """The batch was applied; one answer per operation: `Placed`, `Moved`, a fence (`LockTake`) or None."""
+
+    answers: tuple[Placed | Moved | int | None, ...]
+
+
+@attrs.frozen
+class Refused:
+    """The batch changed nothing. ``failed`` holds the index of every guard that failed, in order.
+
+    A `Move` whose `Once` was refused has the index ``len(guards) + its index``.
+    """
+
+    failed: tuple[int, ...]
+
+
+# ------------------------------------------------------------------------------------------------------------- queries
+
+
+@attrs.frozen
+class Peek:
+    """Values of a list from position ``start``, at most ``limit``. Answers a tuple of bytes."""
+
+    list: ListKey
+    start: int
+    limit: int
+
+
+@attrs.frozen
+class Page:
+    """Entries of a sorted set in order, at most ``limit``. Answers a tuple of (member, score).
+
+    Attributes:
+        set: Which.
+        limit: How many at most.
+        before: Only scores of at most this (ms); None for all.
+        after: Only entries behind this (score, member), the cursor of the page before; None from the start.
+    """
+
+    set: SetKey
+    limit: int
+    before: int | None = None
+    after: tuple[int, bytes] | None = None
+
+
+@attrs.frozen
+class Records:
+    """What is kept of each id. Answers a tuple of `Kept` or None, in order."""
+
+    scope: str
+    ids: tuple[bytes, ...]
+
+
+@attrs.frozen
+class Sizes:
+    """How many entries each list, sorted set or hash has. Answers a tuple of int."""
+
+    keys: tuple[ListKey | SetKey | HashKey, ...]
+
+
+@attrs.frozen
+class Fields:
+    """Fields of a hash, all of them with None. Answers a dict of those present, sorted by field."""
+
+    hash: HashKey
+    fields: tuple[bytes, ...] | None = None
+
+
+@attrs.frozen
+class Holder:
+    """Who holds the lock. Answers a `Held`, or None if nobody ever did."""
+
+    lock: LockKey
+
+
+@attrs.frozen
+class Kept:
+    """A record, where its id is, and who holds it.
+
+    Attributes:
+        record: The record.
+        place: Where; an id that is in no sorted set is in ``ready``.
+        score: Its score there (0 in ``ready``).
+        claim: Its claim, if it has one.
+    """
+
+    record: bytes
+    place: Place
+    score: int
+    claim: bytes | None
+
+
+@attrs.frozen
+class Held:
+    """A lock: its last holder, the end of its time in ms (0: dropped), its fence."""
+
+    token: bytes
+    until: int
+    fence: int
+
+
+Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder
+Answer: TypeAlias = (
+    tuple[bytes, ...]
+    | tuple[tuple[bytes, int], ...]
+    | tuple[Kept | None, ...]
+    | tuple[int, ...]
+    | dict[bytes, bytes]
+    | Held
+    | None
+)
