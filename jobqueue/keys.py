@@ -1,0 +1,81 @@
+"""The names of all keys. No other module builds one.
+
+A queue is the scope ``namespace:queue``; what belongs to the whole namespace is the scope ``namespace``. Both are checked
+names without a colon or a brace, so no queue can name another's keys.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+import attrs
+
+from jobqueue.storage.ops import COUNTERS, REQUESTS, HashKey, ListKey, LockKey, SetKey
+
+__all__ = ["NamespaceKeys", "QueueKeys", "namespace_keys", "queue_keys"]
+
+COUNTED: Final = ("done", "retried", "dead", "snoozed", "discarded", "released", "rescued", "parked")
+"""What is counted per queue, each in the step that moves the job."""
+
+
+@attrs.frozen
+class QueueKeys:
+    """The keys of one queue."""
+
+    queue: str
+    scope: str
+    ready: ListKey
+    waiting: SetKey
+    working: SetKey
+    dead: SetKey
+    requests: HashKey
+    counters: HashKey
+
+
+@attrs.frozen
+class NamespaceKeys:
+    """The keys of a namespace.
+
+    Attributes:
+        scope: The scope of all of them.
+        meta: ``schema`` and ``epoch``.
+        queues: Queue → when it was first used.
+        runners: Incarnation → what the runner says of itself, with the time of its last beat.
+    """
+
+    scope: str
+    meta: HashKey
+    queues: HashKey
+    runners: HashKey
+
+    def lock(self, name: str) -> LockKey:
+        """The key of a user's lock."""
+        return LockKey(self.scope, f"lock:{name}")
+
+
+@functools.lru_cache(maxsize=1024)
+def queue_keys(namespace: str, queue: str) -> QueueKeys:
+    """The keys of a queue; both names have been checked."""
+    scope = f"{namespace}:{queue}"
+    return QueueKeys(
+        queue=queue,
+        scope=scope,
+        ready=ListKey(scope, "ready"),
+        waiting=SetKey(scope, "waiting"),
+        working=SetKey(scope, "working"),
+        dead=SetKey(scope, "dead"),
+        requests=HashKey(scope, REQUESTS),
+        counters=HashKey(scope, COUNTERS),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def namespace_keys(namespace: str) -> NamespaceKeys:
+    """The keys of a namespace; the name has been checked."""
+    return NamespaceKeys(
+        scope=namespace,
+        meta=HashKey(namespace, "meta"),
+        queues=HashKey(namespace, "queues"),
+        runners=HashKey(namespace, "runners"),
+    )

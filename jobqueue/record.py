@@ -1,0 +1,186 @@
+"""What is stored of a job, and what a user sees of it.
+
+A stored record is 8 bytes of nonce and a MessagePack array. MessagePack because it holds the payload as it is, whatever
+bytes a foreign writer left there; an array because the names of the fields would be half of a small job. The payload
+inside is JSON.
+
+A newer version of the library may append fields. `rewrite` keeps fields that this version does not know, byte for byte.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+import attrs
+import msgspec
+
+from jobqueue.errors import PayloadError
+from jobqueue.storage.ops import Kept, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
+__all__ = [
+    "NONCE_SIZE",
+    "JobRecord",
+    "R",
+    "Stored",
+    "decode",
+    "encode",
+    "job_record",
+    "record_of",
+    "rewrite",
+    "timestamp",
+    "wrap_raw",
+]
+
+NONCE_SIZE: Final = 8
+ERROR_LIMIT: Final = 8_000
+"""Characters of an error that are kept."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The stored fields of a job, in their order in the record. Times are milliseconds since 1970.
+
+    Attributes:
+        name: The kind.
+        payload: The arguments as JSON.
+        retry: How many retries it may have; negative without end.
+        attempt: How many attempts failed.
+        recoveries: How many runners ended without saying so while they held it.
+        created: When it was enqueued.
+        due: When it was or is to be run next.
+        error: What the last failed attempt said.
+        started: The fence under which it was started alone, as a suspect of having taken runners down.
+        parked: How often it was put back because the runner does not know the kind.
+        parked_since: Since when.
+    """
+
+    name: str
+    payload: bytes
+    retry: int
+    attempt: int
+    recoveries: int
+    created: int
+    due: int
+    error: str | None = None
+    started: int = 0
+    parked: int = 0
+    parked_since: int = 0
+
+
+_decode: Final = msgspec.msgpack.Decoder(Stored).decode
+_decode_raw: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_POSITION: Final = {name: index for index, name in enumerate(Stored.__struct_fields__)}
+
+
+def encode(nonce: bytes, stored: Stored) -> bytes:
+    """The bytes to store."""
+    return nonce + _encode(stored)
+
+
+def decode(record: bytes) -> Stored:
+    """The fields of a stored record. Raises `PayloadError` if the bytes are no record."""
+    try:
+        return _decode(memoryview(record)[NONCE_SIZE:])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise PayloadError(f"the stored bytes are not a job record: {error}") from error
+
+
+def rewrite(record: bytes, **changes: object) -> bytes:
+    """The record with some fields changed; all others, known or not, stay byte for byte."""
+    fields = _decode_raw(memoryview(record)[NONCE_SIZE:])
+    stored = _decode(memoryview(record)[NONCE_SIZE:])
+    for name in Stored.__struct_fields__[len(fields) :]:
+        fields.append(msgspec.Raw(_encode(getattr(stored, name))))
+    for name, value in changes.items():
+        fields[_POSITION[name]] = msgspec.Raw(_encode(value))
+    return record[:NONCE_SIZE] + _encode(fields)
+
+
+def wrap_raw(record: bytes, reason: str, now: int) -> bytes:
+    """A record that holds undecodable bytes as its payload, so that they can be looked at in the dead place."""
+    stored = Stored("", record, 0, 0, 0, now, now, reason[:ERROR_LIMIT])
+    return encode(record[:NONCE_SIZE].ljust(NONCE_SIZE, b"\0"), stored)
+
+
+def timestamp(ms: int) -> datetime:
+    """Milliseconds since 1970 as an aware datetime; what lies beyond the calendar is cut to its end."""
+    try:
+        return _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+@attrs.frozen
+class JobRecord(Generic[R]):
+    """What the storage knows of one job. A plain value: it does not change when the job does.
+
+    Attributes:
+        id: The same for all runs of the job.
+        name: The name of its kind; empty if the stored bytes could not be read.
+        queue: Its queue.
+        payload: Its arguments as JSON, or the unreadable bytes.
+        attempt: How many attempts have failed.
+        retry: How many retries it may have; negative without end.
+        created: When it was enqueued.
+        due: When it was or is to be run next.
+        error: What the last failed attempt said, or None.
+        place: ``waiting``, ``ready``, ``working`` or ``dead``.
+        recoveries: How many times its runner died with it; an orderly end sets it back to 0.
+        fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
+    """
+
+    id: str
+    name: str
+    queue: str
+    payload: bytes
+    attempt: int
+    retry: int
+    created: datetime
+    due: datetime
+    error: str | None
+    place: Place
+    recoveries: int = 0
+    fence: int = 0
+    nonce: bytes = attrs.field(default=b"", repr=False)
+
+
+def job_record(
+    id: bytes, queue: str, stored: Stored, place: Place, *, fence: int = 0, nonce: bytes = b""
+) -> JobRecord[Any]:
+    """The public value of stored fields."""
+    return JobRecord(
+        id=id.decode("utf-8", "backslashreplace"),
+        name=stored.name,
+        queue=queue,
+        payload=stored.payload,
+        attempt=stored.attempt,
+        retry=stored.retry,
+        created=timestamp(stored.created),
+        due=timestamp(stored.due),
+        error=stored.error,
+        place=place,
+        recoveries=stored.recoveries,
+        fence=fence,
+        nonce=nonce,
+    )
+
+
+def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
+    """The public value of what a storage keeps; bytes that are no record become its payload, with the reason."""
+    try:
+        stored = decode(kept.record)
+    except PayloadError as error:
+        stored = Stored("", kept.record, 0, 0, 0, 0, 0, str(error))
+    fence = int(kept.claim.split(b":")[1]) if kept.claim else 0
+    return job_record(id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE])
