@@ -1,0 +1,98 @@
+"""What becomes of a job after a run, and after its runner died: pure rules over its stored fields.
+
+An orderly end, good or bad, sets the count of recoveries back to 0. A crash is no failed attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from jobqueue.lifecycle import Step
+from jobqueue.record import ERROR_LIMIT, Stored
+from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+
+__all__ = ["SUSPECT", "TOO_OFTEN", "Ending", "Verdict", "after_crash", "after_run", "is_suspect", "unknown_kind"]
+
+SUSPECT: Final = 2
+"""With so many recoveries a job is run alone, so that it takes no neighbours down and the next crash is proved its own."""
+TOO_OFTEN: Final = 5
+"""With so many recoveries a job is given up."""
+PARK_FIRST: Final = 60_000
+PARK_LONGEST: Final = 3_600_000
+PARK_END: Final = 24 * 3_600_000
+
+Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked"]
+
+
+@attrs.frozen
+class Verdict:
+    """What to do with a job.
+
+    Attributes:
+        ending: What it is called and counted as.
+        step: The move.
+        changes: Fields of its record that change.
+        score: When it is due again, or when it died (ms); None if it leaves.
+    """
+
+    ending: Ending
+    step: Step
+    changes: dict[str, object]
+    score: int | None = None
+
+
+def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPolicy, now: int) -> Verdict:
+    """Judge a run that raised, or returned one of `Snooze`, `Discard`, `Retry`.
+
+    Args:
+        stored: The fields of its record.
+        outcome: What it raised or returned.
+        text: The error as it is to be kept.
+        policy: The retry policy of its kind; how many retries it may have is in ``stored``.
+        now: Milliseconds since 1970.
+    """
+    text = text[:ERROR_LIMIT]
+    orderly: dict[str, object] = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
+    if isinstance(outcome, Snooze):
+        due = now + outcome.delay_ms
+        return Verdict("snoozed", "park", {**orderly, "due": due}, due)
+    if isinstance(outcome, Discard):
+        return Verdict("discarded", "finish", {})
+    attempt = stored.attempt + 1
+    orderly |= {"attempt": attempt, "error": text}
+    wanted = isinstance(outcome, Retry) or policy.wants(outcome)
+    if wanted and (stored.retry < 0 or attempt <= stored.retry):
+        after = outcome.after_ms if isinstance(outcome, Retry) else None
+        due = now + (policy.next_delay(attempt) if after is None else after)
+        return Verdict("retried", "retry", {**orderly, "due": due}, due)
+    return Verdict("dead", "bury", orderly, now)
+
+
+def unknown_kind(stored: Stored, now: int) -> Verdict:
+    """Put a job of a kind that this runner does not know back for one that does; after a day it is dead."""
+    since = stored.parked_since or now
+    if now - since >= PARK_END:
+        return Verdict("dead", "bury", {"error": f"no runner knew the kind {stored.name!r} for a day"}, now)
+    due = now + min(PARK_FIRST << min(stored.parked, 10), PARK_LONGEST)
+    return Verdict("parked", "park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
+
+
+def is_suspect(stored: Stored) -> bool:
+    """Whether a job has to be run alone, because runners died while they held it."""
+    return stored.recoveries >= SUSPECT
+
+
+def after_crash(stored: Stored, fence: int) -> Verdict | dict[str, object]:
+    """Judge a job whose runner is gone: the changes for its way back to ready, or a verdict that it is dead.
+
+    The whole claim of a dead runner comes back, so up to `SUSPECT` recoveries prove nothing. Above that, only the one
+    that was started alone under this very claim is to blame.
+    """
+    blamed = stored.recoveries < SUSPECT or stored.started == fence
+    recoveries = stored.recoveries + blamed
+    if recoveries >= TOO_OFTEN:
+        error = f"{recoveries} runners in a row died while they ran this job"
+        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error})
+    return {"recoveries": recoveries, "started": 0}

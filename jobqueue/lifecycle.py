@@ -1,0 +1,53 @@
+"""The table of legal moves of a job. This is the only module that knows them; `transitions` builds what it allows.
+
+::
+
+                     schedule                      enqueue
+                        │                             │
+                        ▼         promote             ▼        claim
+                    waiting ───────────────────────► ready ───────────────► working ──┐ extend, note
+                      ▲  │ hurry                     ▲ ▲ ▲                  │ │ │ │ ◄─┘
+                      │  └───────────────────────────┘ │ └── release, rescue ┘ │ │ │
+                      └──────────────── retry, park ───┼───────────────────────┘ │ └──► (done) finish
+                                                requeue│                         ▼
+                                                       └─────────────────────── dead   bury, condemn
+    delete: from waiting, ready and dead
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from jobqueue.storage.ops import Place
+
+__all__ = ["MOVES", "Step", "legal"]
+
+Step: TypeAlias = Literal[
+    "enqueue", "schedule", "promote", "hurry", "claim", "extend", "note", "finish", "retry", "park", "bury",
+    "release", "rescue", "condemn", "requeue", "delete", "prune",
+]  # fmt: skip
+
+MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
+    "enqueue": frozenset({(None, "ready")}),
+    "schedule": frozenset({(None, "waiting")}),
+    "promote": frozenset({("waiting", "ready")}),  # it is due
+    "hurry": frozenset({("waiting", "ready")}),  # an operator will not wait for it
+    "claim": frozenset({("ready", "working")}),
+    "extend": frozenset({("working", "working")}),  # its lease
+    "note": frozenset({("working", "working")}),  # a suspect is about to be started
+    "finish": frozenset({("working", None)}),
+    "retry": frozenset({("working", "waiting")}),  # it failed and has retries left
+    "park": frozenset({("working", "waiting")}),  # it asked for it, or its kind is unknown here
+    "bury": frozenset({("working", "dead")}),  # it failed for good
+    "release": frozenset({("working", "ready")}),  # handed back by its runner
+    "rescue": frozenset({("working", "ready")}),  # taken from a runner that is gone
+    "condemn": frozenset({("working", "dead")}),  # it took its runner down too often
+    "requeue": frozenset({("dead", "ready")}),
+    "delete": frozenset({("waiting", None), ("ready", None), ("dead", None)}),
+    "prune": frozenset({("dead", None)}),  # too old
+}
+
+
+def legal(step: Step, source: Place | None, target: Place | None) -> bool:
+    """Whether a step may take a job from one place to another; None is outside."""
+    return (source, target) in MOVES[step]

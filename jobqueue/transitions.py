@@ -1,0 +1,287 @@
+"""Job rules as batches: each function answers what to apply, none applies it.
+
+Every function checks its move against the table of `lifecycle`. Times are milliseconds since 1970, durations
+milliseconds. Ids and claims are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.lifecycle import Step, legal
+from jobqueue.storage.ops import (
+    CLEAR,
+    NO_CLAIM,
+    Absent,
+    Batch,
+    Clear,
+    Due,
+    Expect,
+    FieldIs,
+    HashDelete,
+    HashKey,
+    HashSet,
+    Head,
+    LockDrop,
+    Locked,
+    LockTake,
+    Move,
+    Once,
+    Op,
+    Pick,
+    Place,
+    PlaceKey,
+    Put,
+    Stamp,
+    These,
+    Unlocked,
+)
+
+__all__ = [
+    "CLAIM_BYTES",
+    "LIMIT",
+    "SCHEMA",
+    "claim",
+    "claim_of",
+    "close_requests",
+    "condemn",
+    "delete",
+    "drop_lock",
+    "extend",
+    "extend_lock",
+    "finish",
+    "hurry",
+    "move_out",
+    "note",
+    "promote",
+    "prune",
+    "prune_requests",
+    "put",
+    "register_queue",
+    "register_runner",
+    "release",
+    "requeue",
+    "rescue",
+    "take_lock",
+    "unregister_runners",
+]
+
+SCHEMA: Final = 1
+"""Version of what is written; a storage with a higher one is refused."""
+LIMIT: Final = 500
+"""Ids that one operation touches at most: a script's time is paid by everybody on the server."""
+CLAIM_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of records that one claim brings at most, so that a hundred large payloads do not arrive at once."""
+CLOSED: Final = b"closed"
+
+
+def claim_of(incarnation: bytes, fence: int, beat: int) -> bytes:
+    """The mark that a claim leaves on its jobs."""
+    return b"%b:%d:%d" % (incarnation, fence, beat)
+
+
+def _move(
+    step: Step,
+    source: PlaceKey,
+    target: PlaceKey | None,
+    pick: Pick,
+    *,
+    score: int | Mapping[bytes, int] | None = None,
+    expect: Expect | None = None,
+    stamp: Stamp | Clear | None = None,
+    once: Once | None = None,
+    records: Mapping[bytes, bytes] | None = None,
+    count: tuple[HashKey, bytes] | None = None,
+    front: bool = False,
+    wake: bool = False,
+    give: bool = False,
+) -> Batch:
+    places: tuple[Place, Place | None] = (source.name, target.name if target else None)  # type: ignore[assignment]
+    assert legal(step, *places), f"{step} may not move {places[0]} → {places[1]}"
+    move = Move(
+        source, target, pick, score=score, expect=expect, stamp=stamp, once=once, records=records, count=count,
+        front=front, wake=wake, give=give,
+    )  # fmt: skip
+    return Batch(source.scope, (move,))
+
+
+# ------------------------------------------------------------------------------------------------------------ producers
+
+
+def put(
+    queue: QueueKeys, ready: Mapping[bytes, bytes], waiting: Mapping[bytes, bytes], due: Mapping[bytes, int]
+) -> Batch:
+    """Store new jobs: ``ready`` and ``waiting`` map id → record, ``due`` has the times of the waiting ones.
+
+    Answers a `Placed` for each of the two that is not empty, ready first.
+    """
+    assert legal("enqueue", None, "ready")
+    assert legal("schedule", None, "waiting")
+    ops: list[Op] = []
+    if ready:
+        ops.append(Put(queue.ready, ready, wake=True))
+    if waiting:
+        ops.append(Put(queue.waiting, waiting, score=due, wake=True))
+    return Batch(queue.scope, tuple(ops))
+
+
+def register_queue(keys: NamespaceKeys, queue: str, now: int) -> Batch:
+    """Make the queue known to runners and to those who look; refused if it is known already."""
+    field = queue.encode()
+    return Batch(keys.scope, (HashSet(keys.queues, {field: b"%d" % now}),), (Absent(keys.queues, field),))
+
+
+# -------------------------------------------------------------------------------------------------------------- runners
+
+
+def promote(queue: QueueKeys, now: int) -> Batch:
+    """Take what is due to the tail of ready."""
+    return _move("promote", queue.waiting, queue.ready, Due(now, LIMIT), wake=True)
+
+
+def claim(
+    queue: QueueKeys, incarnation: bytes, number: int, *, limit: int, now: int, lease: int, beat: int
+) -> Batch:  # fmt: skip
+    """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left."""
+    return _move(
+        "claim", queue.ready, queue.working, Head(limit, CLAIM_BYTES), score=now + lease,
+        stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give=True, wake=True,
+    )  # fmt: skip
+
+
+def extend(queue: QueueKeys, claims: Mapping[bytes, bytes], until: int) -> Batch:
+    """Raise the leases of those that are still held under their claims."""
+    return _move("extend", queue.working, queue.working, These(tuple(claims)), score=until, expect=claims)
+
+
+def note(queue: QueueKeys, id: bytes, claimed: bytes, record: bytes, until: int) -> Batch:
+    """Write into the record of a suspect that it is about to be started alone."""
+    return _move(
+        "note", queue.working, queue.working, These((id,)), score=until, expect={id: claimed}, records={id: record}
+    )
+
+
+def finish(queue: QueueKeys, claims: Mapping[bytes, bytes], counter: str = "done") -> Batch:
+    """Forget jobs that ended well, or were discarded."""
+    return _move(
+        "finish", queue.working, None, These(tuple(claims)), expect=claims, count=(queue.counters, counter.encode())
+    )
+
+
+def move_out(
+    step: Step,
+    queue: QueueKeys,
+    target: PlaceKey,
+    claims: Mapping[bytes, bytes],
+    records: Mapping[bytes, bytes],
+    scores: Mapping[bytes, int],
+    counter: str,
+) -> Batch:
+    """Take jobs that did not end well to waiting (retry, park) or dead (bury), with new records and scores."""
+    return _move(
+        step, queue.working, target, These(tuple(claims)), score=scores, expect=claims, stamp=CLEAR, records=records,
+        count=(queue.counters, counter.encode()), wake=True,
+    )  # fmt: skip
+
+
+def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[bytes, bytes] | None = None) -> Batch:
+    """Hand jobs back to the head of ready, in the given order, as if they had not been claimed."""
+    return _move(
+        "release", queue.working, queue.ready, These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,
+        count=(queue.counters, b"released"), front=True, wake=True,
+    )  # fmt: skip
+
+
+def close_requests(queue: QueueKeys, incarnation: bytes) -> Batch:
+    """Refuse every claim of this incarnation from now on, also those still under way."""
+    return Batch(queue.scope, (HashSet(queue.requests, {incarnation: CLOSED}),))
+
+
+# --------------------------------------------------------------------------------------------------------------- duties
+
+
+def rescue(queue: QueueKeys, leases: Mapping[bytes, tuple[bytes, int]], records: Mapping[bytes, bytes]) -> Batch:
+    """Take jobs from runners that are gone to the head of ready, if claim and lease are as they were seen."""
+    return _move(
+        "rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases, stamp=CLEAR, records=records,
+        count=(queue.counters, b"rescued"), front=True, wake=True,
+    )  # fmt: skip
+
+
+def condemn(
+    queue: QueueKeys, leases: Mapping[bytes, tuple[bytes, int]], records: Mapping[bytes, bytes], now: int
+) -> Batch:  # fmt: skip
+    """Take jobs that took their runners down too often to dead."""
+    return _move(
+        "condemn", queue.working, queue.dead, These(tuple(leases)), score=now, expect=leases, stamp=CLEAR,
+        records=records, count=(queue.counters, b"dead"),
+    )  # fmt: skip
+
+
+def prune(queue: QueueKeys, before: int) -> Batch:
+    """Forget jobs that have been dead since ``before``."""
+    return _move("prune", queue.dead, None, Due(before, LIMIT))
+
+
+def register_runner(keys: NamespaceKeys, incarnation: bytes, info: bytes, epoch: bytes) -> Batch:
+    """Say that a runner is alive; refused if the storage's epoch is not the one it knows (its data was lost)."""
+    return Batch(keys.scope, (HashSet(keys.runners, {incarnation: info}),), (FieldIs(keys.meta, b"epoch", epoch),))
+
+
+def unregister_runners(keys: NamespaceKeys, incarnations: Collection[bytes]) -> Batch:
+    """Forget runners."""
+    return Batch(keys.scope, (HashDelete(keys.runners, tuple(incarnations)),))
+
+
+def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
+    """Forget the claim requests of runners that ended long ago."""
+    return Batch(queue.scope, (HashDelete(queue.requests, tuple(incarnations)),))
+
+
+# ------------------------------------------------------------------------------------------------------------ operators
+
+
+def requeue(queue: QueueKeys, id: bytes, died: int, record: bytes) -> Batch:
+    """Take a dead job to the tail of ready, if it is the one that was seen there."""
+    return _move("requeue", queue.dead, queue.ready, These((id,)), expect={id: died}, records={id: record}, wake=True)
+
+
+def hurry(queue: QueueKeys, id: bytes, due: int) -> Batch:
+    """Take a waiting job to the tail of ready before its time, if it is the one that was seen there."""
+    return _move("hurry", queue.waiting, queue.ready, These((id,)), expect={id: due}, wake=True)
+
+
+def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] | None) -> Batch:
+    """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
+    return _move("delete", source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
+
+
+# ---------------------------------------------------------------------------------------------------------------- locks
+
+
+def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
+    """Take a user's lock with a fresh token; refused while another token holds it."""
+    lock = keys.lock(name)
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now),))
+
+
+def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
+    """Hold a user's lock for longer; refused if it is not held any more."""
+    lock = keys.lock(name)
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Locked(lock, token, now),))
+
+
+def drop_lock(keys: NamespaceKeys, name: str, token: bytes) -> Batch:
+    """Give a user's lock back; somebody else's stays."""
+    return Batch(keys.scope, (LockDrop(keys.lock(name), token),))
+
+
+def create_meta(keys: NamespaceKeys, epoch: bytes) -> Batch:
+    """Write schema and epoch where there are none; refused where there are."""
+    return Batch(
+        keys.scope,
+        (HashSet(keys.meta, {b"schema": b"%d" % SCHEMA, b"epoch": epoch}),),
+        (Absent(keys.meta, b"schema"),),
+    )
