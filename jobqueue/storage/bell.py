@@ -1,0 +1,51 @@
+"""Wake-ups within one process: at most one token per scope, kept until somebody waits for it.
+
+The only part of the memory storage that knows threads. The rules (`jobqueue.storage.interpreter`) only say that a scope
+is to be rung.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+__all__ = ["Bell"]
+
+
+class Bell:
+    """The wake-up tokens of some contents, and the mutex that guards these contents.
+
+    Attributes:
+        mutex: To be held while the contents are read or changed. Those who wait do not hold it.
+    """
+
+    def __init__(self) -> None:
+        self.mutex = threading.Lock()
+        self._tokens: set[str] = set()
+        self._interrupted: set[object] = set()
+        self._changed = threading.Condition()
+
+    def ring(self, scopes: Iterable[str]) -> None:
+        """Leave a token for each scope; one of those who wait for it takes it."""
+        with self._changed:
+            self._tokens.update(scopes)
+            self._changed.notify_all()
+
+    def wait(self, who: object, scopes: Sequence[str], timeout: float) -> None:
+        """Return with one token of one of the scopes, or when ``who`` is interrupted, or after ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: who in self._interrupted or self._take(scopes), timeout)
+            self._interrupted.discard(who)
+
+    def interrupt(self, who: object) -> None:
+        """End the wait of ``who`` that is under way, or its next one."""
+        with self._changed:
+            self._interrupted.add(who)
+            self._changed.notify_all()
+
+    def _take(self, scopes: Sequence[str]) -> bool:
+        for scope in scopes:
+            if scope in self._tokens:
+                self._tokens.discard(scope)
+                return True
+        return False

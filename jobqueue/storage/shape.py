@@ -1,0 +1,142 @@
+"""What a batch must look like before any storage sees it: mistakes of the caller, told before anything is sent.
+
+Shared by all storages, so that none of them half-applies a batch that the other refuses. Types and forbidden keys are
+checked where the operations are made (`jobqueue.storage.ops`); here stands what needs more than one attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from jobqueue.storage.ops import (
+    COUNTERS,
+    FENCE,
+    Absent,
+    Batch,
+    Due,
+    FieldIs,
+    HashAdd,
+    HashDelete,
+    HashSet,
+    Head,
+    Key,
+    ListKey,
+    ListPush,
+    LockDrop,
+    LockTake,
+    Member,
+    Move,
+    Op,
+    Put,
+    SetAdd,
+    SetKey,
+    SetRemove,
+    Stamp,
+    These,
+)
+
+__all__ = ["LIST_SEARCH_MAX", "check_shape"]
+
+LIST_SEARCH_MAX: Final = 10
+"""How many ids one `These` may search in a list: each costs a walk along it."""
+
+
+def check_shape(batch: Batch) -> None:
+    """Raise `ValueError` if the batch makes no sense on any storage.
+
+    * Every key belongs to the scope of the batch.
+    * What is placed in a sorted set has a score: one for all, or one for each. A score for each needs a `Put`, or a
+      `Move` that picks `These`. Only a move within one sorted set may leave the scores as they are.
+    * `These` in a list are at most `LIST_SEARCH_MAX`; limits are not negative.
+    * `Once` numbers a claim: it needs a `Stamp` and a sorted set as target.
+    * A field is not both written and added to: whether it holds an integer is checked before anything is written.
+    """
+    for guard in batch.guards:
+        if isinstance(guard, Absent | FieldIs):
+            _same_scope(batch, guard.hash)
+        else:
+            _same_scope(batch, guard.set if isinstance(guard, Member) else guard.lock)
+    for op in batch.ops:
+        _check_op(batch, op)
+    if any(isinstance(op, HashSet) for op in batch.ops):
+        _check_fields(batch)
+
+
+def _check_op(batch: Batch, op: Op) -> None:
+    match op:
+        case Move():
+            _check_move(batch, op)
+        case Put():
+            _same_scope(batch, op.target)
+            if isinstance(op.target, SetKey):
+                _check_score(op, op.score, op.records)
+        case ListPush():
+            _same_scope(batch, op.list)
+        case SetAdd() | SetRemove():
+            _same_scope(batch, op.set)
+        case HashSet() | HashAdd() | HashDelete():
+            _same_scope(batch, op.hash)
+        case LockTake() | LockDrop():
+            _same_scope(batch, op.lock)
+
+
+def _check_move(batch: Batch, op: Move) -> None:
+    _same_scope(batch, op.source)
+    if op.count is not None:
+        _same_scope(batch, op.count[0])
+    match op.pick:
+        case These(ids):
+            if isinstance(op.source, ListKey) and len(ids) > LIST_SEARCH_MAX:
+                raise ValueError(
+                    f"{op.source.full}: at most {LIST_SEARCH_MAX} ids can be searched in a list, not {len(ids)}"
+                )
+        case Head(limit) | Due(_, limit):
+            if isinstance(op.pick, Head) is not isinstance(op.source, ListKey):
+                raise ValueError(f"{op.source.full}: Head picks from a list, Due from a sorted set")
+            if limit < 0:
+                raise ValueError(f"{op.source.full}: a limit of {limit} makes no sense")
+    if op.target is None:
+        return
+    _same_scope(batch, op.target)
+    if isinstance(op.target, SetKey) and not (op.score is None and op.source == op.target):
+        if isinstance(op.score, Mapping) and not isinstance(op.pick, These):
+            raise ValueError(f"{op.target.full}: a score for each needs a pick of These, not {op.pick}")
+        _check_score(op, op.score, op.pick.ids if isinstance(op.pick, These) else ())
+    if op.once is not None and not (isinstance(op.stamp, Stamp) and isinstance(op.target, SetKey)):
+        raise ValueError(f"{op.target.full}: once numbers a claim, which needs a stamp and a sorted set as target")
+
+
+def _check_score(
+    op: Put | Move, score: int | Mapping[bytes, int] | None, ids: Mapping[bytes, bytes] | tuple[bytes, ...]
+) -> None:
+    assert op.target is not None
+    if score is None:
+        raise ValueError(f"{op.target.full}: a sorted set needs a score")
+    if isinstance(score, Mapping) and not score.keys() >= set(ids):
+        lacking = next(id_ for id_ in ids if id_ not in score)
+        raise ValueError(f"{op.target.full}: no score for {lacking!r}")
+
+
+def _check_fields(batch: Batch) -> None:
+    written: set[tuple[str, bytes]] = set()
+    for op in batch.ops:
+        added: tuple[tuple[str, bytes], ...] = ()
+        match op:
+            case HashSet():
+                written.update((op.hash.full, field) for field in op.fields)
+            case HashAdd():
+                added = ((op.hash.full, op.field),)
+            case Move():
+                if op.count is not None:
+                    added += ((op.count[0].full, op.count[1]),)
+                if isinstance(op.stamp, Stamp):
+                    added += ((f"{{{batch.scope}}}:{COUNTERS}", FENCE),)
+        for name, field in added:
+            if (name, field) in written:
+                raise ValueError(f"{name}: the field {field!r} is both written and added to in one batch")
+
+
+def _same_scope(batch: Batch, key: Key) -> None:
+    if key.scope != batch.scope:
+        raise ValueError(f"{key.full} is not of the scope {batch.scope!r}: a batch has one scope")
