@@ -1,0 +1,88 @@
+"""Which names are allowed for queues, namespaces and kinds, and what a kind is called by default."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jobqueue.errors import DeclarationError
+
+__all__ = ["check_kind_name", "check_namespace", "check_queue_name", "default_kind_name", "suggestion"]
+
+# An allow list. Names become parts of storage keys: a colon, a brace or a newline in one could name another queue's keys.
+# Rejected: percent-encoding everything else, because two spellings of a name would then look alike in a terminal.
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_KIND_LENGTH = 255
+
+
+def check_queue_name(name: object) -> str:
+    """Answer a queue's name unchanged.
+
+    Raises:
+        DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
+    """
+    return _check(name, "queue")
+
+
+def check_namespace(name: object) -> str:
+    """Answer a namespace unchanged.
+
+    Raises:
+        DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
+    """
+    return _check(name, "namespace")
+
+
+def _check(name: object, what: str) -> str:
+    if isinstance(name, str) and _PLAIN.fullmatch(name):
+        return name
+    raise DeclarationError(f"{name!r} is no name of a {what}: use 1 to 64 characters of A-Z a-z 0-9 _ . -")
+
+
+def check_kind_name(name: object) -> str:
+    """Answer a kind's name (or alias) unchanged.
+
+    Raises:
+        DeclarationError: It is not a string of 1 to 255 printable characters.
+    """
+    if isinstance(name, str) and 0 < len(name) <= _KIND_LENGTH and name.isprintable():
+        return name
+    raise DeclarationError(f"{name!r} is no name of a kind of job: use 1 to {_KIND_LENGTH} printable characters")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Answer ``"; did you mean 'x'?"`` for the known name nearest to this one, or nothing if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def default_kind_name(target: Any) -> str:
+    """Answer ``module.qualname`` of a function or class.
+
+    For one declared in the program that was started (``__main__``) the module is called what others import it as, since
+    a runner will import it by that name.
+    """
+    module = target.__module__
+    return f"{_main_module() if module == '__main__' else module}.{target.__qualname__}"
+
+
+def _main_module() -> str:
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m shop.mail
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    if file is None:  # an interactive session or a notebook: nobody else can import it
+        return "__main__"
+    path = Path(file).resolve()
+    parts = [path.stem]
+    # python shop/mail.py, where shop is a package: a runner started in the folder above imports shop.mail.
+    for folder in path.parents:
+        if not (folder / "__init__.py").exists():
+            break
+        parts.append(folder.name)
+    return ".".join(reversed(parts))

@@ -1,0 +1,144 @@
+"""When a job is run again: the policy of a kind, and what a job itself can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import attrs
+
+from jobqueue.durations import milliseconds
+from jobqueue.errors import DeclarationError
+
+__all__ = ["Discard", "Retry", "RetryPolicy", "Snooze", "check_limit", "minutes_backoff"]
+
+DEFAULT_LIMIT: Final = 13
+_LONGEST_BACKOFF_MS: Final = 10 * 365 * 24 * 3600 * 1000
+_LARGEST_LIMIT: Final = 2**31 - 1
+
+
+def minutes_backoff(n: int) -> float:
+    """Answer the default pause before a retry: ``2 ** min(n, 10)`` minutes.
+
+    Args:
+        n: The number of this retry, 1 for the first.
+
+    Returns:
+        Seconds: 2, 4, 8 … 1024, 1024, 1024 minutes for n = 1, 2, 3 …
+    """
+    return 60.0 * 2 ** min(n, 10)
+
+
+def check_limit(limit: object) -> int:
+    """Answer a number of retries unchanged.
+
+    Raises:
+        DeclarationError: It is not an ``int`` (``True`` is not one here), or beyond 2**31 - 1.
+    """
+    if isinstance(limit, int) and not isinstance(limit, bool) and abs(limit) <= _LARGEST_LIMIT:
+        return limit
+    raise DeclarationError(
+        f"retry={limit!r} is no number of retries: use a whole number, 0 for a single run, negative for no end"
+    )
+
+
+def _is_limit(_: object, __: attrs.Attribute[int], value: int) -> None:
+    check_limit(value)
+
+
+def _is_backoff(_: object, __: attrs.Attribute[Any], value: object) -> None:
+    if not callable(value):
+        raise DeclarationError(f"backoff must be a function of the retry's number that answers seconds, not {value!r}")
+
+
+def _are_errors(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(e, type) and issubclass(e, BaseException) for e in value):
+        raise DeclarationError(f"{attribute.name} must be a tuple of exception classes, not {value!r}")
+
+
+@attrs.frozen
+class RetryPolicy:
+    """What happens to a job of a kind after an exception. It is code: only ``limit`` is ever stored.
+
+    Attributes:
+        limit: How many retries; 0 is one run, negative is without end.
+        backoff: The pause before retry ``n`` (1 for the first), in seconds or as a `timedelta`.
+        on: Only these exceptions are retried, the others end the job at once.
+        give_up_on: These are not retried, although ``on`` names them.
+    """
+
+    limit: int = attrs.field(default=DEFAULT_LIMIT, validator=_is_limit)
+    backoff: Callable[[int], float | timedelta] = attrs.field(default=minutes_backoff, validator=_is_backoff)
+    on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), validator=_are_errors)
+    give_up_on: tuple[type[BaseException], ...] = attrs.field(default=(), validator=_are_errors)
+
+    def next_delay(self, n: int) -> int:
+        """Answer the pause before retry ``n`` (1 for the first), in milliseconds.
+
+        Raises:
+            TypeError: The backoff did not answer a number or a `timedelta`.
+            ValueError: What it answered is negative, not finite, or above ten years.
+        """
+        value = self.backoff(n)
+        delay_ms = milliseconds(value, f"the backoff of retry {n}")
+        if delay_ms > _LONGEST_BACKOFF_MS:
+            raise ValueError(f"the backoff of retry {n} must be at most 10 years, not {value!r}")
+        return delay_ms
+
+    def wants(self, error: BaseException) -> bool:
+        """Answer whether this exception is one that is retried, as long as retries are left."""
+        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+
+
+# The three below are exceptions so that code deep inside a job can raise them; a job may return them just as well.
+
+
+class Snooze(Exception):
+    """Run this job again later; this uses no retry.
+
+    Args:
+        delay: How much later, in seconds or as a `timedelta`.
+
+    Attributes:
+        delay_ms: The same in milliseconds.
+
+    Raises:
+        TypeError: The delay is not a number or a `timedelta`.
+        ValueError: The delay is negative, not finite, or above a hundred years.
+    """
+
+    def __init__(self, delay: float | timedelta) -> None:
+        super().__init__(delay)
+        self.delay_ms = milliseconds(delay, "the delay of Snooze")
+
+
+class Discard(Exception):
+    """Give this job up: no retry, whatever its limit says.
+
+    Args:
+        reason: Why, for whoever looks at the job.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(Exception):
+    """Run this job again; this uses one retry, and ends the job when none is left.
+
+    Args:
+        after: When, in seconds from now or as a `timedelta`; by default what the policy of the kind says.
+
+    Attributes:
+        after_ms: The same in milliseconds, or None.
+
+    Raises:
+        TypeError: The time is not a number or a `timedelta`.
+        ValueError: The time is negative, not finite, or above a hundred years.
+    """
+
+    def __init__(self, after: float | timedelta | None = None) -> None:
+        super().__init__(after)
+        self.after_ms = None if after is None else milliseconds(after, "the time of Retry")
