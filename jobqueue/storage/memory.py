@@ -11,6 +11,7 @@ from jobqueue.storage.bell import Bell
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.queries import answer
 from jobqueue.storage.shape import check_shape
 
 __all__ = ["MemoryStorage"]
@@ -56,7 +57,7 @@ class MemoryStorage:
             StorageRefused: A key exists as another kind.
         """
         with self._shared.bell.mutex:
-            return [self._shared.contents.read(query) for query in queries]
+            return [answer(self._shared.contents, query) for query in queries]
 
     def wait(self, channels: Sequence[str], timeout: float, /) -> None:
         """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over."""

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from jobqueue.storage.ops import (
-    COUNTERS,
-    FENCE,
     Absent,
     Batch,
     Due,
@@ -50,7 +48,6 @@ def check_shape(batch: Batch) -> None:
       `Move` that picks `These`. Only a move within one sorted set may leave the scores as they are.
     * `These` in a list are at most `LIST_SEARCH_MAX`; limits are not negative.
     * `Once` numbers a claim: it needs a `Stamp` and a sorted set as target.
-    * A field is not both written and added to: whether it holds an integer is checked before anything is written.
     """
     for guard in batch.guards:
         if isinstance(guard, Absent | FieldIs):
@@ -59,8 +56,6 @@ def check_shape(batch: Batch) -> None:
             _same_scope(batch, guard.set if isinstance(guard, Member) else guard.lock)
     for op in batch.ops:
         _check_op(batch, op)
-    if any(isinstance(op, HashSet) for op in batch.ops):
-        _check_fields(batch)
 
 
 def _check_op(batch: Batch, op: Op) -> None:
@@ -116,25 +111,6 @@ def _check_score(
     if isinstance(score, Mapping) and not score.keys() >= set(ids):
         lacking = next(id_ for id_ in ids if id_ not in score)
         raise ValueError(f"{op.target.full}: no score for {lacking!r}")
-
-
-def _check_fields(batch: Batch) -> None:
-    written: set[tuple[str, bytes]] = set()
-    for op in batch.ops:
-        added: tuple[tuple[str, bytes], ...] = ()
-        match op:
-            case HashSet():
-                written.update((op.hash.full, field) for field in op.fields)
-            case HashAdd():
-                added = ((op.hash.full, op.field),)
-            case Move():
-                if op.count is not None:
-                    added += ((op.count[0].full, op.count[1]),)
-                if isinstance(op.stamp, Stamp):
-                    added += ((f"{{{batch.scope}}}:{COUNTERS}", FENCE),)
-        for name, field in added:
-            if (name, field) in written:
-                raise ValueError(f"{name}: the field {field!r} is both written and added to in one batch")
 
 
 def _same_scope(batch: Batch, key: Key) -> None:

@@ -1,0 +1,111 @@
+"""What a storage in memory holds: named lists, sorted sets, hashes and locks, and the plain changes to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from jobqueue.errors import StorageRefused
+from jobqueue.storage.ops import HashKey, Held, Key, ListKey, LockKey, SetKey
+from jobqueue.storage.sortedset import SortedSet
+
+__all__ = ["Contents", "full_name"]
+
+
+class Contents:
+    """Named lists, sorted sets, hashes and locks. Empty ones do not exist.
+
+    Attributes:
+        lists: Full name → values.
+        sets: Full name → entries.
+        hashes: Full name → field → value.
+        locks: Full name → lock.
+    """
+
+    __slots__ = ("_tables", "hashes", "lists", "locks", "sets")
+
+    def __init__(self) -> None:
+        self.lists: dict[str, deque[bytes]] = {}
+        self.sets: dict[str, SortedSet] = {}
+        self.hashes: dict[str, dict[bytes, bytes]] = {}
+        self.locks: dict[str, Held] = {}
+        self._tables: dict[type[Key], Mapping[str, object]] = {
+            ListKey: self.lists,
+            SetKey: self.sets,
+            HashKey: self.hashes,
+            LockKey: self.locks,
+        }
+
+    def copy_to(self, other: Contents) -> None:
+        """Fill ``other``, which is empty, with an independent copy."""
+        other.lists.update((name, values.copy()) for name, values in self.lists.items())
+        other.sets.update((name, entries.copy()) for name, entries in self.sets.items())
+        other.hashes.update((name, fields.copy()) for name, fields in self.hashes.items())
+        other.locks.update(self.locks)
+
+    def dump(self) -> dict[str, object]:
+        """Everything as plain values, sorted by full name; see `MemoryStorage.dump`."""
+        everything: dict[str, object] = {
+            **{name: list(values) for name, values in self.lists.items()},
+            **{name: [(member, score) for score, member in entries] for name, entries in self.sets.items()},
+            **{name: dict(sorted(fields.items())) for name, fields in self.hashes.items()},
+            **{name: (lock.token, lock.until, lock.fence) for name, lock in self.locks.items()},
+        }
+        return dict(sorted(everything.items()))
+
+    def check_kinds(self, keys: Iterable[Key]) -> None:
+        """Raise `StorageRefused` if a key exists as another kind, or is used here as two."""
+        seen: dict[str, type[Key]] = {}
+        for key in keys:
+            kind = type(key)
+            if seen.setdefault(key.full, kind) is not kind:
+                raise _clash(key, seen[key.full])
+            for other, table in self._tables.items():
+                if other is not kind and key.full in table:
+                    raise _clash(key, other)
+
+    def set_add(self, name: str, members: Mapping[bytes, int]) -> None:
+        """Add members to a sorted set, or give them another score."""
+        if members:
+            self.sets.setdefault(name, SortedSet()).add(members)
+
+    def set_remove(self, name: str, members: Iterable[bytes]) -> None:
+        """Remove the members that are there."""
+        entries = self.sets.get(name)
+        if entries is not None:
+            entries.remove(members)
+            if not entries:
+                del self.sets[name]
+
+    def hash_set(self, name: str, fields: Mapping[bytes, bytes]) -> None:
+        """Write fields."""
+        if fields:
+            self.hashes.setdefault(name, {}).update(fields)
+
+    def hash_add(self, name: str, field: bytes, amount: int) -> int:
+        """Add to an integer field; answers the total."""
+        fields = self.hashes.setdefault(name, {})
+        total = int(fields.get(field, b"0")) + amount
+        fields[field] = b"%d" % total
+        return total
+
+    def hash_delete(self, name: str, deleted: Iterable[bytes]) -> None:
+        """Delete the fields that are there."""
+        fields = self.hashes.get(name)
+        if fields is not None:
+            for field in deleted:
+                fields.pop(field, None)
+            if not fields:
+                del self.hashes[name]
+
+
+def _clash(key: Key, other: type[Key]) -> StorageRefused:
+    return StorageRefused(
+        f"{key.full} is a {other.__name__}, not a {type(key).__name__}: something else uses this name; "
+        "use another namespace or remove the foreign key"
+    )
+
+
+def full_name(scope: str, name: str) -> str:
+    """The full name of a key, without making a `Key`."""
+    return f"{{{scope}}}:{name}"

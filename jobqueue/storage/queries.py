@@ -1,0 +1,100 @@
+"""What every query answers, from the contents of a storage in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from jobqueue.storage.contents import Contents, full_name
+from jobqueue.storage.ops import (
+    CLAIMS,
+    RECORDS,
+    Answer,
+    Fields,
+    HashKey,
+    Holder,
+    Kept,
+    ListKey,
+    Page,
+    Peek,
+    Place,
+    Query,
+    Records,
+    SetKey,
+    Sizes,
+)
+from jobqueue.storage.sortedset import SortedSet
+
+__all__ = ["answer"]
+
+_SET_PLACES: Final[tuple[Place, ...]] = ("waiting", "working", "dead")
+
+
+def answer(contents: Contents, query: Query) -> Answer:
+    """Answer one query.
+
+    Raises:
+        StorageRefused: A key exists as another kind.
+    """
+    match query:
+        case Peek(key, start, limit):
+            contents.check_kinds((key,))
+            return tuple(islice(contents.lists.get(key.full, ()), start, start + limit))
+        case Page():
+            return _page(contents, query)
+        case Records(scope, ids):
+            return _kept(contents, scope, ids)
+        case Sizes(keys):
+            contents.check_kinds(keys)
+            return tuple([_size(contents, key) for key in keys])
+        case Fields(key, fields):
+            contents.check_kinds((key,))
+            stored = contents.hashes.get(key.full, {})
+            return {field: stored[field] for field in sorted(stored if fields is None else fields) if field in stored}
+        case Holder(key):
+            contents.check_kinds((key,))
+            return contents.locks.get(key.full)
+
+
+def _size(contents: Contents, key: ListKey | SetKey | HashKey) -> int:
+    match key:
+        case ListKey():
+            return len(contents.lists.get(key.full, ()))
+        case SetKey():
+            return len(contents.sets.get(key.full, ()))
+        case _:
+            return len(contents.hashes.get(key.full, ()))
+
+
+def _page(contents: Contents, query: Page) -> Answer:
+    contents.check_kinds((query.set,))
+    entries = contents.sets.get(query.set.full, SortedSet())
+    page = islice(entries if query.after is None else entries.after(query.after), query.limit)
+    return tuple([(member, score) for score, member in page if query.before is None or score <= query.before])
+
+
+def _kept(contents: Contents, scope: str, ids: Iterable[bytes]) -> Answer:
+    sets = [SetKey(scope, place) for place in _SET_PLACES]
+    contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets))
+    records = contents.hashes.get(full_name(scope, RECORDS), {})
+    claims = contents.hashes.get(full_name(scope, CLAIMS), {})
+    places: list[tuple[Place, dict[bytes, int]]] = [
+        (place, contents.sets[key.full].scores)
+        for place, key in zip(_SET_PLACES, sets, strict=True)
+        if key.full in contents.sets
+    ]
+    kept: list[Kept | None] = []
+    for id_ in ids:
+        record = records.get(id_)
+        if record is None:
+            kept.append(None)
+            continue
+        place: Place = "ready"
+        score = 0
+        for name, scores in places:
+            if id_ in scores:
+                place, score = name, scores[id_]
+                break
+        kept.append(Kept(record, place, score, claims.get(id_)))
+    return tuple(kept)
