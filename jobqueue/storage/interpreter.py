@@ -379,7 +379,7 @@ class Interpreter(Contents):
     def _answer_again(self, op: Move, known: Sequence[bytes]) -> tuple[Moved, bool]:
         assert isinstance(op.stamp, Stamp)
         assert isinstance(op.target, SetKey)
-        fence = _integer(known[1]) or 0
+        fence = (_integer(known[1]) if len(known) > 1 else None) or 0
         records = self.hashes.get(full_name(op.source.scope, RECORDS), {})
         claims = self.hashes.get(full_name(op.source.scope, CLAIMS), {})
         entries = self.sets.get(op.target.full) or SortedSet()
