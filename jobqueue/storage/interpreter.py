@@ -23,7 +23,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.contents import Contents, full_name
@@ -76,6 +76,9 @@ __all__ = ["Interpreter"]
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,15}")
 _LIMIT: Final = 2**53
 _NONCE: Final = 8  # bytes in front of a record that name its enqueue
+
+
+PutState: TypeAlias = Literal["stored", "same", "different"]
 
 
 class Interpreter(Contents):
@@ -210,12 +213,10 @@ class Interpreter(Contents):
         known = records.keys() & op.records.keys()
         if known:
             new = {id_: record for id_, record in op.records.items() if id_ not in known}
-            placed = Placed(
-                tuple(
-                    "stored" if id_ in new else "same" if records[id_][:_NONCE] == record[:_NONCE] else "different"
-                    for id_, record in op.records.items()
-                )
-            )
+            states: list[PutState] = [
+                "stored" if id_ in new else _known_as(records[id_], record) for id_, record in op.records.items()
+            ]
+            placed = Placed(tuple(states))
         else:
             new = dict(op.records)
             placed = Placed(("stored",) * len(new))
@@ -388,6 +389,10 @@ class Interpreter(Contents):
         left, lowest = self._left(op.source)
         given = tuple([records[id_] for id_ in ids]) if op.give else ()
         return Moved(ids, given, (), fence, left, lowest), False
+
+
+def _known_as(stored: bytes, record: bytes) -> PutState:
+    return "same" if stored[:_NONCE] == record[:_NONCE] else "different"
 
 
 def _keys_of(batch: Batch) -> Iterable[Key]:
