@@ -97,9 +97,13 @@ def decode(record: bytes) -> Stored:
 
 
 def rewrite(record: bytes, **changes: object) -> bytes:
-    """The record with some fields changed; all others, known or not, stay byte for byte."""
+    """The record with some fields changed; all others, known or not, stay byte for byte.
+
+    Raises:
+        PayloadError: The bytes are no record.
+    """
+    stored = decode(record)
     fields = _decode_raw(memoryview(record)[NONCE_SIZE:])
-    stored = _decode(memoryview(record)[NONCE_SIZE:])
     for name in Stored.__struct_fields__[len(fields) :]:
         fields.append(msgspec.Raw(_encode(getattr(stored, name))))
     for name, value in changes.items():

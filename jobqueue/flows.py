@@ -1,0 +1,243 @@
+"""Calls of several steps, as generators that yield what to do and are sent the answer.
+
+A flow does no IO and never waits; `drive.run` drives it over a `Storage`, `drive.arun` over an `AsyncStorage`. So every
+rule exists once for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.clock import Clock
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.ids import Chance, uuid7
+from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
+from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, job_record
+from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query
+from jobqueue.storage.protocol import Outcome
+
+__all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
+
+T = TypeVar("T")
+
+PATIENCE: Final = (0.05, 0.2)
+"""Seconds before each repetition of a request whose outcome is unknown. Every batch is safe to send again."""
+CHUNK: Final = transitions.LIMIT
+
+
+@attrs.frozen
+class Apply:
+    """Apply batches; answered with their outcomes."""
+
+    batches: tuple[Batch, ...]
+
+
+@attrs.frozen
+class Read:
+    """Ask queries; answered with their answers."""
+
+    queries: tuple[Query, ...]
+
+
+@attrs.frozen
+class Refresh:
+    """Ask the server for its time if the clock's offset is older than ``max_age`` ms."""
+
+    max_age: float
+
+
+@attrs.frozen
+class Pause:
+    """Wait for some seconds."""
+
+    seconds: float
+
+
+Request: TypeAlias = Apply | Read | Refresh | Pause
+Flow: TypeAlias = Generator[Request, Any, T]
+
+
+# --------------------------------------------------------------------------------------------------------------- basics
+
+
+def send(batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+    """Apply batches, and again those whose outcome stays unknown, a few times.
+
+    A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive.
+    """
+    outcomes: list[Outcome] = yield Apply(tuple(batches))
+    for pause in PATIENCE:
+        unknown = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)]
+        if not unknown:
+            break
+        yield Pause(pause)
+        again: list[Outcome] = yield Apply(tuple(batches[index] for index in unknown))
+        for index, outcome in zip(unknown, again, strict=True):
+            if not isinstance(outcome, NotApplied):
+                outcomes[index] = outcome
+    return outcomes
+
+
+def send_one(batch: Batch) -> Flow[Applied | None]:
+    """Apply one batch; None if it was refused. Raises `NotApplied` or `OutcomeUnknown`."""
+    [outcome] = yield from send([batch])
+    if isinstance(outcome, NotApplied | OutcomeUnknown):
+        raise outcome
+    return outcome if isinstance(outcome, Applied) else None
+
+
+def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
+    """Check at first use that this version may use the namespace; answers its epoch.
+
+    Raises:
+        StorageRefused: A newer version of the library wrote there.
+    """
+    while True:
+        [meta] = yield Read((Fields(keys.meta),))
+        if b"schema" in meta:
+            break
+        yield from send_one(transitions.create_meta(keys, chance.entropy(16).hex().encode()))
+    if int(meta[b"schema"]) > transitions.SCHEMA:
+        raise StorageRefused(
+            f"namespace {keys.scope!r} was written by a newer version of jobqueue (schema {int(meta[b'schema'])}, this "
+            f"version knows up to {transitions.SCHEMA}); nothing was changed: upgrade this process, or use another namespace"
+        )
+    return bytes(meta[b"epoch"])
+
+
+# ------------------------------------------------------------------------------------------------------------- enqueue
+
+
+@attrs.frozen
+class New:
+    """A job to be stored.
+
+    Attributes:
+        queue: Its queue.
+        name: Its kind.
+        payload: Its arguments as JSON.
+        retry: How many retries it may have.
+        delay: Milliseconds from now, if delayed.
+        at: Milliseconds since 1970, if it has an absolute time.
+    """
+
+    queue: str
+    name: str
+    payload: bytes
+    retry: int
+    delay: int | None = None
+    at: int | None = None
+
+
+def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list[JobRecord[Any]]]:
+    """Give each job its id, its nonce and its time."""
+    if any(job.delay is not None or job.at is not None for job in jobs):
+        yield Refresh(60_000)
+    now = clock.now()
+    records = []
+    for job in jobs:
+        entropy = chance.entropy(10 + NONCE_SIZE)
+        due = now + job.delay if job.delay is not None else job.at if job.at is not None else now
+        place: Place = "waiting" if due > now else "ready"
+        stored = Stored(job.name, job.payload, job.retry, 0, 0, now, due)
+        records.append(job_record(uuid7(now, entropy).encode(), job.queue, stored, place, nonce=entropy[10:]))
+    return records
+
+
+def _milliseconds(record: JobRecord[Any]) -> tuple[int, int]:
+    return round(record.created.timestamp() * 1000), round(record.due.timestamp() * 1000)
+
+
+def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]]) -> Batch:
+    ready: dict[bytes, bytes] = {}
+    waiting: dict[bytes, bytes] = {}
+    dues: dict[bytes, int] = {}
+    for record in records:
+        created, due = _milliseconds(record)
+        stored = Stored(
+            record.name, record.payload, record.retry, record.attempt, record.recoveries, created, due, record.error
+        )
+        id = record.id.encode()
+        if record.place == "waiting":
+            waiting[id] = encode(record.nonce, stored)
+            dues[id] = due
+        else:
+            ready[id] = encode(record.nonce, stored)
+    return transitions.put(keys, ready, waiting, dues)
+
+
+def store(
+    namespace: str, records: Sequence[JobRecord[Any]], known: set[str], clock: Clock
+) -> Flow[list[JobRecord[Any]]]:  # fmt: skip
+    """Store records, each once; ``known`` are the queues that this caller has registered.
+
+    Raises:
+        NotApplied: Some were certainly not stored, and none is unknown.
+        OutcomeUnknown: Some may have been stored.
+    """
+    queues: dict[str, list[JobRecord[Any]]] = {}
+    for record in records:
+        queues.setdefault(record.queue, []).append(record)
+    registering = [
+        transitions.register_queue(namespace_keys(namespace), queue, clock.now())
+        for queue in queues
+        if queue not in known
+    ]
+    failed: NotApplied | OutcomeUnknown | None = None
+    missing: dict[str, None] = {}
+    start = 0
+    # One chunk of every queue travels in one call; what follows a chunk that failed is not sent, so order holds.
+    while failed is None and any(len(jobs) > start for jobs in queues.values()):
+        parts = {queue: jobs[start : start + CHUNK] for queue, jobs in queues.items() if len(jobs) > start}
+        batches = [_put(queue_keys(namespace, queue), part) for queue, part in parts.items()]
+        outcomes = yield from send(registering + batches)
+        # Best effort: runners register the queues they serve, and the next connection does it again.
+        known.update(queues if registering else ())
+        for (queue, part), outcome in zip(parts.items(), outcomes[len(registering) :], strict=True):
+            if isinstance(outcome, Applied):
+                _refuse_foreign(queue, part, outcome)
+                continue
+            assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
+            missing.update(dict.fromkeys(record.id for record in part))
+            if failed is None or isinstance(outcome, OutcomeUnknown):
+                failed = outcome
+        registering = []
+        start += CHUNK
+    if failed is not None:
+        unsent = {record.id for jobs in queues.values() for record in jobs[start:]}
+        left = [record for record in records if record.id in missing or record.id in unsent]
+        gone = missing.keys() | unsent
+        stored = [record for record in records if record.id not in gone]
+        raise type(failed)(_explain(failed, left), stored=stored, records=left) from failed
+    return list(records)
+
+
+def _refuse_foreign(queue: str, part: Sequence[JobRecord[Any]], outcome: Applied) -> None:
+    states: dict[str, str] = {}
+    answers = iter(outcome.answers)
+    for place in ("ready", "waiting"):
+        ids = [record.id for record in part if record.place == place]
+        if ids:
+            placed = next(answers)
+            assert isinstance(placed, Placed)
+            states.update(zip(ids, placed.states, strict=True))
+    taken = [record for record in part if states[record.id] == "different"]
+    if taken:
+        raise StorageRefused(
+            f"queue {queue!r} holds another job with the id {taken[0].id}"
+            + (f" (and {len(taken) - 1} more of these ids)" if len(taken) > 1 else "")
+            + "; nothing of it was changed",
+            stored=[record for record in part if states[record.id] != "different"],
+            records=taken,
+        )
+
+
+def _explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:
+    jobs = f"{left[0].name} {left[0].id}" + (f" and {len(left) - 1} more" if len(left) > 1 else "")
+    if isinstance(failed, OutcomeUnknown):
+        return f"{jobs}: may or may not have been stored: {failed}; send err.records again with enqueue_records()"
+    return f"{jobs}: not stored: {failed}"

@@ -1,0 +1,167 @@
+"""Flows of those who look at jobs and operate on them: list, find, requeue, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from jobqueue import transitions
+from jobqueue.errors import JobNotFound, PayloadError, StorageRefused
+from jobqueue.flows import Flow, Read, send_one
+from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.record import JobRecord, record_of, rewrite
+from jobqueue.storage.ops import Fields, Kept, Page, Peek, Place, PlaceKey, Records, Sizes
+
+__all__ = ["delete", "find", "locate", "queues", "requeue", "sizes"]
+
+PAGE: Final = 200
+
+
+def queues(keys: NamespaceKeys) -> Flow[list[str]]:
+    """The names of the queues that were ever used in the namespace, sorted."""
+    [fields] = yield Read((Fields(keys.queues),))
+    return sorted(field.decode() for field in fields)
+
+
+def sizes(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int]]]:
+    """Waiting, ready, working and dead of each queue."""
+    if not keys:
+        return []
+    answers = yield Read(tuple(Sizes((queue.waiting, queue.ready, queue.working, queue.dead)) for queue in keys))
+    return [tuple(answer) for answer in answers]
+
+
+def locate(keys: Sequence[QueueKeys], id: str) -> Flow[tuple[QueueKeys, Kept] | None]:
+    """Where a job is, and what is kept of it."""
+    if not keys:
+        return None
+    answers = yield Read(tuple(Records(queue.scope, (id.encode(),)) for queue in keys))
+    for queue, [kept] in zip(keys, answers, strict=True):
+        if kept is not None:
+            return queue, kept
+    return None
+
+
+def _page(
+    queue: QueueKeys, place: Place, after: tuple[int, bytes] | None
+) -> Flow[tuple[list[tuple[bytes, Kept]], tuple[int, bytes] | None]]:
+    """One page of a place: (id, kept) and the cursor of the next page, None at the end."""
+    ids: tuple[bytes, ...]
+    cursor: tuple[int, bytes] | None
+    if place == "ready":
+        start = after[0] if after else 0
+        [ids] = yield Read((Peek(queue.ready, start, PAGE),))
+        cursor = (start + len(ids), b"")
+    else:
+        key = {"waiting": queue.waiting, "working": queue.working, "dead": queue.dead}[place]
+        [entries] = yield Read((Page(key, PAGE, after=after),))
+        ids = tuple(member for member, _ in entries)
+        cursor = (entries[-1][1], entries[-1][0]) if entries else None
+    if not ids:
+        return [], None
+    [kept] = yield Read((Records(queue.scope, ids),))
+    found = [(member, one) for member, one in zip(ids, kept, strict=True) if one is not None]
+    return found, cursor if len(ids) == PAGE else None
+
+
+PLACES_IN_ORDER: Final[tuple[Place, ...]] = ("working", "ready", "waiting", "dead")
+
+
+def find(
+    keys: Sequence[QueueKeys], places: Sequence[Place], name: str | None, limit: int, after: str | None
+) -> Flow[list[JobRecord[Any]]]:
+    """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
+
+    Raises:
+        JobNotFound: There is no job ``after`` in these queues any more.
+    """
+    found: list[JobRecord[Any]] = []
+    spots = [(queue, place) for queue in keys for place in places]
+    cursor: tuple[int, bytes] | None = None
+    skipping = False
+    if after is not None:
+        where = yield from locate(keys, after)
+        if where is None:
+            raise JobNotFound(f"no job {after} to continue behind; it may have ended: start again without after=")
+        queue, kept = where
+        spots = spots[spots.index((queue, kept.place)) :] if (queue, kept.place) in spots else []
+        # A list has no cursor by member: its pages are walked until the job is met.
+        skipping = kept.place == "ready"
+        cursor = None if skipping else (kept.score, after.encode())
+    for queue, place in spots:
+        while True:
+            entries, cursor = yield from _page(queue, place, cursor)
+            for member, kept in entries:
+                if skipping:
+                    skipping = member.decode() != after
+                elif kept.place == place:
+                    record = record_of(member, queue.queue, kept)
+                    if name is None or record.name == name:
+                        found.append(record)
+                        if len(found) == limit:
+                            return found
+            if cursor is None:
+                break
+        skipping = False
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- operators
+
+
+def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
+    """Make a dead or waiting job ready now.
+
+    Raises:
+        JobNotFound: There is none.
+        StorageRefused: It is being run.
+    """
+    while True:
+        where = yield from locate(keys, id)
+        if where is None:
+            raise _not_found(id)
+        queue, kept = where
+        if kept.place == "ready":
+            return record_of(id.encode(), queue.queue, kept)
+        if kept.place == "working":
+            raise StorageRefused(f"job {id} is being run right now; if its runner died, it comes back by itself")
+        if kept.place == "waiting":
+            batch = transitions.hurry(queue, id.encode(), kept.score)
+        else:
+            batch = transitions.requeue(queue, id.encode(), kept.score, _revived(kept.record))
+        yield from send_one(batch)
+
+
+def _revived(record: bytes) -> bytes:
+    try:
+        # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
+        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0)
+    except PayloadError as error:
+        raise StorageRefused(f"{error}; this job can only be deleted") from error
+
+
+def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
+    """Forget a job that is waiting, ready or dead; answers what it was.
+
+    Raises:
+        JobNotFound: There is none.
+        StorageRefused: It is being run.
+    """
+    was: JobRecord[Any] | None = None
+    while True:
+        where = yield from locate(keys, id)
+        if where is None:
+            if was is None:
+                raise _not_found(id)
+            return was
+        queue, kept = where
+        if kept.place == "working":
+            raise StorageRefused(f"job {id} is being run right now: a job that a runner holds cannot be deleted")
+        was = record_of(id.encode(), queue.queue, kept)
+        place: PlaceKey = {"ready": queue.ready, "waiting": queue.waiting, "dead": queue.dead}[kept.place]  # type: ignore[assignment]
+        scores: Mapping[bytes, int] | None = None if kept.place == "ready" else {id.encode(): kept.score}
+        yield from send_one(transitions.delete(place, [id.encode()], scores))
+
+
+def _not_found(id: str) -> JobNotFound:
+    return JobNotFound(f"no job with the id {id} is stored: it has ended, was deleted, or is in another namespace")

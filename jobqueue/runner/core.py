@@ -1,0 +1,567 @@
+"""The rules of a runner: a state machine without a thread, a socket or a clock.
+
+A driver tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer is a
+`Decision`: jobs to start, jobs to interrupt, and then one of four things: send batches, rest, or leave. At most one send is
+under way at a time; it carries all that is due: results, promotions, hand-backs and claims. The production runner, the
+testing kit and the simulation drive this very class.
+
+Rejected: a future per job and a task per duty. They cost ten times as much, and no test can choose their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
+from jobqueue.job import Kind
+from jobqueue.judge import Verdict, after_run, is_suspect, unknown_kind
+from jobqueue.keys import QueueKeys
+from jobqueue.record import Stored, decode, rewrite, wrap_raw
+from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
+from jobqueue.runner.leases import Leases
+from jobqueue.runner.rate import Rate
+from jobqueue.runner.shares import Shares
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.protocol import Outcome
+
+__all__ = ["Core"]
+
+HAND_BACK_MS: Final = 50.0
+"""What has not started within this time of its claim goes back."""
+LINGER_MS: Final = 2.0
+"""How long a result may wait for others to travel with, while the runner has work."""
+ENOUGH: Final = 200
+"""So many results do not wait."""
+PROBE_MS: Final = 20.0
+"""How often a busy runner asks queues that were empty."""
+POLL_MS: Final = 5_000.0
+"""How often an idle runner looks although nobody rang."""
+LAST_WORDS_MS: Final = 1_000.0
+"""How long interrupted jobs have to end."""
+BACKOFF_FIRST_MS: Final = 50.0
+BACKOFF_LONGEST_MS: Final = 2_000.0
+
+
+@attrs.define
+class _Sent:
+    """A batch under way and what it was for."""
+
+    purpose: str
+    queue: QueueKeys
+    batch: Batch
+    tasks: list[Task] = attrs.field(factory=list)
+
+
+@attrs.define
+class _Claim:
+    """A claim request that is not settled: it is repeated under its number, since it may have been carried out."""
+
+    batch: Batch
+    limit: int
+    sent: float
+
+
+@attrs.define
+class _Queue:
+    """What is known of one queue.
+
+    Attributes:
+        keys: Its keys.
+        left: What ready held when last seen; None if it has to be asked.
+        next_due: When the earliest waiting job is due (ms); None if it has to be asked.
+        number: The last claim request.
+        claim: The request that is not settled.
+        closed: The storage refuses further claims of this runner.
+    """
+
+    keys: QueueKeys
+    left: int | None = None
+    next_due: int | None = None
+    number: int = 0
+    claim: _Claim | None = None
+    closed: bool = False
+
+
+NEVER: Final = 2**53
+
+
+class Core:
+    """One runner.
+
+    Args:
+        config: What it was told.
+        weights: Queue → weight of the queues it serves.
+        keys: Answers the keys of a queue.
+        kind: Answers the kind of a name, None if unknown.
+        pools: Whether its kinds need threads, and whether they need the event loop.
+        jitter: A number from 0 up to 1.
+        notice: Called with what is worth telling.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: Mapping[str, int],
+        keys: Callable[[str], QueueKeys],
+        kind: Callable[[str], Kind[Any] | None],
+        pools: Callable[[], tuple[bool, bool]],
+        jitter: Callable[[], float],
+        notice: Callable[[Notice], None],
+    ) -> None:
+        self.config = config
+        self.leases = Leases(config.lease)
+        self._keys = keys
+        self._kind = kind
+        self._pools = pools
+        self._jitter = jitter
+        self._notice = notice
+        self._shares = Shares(weights)
+        self._queues = {queue: _Queue(keys(queue)) for queue in weights}
+        self._sent: list[_Sent] = []
+        self._fresh: list[Task] = []
+        self._results: list[Task] = []
+        self._results_since = 0.0
+        self._back: list[Task] = []
+        self._suspects: deque[Task] = deque()
+        self._alone: Task | None = None
+        self._running = {False: 0, True: 0}  # functions, coroutines
+        self._started: dict[bytes, Task] = {}
+        self._unproven: deque[tuple[float, list[Task]]] = deque()
+        self._rate = Rate()
+        self._probe_at = 0.0
+        self._poll_at = 0.0
+        self._ring = False
+        self._failures = 0
+        self._quiet_until = 0.0
+        self._stopping = False
+        self._grace_until = 0.0
+        self._leave_at: float | None = None
+        self._last_words = False
+
+    # ------------------------------------------------------------------------------------------------ what happened
+
+    def returned(self, tasks: Iterable[Task], at: Moment) -> None:
+        """The driver is done with jobs: they ended, or it did not start them (``handed_back``)."""
+        count = 0
+        for task in tasks:
+            task.returned = True
+            if self._started.pop(task.id, None) is not None:
+                self._running[task.kind is not None and task.kind.is_coroutine] -= 1
+            if task.handed_back:
+                self._back.append(task)
+                continue
+            count += 1
+            if task.outcome is not None:
+                self._judge(task, at.now)
+            if not self._results:
+                self._results_since = at.local
+            self._results.append(task)
+        if count:
+            self._rate.count(count, at.local)
+
+    def _judge(self, task: Task, now: int) -> None:
+        assert task.outcome is not None
+        if task.unfit:
+            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, now)
+        else:
+            assert task.kind is not None
+            task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
+
+    def woken(self, at: Moment) -> None:
+        """Somebody rang: there may be work in any queue."""
+        self._forget_what_was_seen()
+        if self._room() <= 0:
+            self._ring = True  # pass it on: another runner may have room
+        self._probe_at = at.local + PROBE_MS
+
+    def stop(self, at: Moment) -> None:
+        """Claim no more, let jobs end within the grace time, hand the rest back, leave."""
+        if not self._stopping:
+            self._stopping = True
+            self._grace_until = at.local + self.config.grace
+
+    def serve(self, queue: str, weight: int) -> None:
+        """Serve one more queue."""
+        if queue not in self._queues:
+            self._shares.add(queue, weight)
+            self._queues[queue] = _Queue(self._keys(queue))
+
+    def answered(self, outcomes: Sequence[Outcome], at: Moment) -> None:
+        """The batches of the last `Send` ended so."""
+        sent, self._sent = self._sent, []
+        failed: NotApplied | OutcomeUnknown | None = None
+        for entry, outcome in zip(sent, outcomes, strict=True):
+            if isinstance(outcome, NotApplied | OutcomeUnknown):
+                failed = outcome
+                self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
+            elif entry.purpose == "claim":
+                self._claimed(entry, outcome, at)
+            elif entry.purpose == "promote":
+                if isinstance(outcome, Applied):
+                    moved = _moved(outcome)
+                    queue = self._queues[entry.queue.queue]
+                    queue.next_due = NEVER if moved.next is None else moved.next
+                    if moved.ids:
+                        queue.left = None
+            elif entry.purpose == "close":
+                self._queues[entry.queue.queue].closed = True
+            else:
+                self._settled(entry, outcome)
+        if failed is None:
+            self._failures = 0
+            return
+        self._notice(Notice("trouble", detail=str(failed)))
+        wait = min(BACKOFF_FIRST_MS * 2 ** min(self._failures, 10), BACKOFF_LONGEST_MS)
+        self._failures += 1
+        self._quiet_until = at.local + wait * (0.5 + self._jitter() / 2)
+
+    def _unanswered(self, entry: _Sent, unknown: bool) -> None:
+        for task in entry.tasks:
+            task.unsure = task.unsure or unknown
+        if entry.purpose == "claim":
+            if not unknown:
+                self._queues[entry.queue.queue].claim = None
+        elif entry.purpose == "release":
+            self._back.extend(entry.tasks)
+        elif entry.purpose in ("finish", "move"):
+            self._results.extend(entry.tasks)
+
+    def _settled(self, entry: _Sent, outcome: Outcome) -> None:
+        moved = set(_moved(outcome).ids) if isinstance(outcome, Applied) else set()
+        for task in entry.tasks:
+            if entry.purpose == "note":
+                if task.id in moved:
+                    self._alone = task
+                    self._fresh.append(task)
+                else:
+                    self._drop(task)
+                    self._notice(Notice("late", task))
+                continue
+            self._drop(task)
+            if task.id in moved or task.unsure:
+                what = "released" if entry.purpose == "release" else task.verdict.ending if task.verdict else "done"
+                self._notice(Notice(what, task))
+                if task.verdict is not None and task.verdict.score is not None and task.verdict.step != "bury":
+                    queue = self._queues[task.queue.queue]
+                    if queue.next_due is not None:
+                        queue.next_due = min(queue.next_due, task.verdict.score)
+            elif entry.purpose != "release":
+                self._notice(Notice("late", task))
+
+    def _drop(self, task: Task) -> None:
+        self.leases.held.pop(task.id, None)
+        if self._alone is task:
+            self._alone = None
+        if self._suspects and task in self._suspects:
+            self._suspects.remove(task)
+
+    def _claimed(self, entry: _Sent, outcome: Outcome, at: Moment) -> None:
+        queue = self._queues[entry.queue.queue]
+        claim, queue.claim = queue.claim, None
+        assert claim is not None
+        if not isinstance(outcome, Applied):
+            # Only a number behind the last one, or a closed incarnation: nothing was claimed.
+            queue.left = 0
+            return
+        moved = _moved(outcome)
+        queue.left = moved.left
+        mark = transitions.claim_of(self.config.incarnation, moved.fence, self.config.beat)
+        deadline = claim.sent + self.config.lease
+        tasks = [
+            self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline), at.now)
+            for id, record in zip(moved.ids, moved.records, strict=True)
+        ]
+        fresh = [task for task in tasks if task is not None]
+        self._fresh.extend(fresh)
+
+    def _admit(self, task: Task, now: int) -> Task | None:
+        """Look at a claimed job; answers it if it can simply be started."""
+        self.leases.held[task.id] = task
+        try:
+            task.stored = decode(task.record)
+        except PayloadError as error:
+            # Its bytes become the payload of a record that can be read, so that they can be looked at.
+            task.record = wrap_raw(task.record, str(error), now)
+            task.verdict = Verdict("dead", "bury", {}, now)
+            task.text = str(error)
+        else:
+            task.kind = self._kind(task.stored.name)
+            if task.kind is None:
+                task.verdict = unknown_kind(task.stored, now)
+            elif not is_suspect(task.stored):
+                return task
+            else:
+                self._suspects.append(task)
+                return None
+        task.returned = True
+        self._results.append(task)
+        return None
+
+    # --------------------------------------------------------------------------------------------------- what to do
+
+    def decide(self, at: Moment) -> Decision:
+        """What to do now. Not to be asked while a send is under way."""
+        assert not self._sent, "the last send has not been answered"
+        if at.local >= self._poll_at:
+            self._poll_at = at.local + POLL_MS * (0.75 + self._jitter() / 4)
+            self._forget_what_was_seen()
+        self._take_back(at)
+        start = self._startable(at)
+        interrupt = self._interrupt(at)
+        if at.local >= self._quiet_until:
+            self._gather(at)
+        if self._sent:
+            return Decision(Send(tuple(entry.batch for entry in self._sent)), start, interrupt)
+        if self._stopping and self._over(at):
+            return Decision(Leave(bool(self._started)), start, interrupt)
+        return Decision(self._rest(at), start, interrupt)
+
+    @property
+    def outstanding(self) -> int:
+        """Jobs that the driver has."""
+        return len(self._started)
+
+    def _startable(self, at: Moment) -> Sequence[Task]:
+        if not self._fresh:
+            return ()
+        fresh, self._fresh = self._fresh, []
+        if self._stopping or (self._suspects and self._alone is None):
+            self._hand_back(fresh)
+            return ()
+        start = []
+        for task in fresh:
+            # Nothing starts under a lease that is not certain.
+            if task.deadline <= at.local or task.lease_lost:
+                self._hand_back([task])
+                continue
+            assert task.kind is not None
+            self._started[task.id] = task
+            self._running[task.kind.is_coroutine] += 1
+            start.append(task)
+        self._unproven.append((at.local + HAND_BACK_MS, start))
+        return start
+
+    def _hand_back(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            task.returned = True
+            self._back.append(task)
+
+    def _take_back(self, at: Moment) -> None:
+        """Take back from the driver what it has not started in time, or should not start any more."""
+        everything = self._stopping or (bool(self._suspects) and self._alone is None)
+        while self._unproven and (everything or self._unproven[0][0] <= at.local):
+            _, tasks = self._unproven.popleft()
+            back = [task for task in tasks if task.id in self._started and task.take()]
+            for task in back:
+                del self._started[task.id]
+                assert task.kind is not None
+                self._running[task.kind.is_coroutine] -= 1
+            if back:
+                self._rate.forget()  # jobs take longer than they did: claim no more ahead
+            self._hand_back(back)
+        if everything and self._suspects and self._stopping:
+            self._hand_back(task for task in self._suspects if task is not self._alone)
+            self._suspects = deque(task for task in self._suspects if task is self._alone)
+
+    def _interrupt(self, at: Moment) -> Sequence[Task]:
+        if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
+            return ()
+        self._leave_at = at.local + LAST_WORDS_MS
+        running = list(self._started.values())
+        for task in running:
+            task.cancelled = True
+        return running
+
+    def _over(self, at: Moment) -> bool:
+        """Whether the runner may leave."""
+        if self._leave_at is not None and at.local >= self._leave_at + 3 * LAST_WORDS_MS:
+            return True  # the storage does not answer; what is held comes back when its lease ends
+        if self._results or self._back or any(queue.claim for queue in self._queues.values()):
+            return False
+        if self._last_words:
+            return True
+        return not (self._started or self._suspects) and all(queue.closed for queue in self._queues.values())
+
+    def _rest(self, at: Moment) -> Rest:
+        until = self._poll_at
+        if self._unproven:
+            until = min(until, self._unproven[0][0])
+        if self._stopping:
+            end = self._grace_until if self._leave_at is None else self._leave_at
+            until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
+        if self._quiet_until > at.local:
+            return Rest(min(until, self._quiet_until), listen=False)
+        if self._results:
+            until = min(until, self._results_since + LINGER_MS)
+        if self._stopping or self._room() <= 0:
+            return Rest(until, listen=False)
+        due = min((queue.next_due or 0 for queue in self._queues.values()), default=NEVER)
+        return Rest(min(until, at.local + max(0, due - at.now)), listen=not self._open(at))
+
+    def _forget_what_was_seen(self) -> None:
+        for queue in self._queues.values():
+            queue.left = None
+            queue.next_due = None
+
+    # ------------------------------------------------------------------------------------------------- what to send
+
+    def _gather(self, at: Moment) -> None:
+        claims = self._claims(at)
+        if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
+            # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
+            self._hand_back(list(self._started.values()))
+            self._last_words = True
+        results = self._results
+        flush = (
+            bool(claims or self._back)
+            or len(results) >= ENOUGH
+            or not self._started
+            or at.local - self._results_since >= LINGER_MS
+        )
+        if results and flush:
+            self._gather_results(results)
+            self._results = []
+        if self._back:
+            self._gather_releases()
+        if self._suspects and self._alone is None and not self._stopping:
+            self._gather_note(at)
+        for queue in self._queues.values():
+            if self._stopping:
+                if not queue.closed and queue.claim is None:
+                    batch = transitions.close_requests(queue.keys, self.config.incarnation)
+                    self._sent.append(_Sent("close", queue.keys, batch))
+            elif (queue.next_due is None or queue.next_due <= at.now) and self._room() > 0:
+                self._sent.append(_Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
+        self._sent.extend(claims)
+
+    def _gather_results(self, results: list[Task]) -> None:
+        finished: dict[tuple[QueueKeys, str], list[Task]] = {}
+        moved: dict[tuple[QueueKeys, str], list[Task]] = {}
+        for task in results:
+            verdict = task.verdict
+            if verdict is None:
+                finished.setdefault((task.queue, "done"), []).append(task)
+            elif verdict.step == "finish":
+                finished.setdefault((task.queue, verdict.ending), []).append(task)
+            else:
+                moved.setdefault((task.queue, verdict.ending), []).append(task)
+        for (queue, ending), tasks in finished.items():
+            for part in _chunks(tasks):
+                claims = {task.id: task.claim for task in part}
+                self._sent.append(_Sent("finish", queue, transitions.finish(queue, claims, ending), part))
+        for (queue, ending), tasks in moved.items():
+            for part in _chunks(tasks):
+                self._sent.append(_Sent("move", queue, self._move_out(queue, ending, part), part))
+
+    def _move_out(self, queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
+        claims, records, scores = {}, {}, {}
+        for task in tasks:
+            assert task.verdict is not None
+            assert task.verdict.score is not None
+            claims[task.id] = task.claim
+            records[task.id] = rewrite(task.record, **task.verdict.changes)
+            scores[task.id] = task.verdict.score
+        verdict = tasks[0].verdict
+        assert verdict is not None
+        target = queue.dead if verdict.step == "bury" else queue.waiting
+        return transitions.move_out(verdict.step, queue, target, claims, records, scores, ending)
+
+    def _gather_releases(self) -> None:
+        back, self._back = self._back, []
+        queues: dict[QueueKeys, list[Task]] = {}
+        # The order in which they were claimed: the first of them is to be the head again.
+        for task in sorted(back, key=lambda task: (task.fence, task.id)):
+            queues.setdefault(task.queue, []).append(task)
+        for queue, tasks in queues.items():
+            # Each step puts its jobs before those of the step before, so the last part goes first.
+            for part in reversed(list(_chunks(tasks))):
+                batch = transitions.release(queue, {task.id: task.claim for task in part})
+                self._sent.append(_Sent("release", queue, batch, part))
+
+    def _gather_note(self, at: Moment) -> None:
+        """Start the next suspect alone, once nothing else is running and every result is stored."""
+        if self._started or self._results or self._back or self._sent or any(q.claim for q in self._queues.values()):
+            return
+        task = self._suspects[0]
+        if task.lease_lost:
+            self._drop(task)
+            return
+        task.record = rewrite(task.record, started=task.fence)
+        batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
+        self._sent.append(_Sent("note", task.queue, batch, [task]))
+
+    def _room(self) -> int:
+        """How many more jobs can be taken without knowing of which kind they are."""
+        if self._stopping or self._suspects or self._fresh:
+            return 0
+        threads, coroutines = self._pools()
+        rooms = []
+        ahead = self._rate.ahead()
+        if threads or not coroutines:
+            rooms.append(self.config.threads + ahead - self._running[False])
+        if coroutines:
+            rooms.append(self.config.coroutines + ahead - self._running[True])
+        return min(rooms)
+
+    def _claims(self, at: Moment) -> list[_Sent]:
+        """The claims to send: those that are not settled, again, or new ones."""
+        again = [queue for queue in self._queues.values() if queue.claim is not None]
+        if again:
+            return [_Sent("claim", queue.keys, queue.claim.batch) for queue in again if queue.claim is not None]
+        room = self._room()
+        if self._ring:
+            self._ring = False
+            if room <= 0 and not self._stopping:
+                return [self._claim(queue, 0, at) for queue in self._queues.values()]
+        if room <= 0:
+            return []
+        open_queues = self._open(at)
+        if open_queues and at.local >= self._probe_at:
+            # Nobody rings a busy runner.
+            self._probe_at = at.local + PROBE_MS
+            open_queues = list(self._queues)
+        # While there is work in hand, a claim waits until it is worth its round trip.
+        if room < self._rate.ahead() // 2 and self._started:
+            return []
+        return [
+            self._claim(self._queues[name], limit, at)
+            for name, limit in self._shares.split(min(room, transitions.LIMIT), open_queues).items()
+        ]
+
+    def _open(self, at: Moment) -> list[str]:
+        """The queues that may have something to claim."""
+        return [
+            name
+            for name, queue in self._queues.items()
+            if queue.left != 0 or queue.next_due is None or queue.next_due <= at.now
+        ]
+
+    def _claim(self, queue: _Queue, limit: int, at: Moment) -> _Sent:
+        queue.number += 1
+        batch = transitions.claim(
+            queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
+            beat=self.config.beat,
+        )  # fmt: skip
+        queue.claim = _Claim(batch, limit, at.local)
+        return _Sent("claim", queue.keys, batch)
+
+
+_UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)
+
+
+def _moved(outcome: Applied) -> Moved:
+    [moved] = outcome.answers
+    assert isinstance(moved, Moved)
+    return moved
+
+
+def _chunks(tasks: list[Task]) -> Iterable[list[Task]]:
+    for start in range(0, len(tasks), transitions.LIMIT):
+        yield tasks[start : start + transitions.LIMIT]

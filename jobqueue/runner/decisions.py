@@ -1,0 +1,84 @@
+"""What a runner's core is told at its start, and what it answers a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import attrs
+
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Batch
+
+__all__ = ["Config", "Decision", "Leave", "Notice", "Rest", "Send"]
+
+
+@attrs.frozen
+class Config:
+    """What a runner is told at its start. Durations in ms.
+
+    Attributes:
+        incarnation: Its name, never used before.
+        lease: Length of a lease.
+        beat: Time between two extensions.
+        grace: How long running jobs may go on after a stop.
+        threads: Functions that run at a time.
+        coroutines: Coroutines that run at a time.
+    """
+
+    incarnation: bytes
+    lease: int
+    beat: int
+    grace: float
+    threads: int
+    coroutines: int
+
+
+@attrs.frozen
+class Send:
+    """Apply the batches and tell `Core.answered`."""
+
+    batches: tuple[Batch, ...]
+
+
+@attrs.frozen
+class Rest:
+    """Do nothing until ``until`` (local ms), a job returns or somebody asks to stop; with ``listen`` also until rung."""
+
+    until: float
+    listen: bool
+
+
+@attrs.frozen
+class Leave:
+    """The runner holds nothing any more, or (``hard``) cannot wait for its jobs: their threads are still running."""
+
+    hard: bool
+
+
+Then: TypeAlias = Send | Rest | Leave
+
+
+@attrs.frozen
+class Decision:
+    """What to do: start these, interrupt those, then one thing."""
+
+    then: Then
+    start: Sequence[Task] = ()
+    interrupt: Sequence[Task] = ()
+
+
+@attrs.frozen
+class Notice:
+    """Something worth a line in the log or a number in the status.
+
+    Attributes:
+        what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``released``, ``late`` (a result that
+            was refused, since the job had been taken away), ``unreadable`` or ``trouble`` (the storage did not answer).
+        task: The job, if it is about one.
+        detail: What else is known.
+    """
+
+    what: str
+    task: Task | None = None
+    detail: str = ""

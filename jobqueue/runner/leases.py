@@ -1,0 +1,79 @@
+"""The leases a runner holds: what to extend, and until when it may believe in them.
+
+The runner's core adds and removes; the beat, which runs on a thread of its own, extends. Whoever calls holds the
+runner's lock. Pure: the driver sends the batches and reads the clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.keys import QueueKeys
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.protocol import Outcome
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """What one runner holds.
+
+    Args:
+        lease: Length of a lease in ms.
+    """
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+        self.held: dict[bytes, Task] = {}
+
+    def extend(self, at: Moment) -> list[tuple[Batch, list[Task]]]:
+        """The batches that raise all leases to ``at.now`` + lease, each with its jobs."""
+        queues: dict[QueueKeys, list[Task]] = {}
+        for task in self.held.values():
+            if not task.lease_lost:
+                queues.setdefault(task.queue, []).append(task)
+        batches = []
+        for queue, tasks in queues.items():
+            for start in range(0, len(tasks), transitions.LIMIT):
+                part = tasks[start : start + transitions.LIMIT]
+                claims = {task.id: task.claim for task in part}
+                batches.append((transitions.extend(queue, claims, at.now + self.lease), part))
+        return batches
+
+    def extended(
+        self, batches: Sequence[tuple[Batch, list[Task]]], outcomes: Sequence[Outcome], sent: float
+    ) -> list[Task]:  # fmt: skip
+        """Take note of the answers; answers the jobs whose lease was taken away.
+
+        The new deadline counts from ``sent`` (local ms), not from the answer: the server counted from some moment after
+        it.
+        """
+        taken = []
+        for (_, tasks), outcome in zip(batches, outcomes, strict=True):
+            if not isinstance(outcome, Applied):
+                continue
+            [moved] = outcome.answers
+            assert isinstance(moved, Moved)
+            alive = set(moved.ids)
+            for task in tasks:
+                if task.id in alive:
+                    task.deadline = max(task.deadline, sent + self.lease)
+                # A job that ended while the beat was under way is not held any more, and nothing was taken from it.
+                elif self.held.get(task.id) is task and not task.returned:
+                    task.lease_lost = True
+                    taken.append(task)
+        return taken
+
+    def overdue(self, at: Moment) -> list[Task]:
+        """Jobs whose lease ran out unextended, newly marked: this runner is out of touch and must not trust them."""
+        late = [
+            task
+            for task in self.held.values()
+            if not task.lease_lost and not task.returned and task.deadline <= at.local
+        ]
+        for task in late:
+            task.lease_lost = True
+        return late

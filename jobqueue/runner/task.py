@@ -1,0 +1,83 @@
+"""A job in the hands of a runner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobqueue.context import Flags
+from jobqueue.job import Kind
+from jobqueue.judge import Verdict
+from jobqueue.keys import QueueKeys
+from jobqueue.record import JobRecord, Stored, job_record
+
+__all__ = ["Task"]
+
+
+class Task(Flags):
+    """One claimed job, with what the job is told while it runs. Made by the runner's core, run by a driver, given back to the core.
+
+    Not an attrs class with a constructor per field: a runner makes a hundred thousand of them a second.
+
+    Attributes:
+        queue: Its queue.
+        id: Its id.
+        claim: The mark of the claim, which every later move has to show.
+        fence: The number in it.
+        record: The stored bytes.
+        stored: Their fields.
+        kind: Its kind; None if the record could not be read or the kind is unknown.
+        deadline: Local monotonic milliseconds until which the lease is certain.
+        outcome: What the job raised or returned that is not a plain success; None is success.
+        text: The error as it is to be kept.
+        unfit: The payload does not fit the kind: the job never started.
+        handed_back: The driver did not start it, or interrupted it.
+        verdict: What is to become of it; None finishes it.
+        returned: The driver is done with it; what is left is to store the result.
+        unsure: Its result was sent once without an answer.
+    """
+
+    __slots__ = (
+        "_token", "claim", "deadline", "fence", "handed_back", "id", "kind", "outcome", "queue",
+        "record", "returned", "stored", "text", "unfit", "unsure", "verdict",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        queue: QueueKeys,
+        id: bytes,
+        claim: bytes,
+        fence: int,
+        record: bytes,
+        stored: Stored,
+        kind: Kind[Any] | None,
+        deadline: float,
+    ) -> None:
+        super().__init__()
+        self.queue = queue
+        self.id = id
+        self.claim = claim
+        self.fence = fence
+        self.record = record
+        self.stored = stored
+        self.kind = kind
+        self.deadline = deadline
+        self.outcome: BaseException | None = None
+        self.text = ""
+        self.unfit = False
+        self.handed_back = False
+        self.verdict: Verdict | None = None
+        self.returned = False
+        self.unsure = False
+        self._token = [None]
+
+    def take(self) -> bool:
+        """Whether the caller is the one who may start it, or hand it back: True for exactly one caller."""
+        try:
+            self._token.pop()  # atomic, and cheaper than a lock of its own for every job
+        except IndexError:
+            return False
+        return True
+
+    def job_record(self) -> JobRecord[Any]:
+        """What the job sees of itself."""
+        return job_record(self.id, self.queue.queue, self.stored, "working", fence=self.fence)
