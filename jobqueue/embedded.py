@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from jobqueue.errors import StorageError
 __all__ = ["EmbeddedServer", "server_binary"]
 
 _SILENT_SECONDS = 30.0
+_HANGING_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 _LONGEST_SOCKET = 100  # bytes; 107 bind on Linux, 103 on macOS
 
@@ -62,6 +64,7 @@ class EmbeddedServer:
         self.directory = directory
         self.socket = socket
         self._place = place
+        self._closing = threading.Lock()  # taken by the first close, for good
         atexit.register(self.close)
 
     @classmethod
@@ -99,7 +102,7 @@ class EmbeddedServer:
         """
         atexit.unregister(self.close)
         place = self._place
-        if place.closed:
+        if not self._closing.acquire(blocking=False) or place.closed:
             return
         try:
             with place.alone():
@@ -140,7 +143,10 @@ def _join(directory: Path, place: Place) -> str:
         noted = place.socket()
         if place.server_runs():
             if noted is None:
-                raise StorageError(f"a server works in {directory}, but not one of jobqueue; give it another directory")
+                raise StorageError(
+                    f"the embedded server of {directory} lives, but the file that says where it listens is gone; "
+                    f"end that process (its id is in {directory / 'pid'}) and try again"
+                )
             socket = noted
         else:
             binary = server_binary()
@@ -170,6 +176,7 @@ def _start(binary: Path, directory: Path, place: Place, socket: str) -> None:
             pass_fds=(lock,),
             cwd=directory,
             start_new_session=True,
+            umask=0o077,
             check=False,  # its lock tells whether it lives
         )
 
@@ -199,15 +206,17 @@ def _guarded(directory: Path, place: Place, socket: str) -> Iterator[None]:
 def _wait_until_ready(directory: Path, place: Place, socket: str) -> None:
     silent = 0.0
     while silent < _SILENT_SECONDS:
-        state = state_of(socket)
+        state = state_of(socket, timeout=_HANGING_SECONDS)
         if state == "ready":
             return
         if not place.server_runs():
             raise StorageError(
                 f"the embedded server of {directory} does not start; the end of its log:\n{_tail(directory)}"
             )
-        # Loading takes as long as there is data.
-        silent = 0.0 if state == "loading" else silent + _POLL_SECONDS
+        if state == "loading":
+            silent = 0.0  # takes as long as there is data
+        else:
+            silent += _HANGING_SECONDS if state == "hanging" else _POLL_SECONDS
         time.sleep(_POLL_SECONDS)
     raise StorageError(
         f"the embedded server of {directory} lives (its process id is in {directory / 'pid'}) but does not answer on "

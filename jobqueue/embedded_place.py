@@ -40,7 +40,7 @@ _forking = threading.Lock()  # held while locks are opened or closed, and by a f
 
 
 class Place:
-    """One directory as one user sees it: its locks, and where its server listens. Everything but ``close`` is one thread's.
+    """One directory as one user sees it: its locks, and where its server listens. For one thread at a time.
 
     Raises:
         OSError: The directory is not there, or its files cannot be opened.
@@ -92,7 +92,7 @@ class Place:
 
     @contextlib.contextmanager
     def lend(self, name: str) -> Iterator[int | None]:
-        """A descriptor that holds the lock ``name``, to be inherited by the process that stands for it. Inside ``alone``.
+        """A descriptor that holds the lock ``name``, for the process that stands for it to inherit. Inside ``alone``.
 
         None if such a process lives.
         """
@@ -107,7 +107,7 @@ class Place:
                     os.close(fd)  # closed, not unlocked: the lock lives on with the copy of the process
 
     def socket(self) -> str | None:
-        """Where the server of this directory listens, if it runs. None if none was started since the last ended in order."""
+        """Where the server listens, if one runs. None if none was started since the last one ended in order."""
         try:
             fd = os.open("socket", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
         except FileNotFoundError:
@@ -122,12 +122,17 @@ class Place:
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as note:
             note.write(socket)
 
-    def end_server(self, socket: str) -> None:
+    def end_server(self, known: str) -> None:
         """End the server, wait until it is gone, and remove its socket. Inside ``alone``, by the last user.
+
+        Args:
+            known: Where it listens unless the directory says otherwise: the directory may be deleted, and the server
+                this user started with may have died and another been started elsewhere.
 
         Raises:
             OSError: It cannot be reached, refuses, or takes longer than 10 s.
         """
+        socket = self.socket() or known
         if self.server_runs():
             with contextlib.suppress(ConnectionResetError):  # gone in the middle of the answer: what was wanted
                 refusal = _ask(socket, b"SHUTDOWN", _END_SECONDS)
@@ -166,10 +171,12 @@ class Place:
             os.close(self._fds.pop())
 
 
-def state_of(socket: str, timeout: float = 1.0) -> Literal["ready", "loading", "silent"]:
+def state_of(socket: str, timeout: float) -> Literal["ready", "loading", "hanging", "silent"]:
     """What the server on ``socket`` says when asked; waits at most ``timeout`` seconds."""
     try:
         answer = _ask(socket, b"PING", timeout)
+    except TimeoutError:
+        return "hanging"
     except OSError:
         return "silent"
     if not answer:
@@ -178,7 +185,7 @@ def state_of(socket: str, timeout: float = 1.0) -> Literal["ready", "loading", "
 
 
 def _ask(socket: str, command: bytes, timeout: float) -> bytes:
-    """One command without arguments, and the first bytes of its answer. A client library would be a lot to load for two words."""
+    """One command without arguments, and the first bytes of its answer: too little to load a client library for."""
     with sockets.socket(sockets.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(socket)
@@ -203,7 +210,7 @@ def _unlock(fd: int) -> None:
 
 
 def _drop_in_child() -> None:
-    """A forked child is no user: with its copies of the descriptors it would keep the locks when its parent is gone."""
+    """A forked child is no user: its copies of the descriptors would keep the locks when its parent is gone."""
     for place in list(_open_places):
         place._drop()  # noqa: SLF001  the lock is held, by the fork
     _forking.release()
@@ -214,7 +221,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def guard(directory: Path, socket: str, own_lock: int) -> None:
-    """End the server when its last users were killed and nobody could.
+    """End the server that the last user could not end, because it was killed.
 
     Looks once a second, as any user would: under the ``start`` lock. (Waiting for ``users`` would wake up at the right
     moment, but a lock that is taken for a moment outside ``start`` makes the last user believe that there is another.)
@@ -228,7 +235,7 @@ def guard(directory: Path, socket: str, own_lock: int) -> None:
     while True:
         time.sleep(GUARD_SECONDS)
         with place.alone():
-            socket = place.socket() or socket  # another server may have started since, which found this guard at work
+            socket = place.socket() or socket  # remembered in case that the directory is deleted
             if place.is_last():
                 with contextlib.suppress(OSError):  # it is busy, or stopped: there is another second
                     place.end_server(socket)
