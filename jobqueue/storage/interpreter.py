@@ -219,7 +219,8 @@ class Interpreter(Contents):
             placed = Placed(tuple(states))
         else:
             new = dict(op.records)
-            placed = Placed(("stored",) * len(new))
+            stored: PutState = "stored"
+            placed = Placed((stored,) * len(new))
         if not new:
             return placed, False
         self.hash_set(full_name(op.target.scope, RECORDS), new)

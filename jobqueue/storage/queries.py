@@ -46,7 +46,8 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Records(scope, ids):
             return _kept(contents, scope, ids)
         case Sizes(keys):
-            contents.check_kinds(keys)
+            for key in keys:
+                contents.check_kinds((key,))
             return tuple([_size(contents, key) for key in keys])
         case Fields(key, fields):
             contents.check_kinds((key,))

@@ -1,0 +1,232 @@
+"""What a case of the conformance suite works with: a storage, a scope of its own, and readable comparisons."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from jobqueue.storage.ops import (
+    CLAIMS,
+    COUNTERS,
+    RECORDS,
+    REQUESTS,
+    Answer,
+    Applied,
+    Batch,
+    Fields,
+    Guard,
+    HashDelete,
+    HashKey,
+    Holder,
+    ListKey,
+    LockKey,
+    Move,
+    Moved,
+    Op,
+    Page,
+    Peek,
+    Placed,
+    Put,
+    Query,
+    SetKey,
+    Sizes,
+)
+from jobqueue.storage.protocol import Outcome, Storage
+
+__all__ = ["NOW", "Bench", "Case", "CaseFailed", "case", "cases", "record"]
+
+NOW: Final = 1_700_000_000_000
+"""A time in ms, long gone: no storage may compare it with a clock of its own."""
+_ALL: Final = 100_000
+
+
+class CaseFailed(AssertionError):
+    """A storage did not do what a case expects."""
+
+
+class Bench:
+    """A storage and names of keys in a scope that nothing else uses.
+
+    Attributes:
+        storage: What is tested.
+        scope: The scope.
+        patience: How long a wait may take in seconds; one that returns in less than half of it returned early.
+    """
+
+    def __init__(self, storage: Storage, patience: float) -> None:
+        self.storage = storage
+        self.patience = patience
+        self.scope = f"conformance:{secrets.token_hex(8)}"
+        self.ready = ListKey(self.scope, "ready")
+        self.waiting = SetKey(self.scope, "waiting")
+        self.working = SetKey(self.scope, "working")
+        self.dead = SetKey(self.scope, "dead")
+        self.records = HashKey(self.scope, RECORDS)
+        self.claims = HashKey(self.scope, CLAIMS)
+        self.requests = HashKey(self.scope, REQUESTS)
+        self.counters = HashKey(self.scope, COUNTERS)
+        self.log = ListKey(self.scope, "log")
+        self.index = SetKey(self.scope, "index")
+        self.notes = HashKey(self.scope, "notes")
+        self.duty = LockKey(self.scope, "duty")
+
+    def another(self) -> Bench:
+        """The same storage with another scope."""
+        return Bench(self.storage, self.patience)
+
+    # ------------------------------------------------------------------------------------------------------- sending
+
+    def batch(self, *ops: Op, guards: Sequence[Guard] = ()) -> Batch:
+        """A batch of this scope."""
+        return Batch(self.scope, ops, tuple(guards))
+
+    def outcome(self, *ops: Op, guards: Sequence[Guard] = ()) -> Outcome:
+        """Apply one batch; how it ended."""
+        [outcome] = self.storage.apply([self.batch(*ops, guards=guards)])
+        return outcome
+
+    def do(self, *ops: Op, guards: Sequence[Guard] = ()) -> tuple[Placed | Moved | int | None, ...]:
+        """Apply one batch that must be applied; its answers."""
+        outcome = self.outcome(*ops, guards=guards)
+        if not isinstance(outcome, Applied):
+            raise CaseFailed(f"{_short(ops)}\n  expected: Applied\n  got:      {_short(outcome)}")
+        if len(outcome.answers) != len(ops):
+            raise CaseFailed(f"{len(ops)} operations have {len(outcome.answers)} answers: {_short(outcome)}")
+        return outcome.answers
+
+    def put(self, op: Put) -> tuple[str, ...]:
+        """Apply a `Put`; what became of each record."""
+        [answer] = self.do(op)
+        if not isinstance(answer, Placed):
+            raise CaseFailed(f"{_short(op)} answers {_short(answer)}, no Placed")
+        return answer.states
+
+    def move(self, op: Move) -> Moved:
+        """Apply a `Move`; its answer."""
+        [answer] = self.do(op)
+        if not isinstance(answer, Moved):
+            raise CaseFailed(f"{_short(op)} answers {_short(answer)}, no Moved")
+        return answer
+
+    def fill(self, *ids: bytes) -> None:
+        """Put jobs into ``ready``, in order."""
+        self.put(Put(self.ready, {id_: record(id_) for id_ in ids}))
+
+    def lose_record(self, id_: bytes) -> None:
+        """Delete the record of a job that keeps its place, as a server that lost writes might."""
+        delete = HashDelete(self.notes, (id_,))
+        # No operation can do this, by construction; so it is smuggled past the check of HashDelete.
+        object.__setattr__(delete, "hash", self.records)
+        self.do(delete)
+
+    # ------------------------------------------------------------------------------------------------------- looking
+
+    def read(self, query: Query) -> Answer:
+        """The answer to one query."""
+        [answer] = self.storage.read([query])
+        return answer
+
+    def places(self) -> dict[str, list[Any]]:
+        """Where jobs are: ids of ``ready``, (id, score) of the others; empty places are left out."""
+        return {name: value for name, value in self.state().items() if name in {"ready", "waiting", "working", "dead"}}
+
+    def state(self) -> dict[str, Any]:
+        """Everything in this scope that queries can see; what is empty is left out."""
+        lists, sets = [self.ready, self.log], [self.waiting, self.working, self.dead, self.index]
+        hashes = [self.records, self.claims, self.requests, self.counters, self.notes]
+        keys: tuple[ListKey | SetKey | HashKey, ...] = (*lists, *sets, *hashes)
+        *answers, held, sizes = self.storage.read(
+            [
+                *(Peek(key, 0, _ALL) for key in lists),
+                *(Page(key, _ALL) for key in sets),
+                *(Fields(key) for key in hashes),
+                Holder(self.duty),
+                Sizes(keys),
+            ]
+        )
+        values = [value if isinstance(value, dict) else list(value) for value in answers]  # type: ignore[arg-type]
+        self.check(sizes, tuple(map(len, values)), "Sizes and the contents of " + ", ".join(key.name for key in keys))
+        state: dict[str, Any] = {key.name: value for key, value in zip(keys, values, strict=True) if value}
+        if held is not None:
+            state["duty"] = held
+        return state
+
+    # ----------------------------------------------------------------------------------------------------- comparing
+
+    def check(self, got: object, expected: object, what: str) -> None:
+        """Fail with both values unless they are equal, types included."""
+        if got != expected or type(got) is not type(expected):
+            raise CaseFailed(f"{what}\n  expected: {_short(expected)}\n  got:      {_short(got)}")
+
+    def unchanged(self, act: Callable[[], object], what: str) -> None:
+        """Fail unless everything in this scope is after ``act`` as it was before."""
+        before = self.state()
+        act()
+        self.check(self.state(), before, what)
+
+    def returns_early(
+        self,
+        scopes: Sequence[str],
+        what: str,
+        meanwhile: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Fail unless a wait for the scopes returns early, with ``meanwhile`` called by another thread."""
+        helper = threading.Thread(target=meanwhile)
+        started = time.monotonic()
+        if meanwhile is not None:
+            helper.start()
+        self.storage.wait(scopes, self.patience if timeout is None else timeout)
+        took = time.monotonic() - started
+        if meanwhile is not None:
+            helper.join()
+        if took > self.patience / 2:
+            raise CaseFailed(f"{what}\n  expected: wait returns early\n  got:      it took {took:.1f} s")
+
+
+def record(id_: bytes, nonce: bytes = b"nonce-01", body: bytes = b"a job ") -> bytes:
+    """A record: 8 bytes of nonce and something opaque."""
+    return nonce + body + id_
+
+
+@attrs.frozen
+class Case:
+    """One case of the suite.
+
+    Attributes:
+        rule: The rule of `jobqueue.storage.protocol` that it checks.
+        name: What it says, as words.
+        run: Raises `CaseFailed` if the storage does otherwise.
+    """
+
+    rule: int
+    name: str
+    run: Callable[[Bench], None]
+
+
+_cases: list[Case] = []
+
+
+def case(rule: int) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Make a function a case; its name is what it says."""
+
+    def register(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        _cases.append(Case(rule, function.__name__.replace("_", " "), function))
+        return function
+
+    return register
+
+
+def cases() -> tuple[Case, ...]:
+    """All cases of the modules imported so far, by rule."""
+    return tuple(sorted(_cases, key=lambda each: each.rule))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 600 else f"{text[:400]} … {text[-180:]}"

@@ -1,0 +1,108 @@
+"""Large batches and large, binary payloads: where a server's limits show (rules 1, 4 and 6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobqueue.storage.ops import (
+    CLEAR,
+    Due,
+    Fields,
+    HashDelete,
+    HashSet,
+    Head,
+    ListPush,
+    Move,
+    Once,
+    Page,
+    Peek,
+    Put,
+    Records,
+    SetAdd,
+    SetRemove,
+    Sizes,
+    Stamp,
+    These,
+)
+from jobqueue.testing.cases.bench import NOW, Bench, case, record
+
+__all__: list[str] = []
+
+_MANY: Final = 5000
+
+
+@case(1)
+def a_record_may_be_large_and_binary(t: Bench) -> None:
+    large = b"nonce-01" + bytes(range(256)) * 4096 + b"\r\n\x00$3\r\n:1\r\n"
+    id_ = b"\x00\r\n\xff:,{}"
+    t.put(Put(t.waiting, {id_: large}, NOW))
+    t.check(t.move(Move(t.waiting, t.ready, Due(NOW, 1), give=True)).records == (large,), True, "1 MB given unchanged")
+    claim = Move(
+        t.ready, t.working, Head(5, 10), NOW, stamp=Stamp(b"\x00:\r\n", 1, NOW), once=Once(b"\x00:\r\n", 1), give=True
+    )
+    t.check(t.move(claim).records == (large,), True, "1 MB claimed unchanged")
+    again = t.move(claim)
+    t.check((again.ids, again.records == (large,)), ((id_,), True), "1 MB claimed again, under an id of odd bytes")
+    kept = t.read(Records(t.scope, (id_,)))
+    t.check(isinstance(kept, tuple) and getattr(kept[0], "record", None) == large, True, "1 MB read unchanged")
+    t.do(HashSet(t.notes, {id_: large}), ListPush(t.log, (large,)), SetAdd(t.index, {large[:1000]: 1}))
+    t.check(t.read(Fields(t.notes)) == {id_: large}, True, "1 MB in a field unchanged")
+    t.check(t.read(Peek(t.log, 0, 1)) == (large,), True, "1 MB in a list unchanged")
+    t.check(t.read(Page(t.index, 1)), ((large[:1000], 1),), "a long binary member")
+
+
+@case(6)
+def thousands_of_jobs_move_at_once(t: Bench) -> None:
+    ids = tuple(b"%05d" % (number * 7919 % _MANY) for number in range(_MANY))
+    records = {id_: record(id_) for id_ in ids}
+    due = {id_: NOW + number for number, id_ in enumerate(ids)}
+    t.check(set(t.put(Put(t.waiting, records, due))), {"stored"}, "thousands put")
+    t.check(set(t.put(Put(t.waiting, records, due))), {"same"}, "thousands put again")
+    t.check(t.move(Move(t.waiting, t.ready, Due(NOW + _MANY, _MANY), give=True)).ids, ids, "thousands promoted")
+    t.check(t.read(Peek(t.ready, 0, _MANY)), ids, "thousands in ready")
+    claim = Move(t.ready, t.working, Head(_MANY, 10**9), NOW, stamp=Stamp(b"r", 1, NOW), once=Once(b"r", 1), give=True)
+    claimed = t.move(claim)
+    t.check((claimed.ids, claimed.records), (ids, tuple(records.values())), "thousands claimed")
+    t.check(t.move(claim) == claimed, True, "thousands claimed again")
+    ours = dict.fromkeys(ids, b"r:%d:1" % claimed.fence)
+    t.check(t.move(Move(t.working, t.working, These(ids), NOW + 9, expect=ours)).ids, ids, "thousands extended")
+    each: dict[bytes, bytes] = {id_: b"%s" % claim for id_, claim in ours.items()}
+    each[ids[4321]] = b"another"
+    new = {id_: record(id_, body=b"new ") for id_ in ids}
+    buried = t.move(Move(t.working, t.dead, These(ids), due, expect=each, stamp=CLEAR, records=new))
+    t.check(buried.ids, ids[:4321] + ids[4322:], "thousands buried but one that is not as expected")
+    t.check(t.read(Sizes((t.working, t.dead, t.records, t.claims))), (1, _MANY - 1, _MANY, 1), "sizes after it")
+    entries = tuple((id_, score) for id_, score in due.items() if id_ != ids[4321])
+    t.check(t.read(Page(t.dead, _MANY)), entries, "thousands in a page")
+    kept = t.read(Records(t.scope, ids))
+    assert isinstance(kept, tuple)
+    stored = [getattr(each, "record", None) for each in kept]
+    t.check(stored == [records[id_] if id_ == ids[4321] else new[id_] for id_ in ids], True, "thousands of records")
+    t.move(Move(t.dead, t.ready, Due(NOW + _MANY, _MANY), front=True))
+    t.check(t.read(Peek(t.ready, 0, _MANY)), buried.ids, "thousands put at the head, in the order picked")
+    t.check(
+        t.move(Move(t.ready, None, Head(_MANY, 10**9), count=(t.counters, b"gone"))).ids, buried.ids, "thousands gone"
+    )
+    t.check(t.move(Move(t.working, None, These(ids))).ids, (ids[4321],), "the last one")
+    t.check(sorted(t.state()), ["counters", "requests"], "what is left")
+
+
+@case(1)
+def thousands_of_plain_values_are_written_at_once(t: Bench) -> None:
+    values = tuple(b"%05d" % number for number in range(_MANY))
+    t.do(
+        ListPush(t.log, values),
+        SetAdd(t.index, {value: _MANY - number for number, value in enumerate(values)}),
+        HashSet(t.notes, {value: value * 3 for value in values}),
+    )
+    expected = {
+        "log": list(values),
+        "index": [(value, _MANY - number) for number, value in enumerate(values)][::-1],
+        "notes": {value: value * 3 for value in values},
+    }
+    t.check(t.state() == expected, True, "thousands of values, entries and fields")
+    t.check(t.read(Fields(t.notes, values)) == expected["notes"], True, "thousands of fields asked for")
+    t.do(SetRemove(t.index, values[1:]), HashDelete(t.notes, values[1:]))
+    t.check(
+        (t.state()["index"], t.state()["notes"]), ([(values[0], _MANY)], {values[0]: values[0] * 3}), "all but one gone"
+    )
