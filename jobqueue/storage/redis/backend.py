@@ -1,0 +1,168 @@
+"""The storage on Redis 7 or Valkey 8: `RedisStorage` and `AsyncRedisStorage`, two drivers over the flows of `flow.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from jobqueue.errors import StorageError
+from jobqueue.storage.ops import Answer, Batch, Query
+from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.redis.bell import AsyncBell, Bell
+from jobqueue.storage.redis.compile import wake_key
+from jobqueue.storage.redis.faults import refused
+from jobqueue.storage.redis.flow import Guarded, Request, apply_flow, described, facts_flow, read_flow
+
+__all__ = ["AsyncNodes", "AsyncRedisStorage", "Nodes", "RedisStorage"]
+
+T = TypeVar("T")
+
+
+class Nodes(Protocol):
+    """The servers behind a storage: one, or the nodes of a cluster."""
+
+    def exchange(self, request: Request, /) -> list[Any]:
+        """Send each command to the node of its scope; see `Pool.exchange`."""
+        ...
+
+    def bell(self) -> Bell:
+        """A new bell."""
+        ...
+
+    def together(self, scopes: Sequence[str], /) -> Sequence[str]:
+        """Those of the scopes that one connection can wait for."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that lie idle."""
+        ...
+
+
+class AsyncNodes(Protocol):
+    """The same for one event loop."""
+
+    async def exchange(self, request: Request, /) -> list[Any]:
+        """See `Nodes.exchange`."""
+        ...
+
+    def bell(self) -> AsyncBell:
+        """A new bell."""
+        ...
+
+    def together(self, scopes: Sequence[str], /) -> Sequence[str]:
+        """See `Nodes.together`."""
+        ...
+
+    async def close(self) -> None:
+        """See `Nodes.close`."""
+        ...
+
+
+class RedisStorage:
+    """A `Storage` on a Redis or Valkey server, safe to use from many threads and in forked children.
+
+    Made by `RedisServer.storage`. The server is looked at before the first use: one that may evict jobs, or is too old,
+    is refused.
+    """
+
+    def __init__(self, server: Guarded, nodes: Nodes) -> None:
+        self._server = server
+        self._nodes = nodes
+        self._bell = nodes.bell()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        """See `Storage.apply`."""
+        return self._drive(apply_flow(self._server, batches))
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        """See `Storage.read`."""
+        return self._drive(read_flow(self._server, queries))
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        """See `Storage.wait`. In a cluster only the first of the scopes is waited for, up to ``timeout`` seconds."""
+        self._bell.wait([wake_key(scope) for scope in self._nodes.together(channels)], timeout)
+
+    def interrupt(self) -> None:
+        """See `Storage.interrupt`; may be called in a signal handler."""
+        self._bell.interrupt()
+
+    def time_ms(self, scope: str) -> int:
+        """The time of the scope's own node, in milliseconds since 1970. Raises `NotApplied`."""
+        (reply,) = self._nodes.exchange([(scope, (b"TIME",))])
+        seconds, micros = _answered(self._server, reply)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def describe(self) -> dict[str, str]:
+        """What the server says of itself: version, run_id, persistence. Raises `NotApplied`."""
+        facts = self._drive(facts_flow())
+        if isinstance(facts, StorageError):
+            raise facts
+        return described(facts)
+
+    def close(self) -> None:
+        """See `Storage.close`."""
+        self._bell.close()
+        self._nodes.close()
+
+    def _drive(self, flow: Generator[Request, list[Any], T]) -> T:
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(self._nodes.exchange(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+class AsyncRedisStorage:
+    """The same as an `AsyncStorage`, for one event loop."""
+
+    def __init__(self, server: Guarded, nodes: AsyncNodes) -> None:
+        self._server = server
+        self._nodes = nodes
+        self._bell = nodes.bell()
+
+    async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        """See `AsyncStorage.apply`."""
+        return await self._drive(apply_flow(self._server, batches))
+
+    async def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        """See `AsyncStorage.read`."""
+        return await self._drive(read_flow(self._server, queries))
+
+    async def wait(self, channels: Sequence[str], timeout: float, /) -> None:  # noqa: ASYNC109 - the seam's own bound
+        """See `RedisStorage.wait`."""
+        await self._bell.wait([wake_key(scope) for scope in self._nodes.together(channels)], timeout)
+
+    async def interrupt(self) -> None:
+        """See `AsyncStorage.interrupt`."""
+        self._bell.interrupt()
+
+    async def describe(self) -> dict[str, str]:
+        """See `RedisStorage.describe`."""
+        facts = await self._drive(facts_flow())
+        if isinstance(facts, StorageError):
+            raise facts
+        return described(facts)
+
+    async def close(self) -> None:
+        """See `AsyncStorage.close`."""
+        await self._bell.close()
+        await self._nodes.close()
+
+    async def _drive(self, flow: Generator[Request, list[Any], T]) -> T:
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(await self._nodes.exchange(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _answered(server: Guarded, reply: Any) -> Any:
+    if isinstance(reply, StorageError):
+        raise reply
+    if isinstance(reply, Exception):
+        raise refused(server.label, reply)
+    return reply

@@ -1,0 +1,206 @@
+"""Waiting for a scope to be rung, on a connection of its own.
+
+The connection blocks in BLPOP on lists that hold at most one token each. The token is a hint: it is lost when the
+connection breaks at the wrong moment, which costs latency and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+from redis import exceptions
+
+from jobqueue.storage.redis.faults import unreachable
+from jobqueue.storage.redis.link import (
+    AsyncConnect,
+    AsyncConnection,
+    Command,
+    Connect,
+    Connection,
+    aconnected,
+    ausable,
+    connected,
+    pack,
+    usable,
+)
+
+__all__ = ["AsyncBell", "Bell"]
+
+MARGIN: float = 5.0
+"""Seconds that the server may be late with the end of a wait before the connection counts as lost."""
+
+
+def _blpop(keys: Sequence[bytes], timeout: float) -> bytes:
+    # A timeout of 0 would block for ever.
+    return pack([(b"BLPOP", *keys, b"%.3f" % max(timeout, 0.001))])
+
+
+class Bell:
+    """Waits for tokens, and can be interrupted from any thread and from a signal handler.
+
+    Args:
+        label: What the server is called in messages.
+        connect: Makes a connection, not yet connected.
+        send: Sends a command on another connection, to end a wait.
+    """
+
+    def __init__(self, label: str, connect: Connect, send: Callable[[Command], object]) -> None:
+        self._label = label
+        self._new = connect
+        self._send = send
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._turn = threading.Lock()
+        self._connection: Connection | None = None
+        self._id = b""
+        # Interrupts travel through a pair of sockets: no lock to take in a signal handler, no command when nobody waits.
+        self._hear, self._ring = socket.socketpair()
+        self._hear.setblocking(False)
+        self._ring.setblocking(False)
+
+    def interrupt(self) -> None:
+        """End the wait that is under way, or the next one."""
+        if self._pid != os.getpid():
+            self._reset()
+        with contextlib.suppress(BlockingIOError):  # full of interrupts already
+            self._ring.send(b"i")
+
+    def wait(self, keys: Sequence[bytes], timeout: float) -> None:
+        """Return when there is a token, after an interrupt, or after ``timeout`` seconds. Raises `NotApplied`."""
+        if self._pid != os.getpid():
+            self._reset()
+        if timeout <= 0 or not self._turn.acquire(timeout=timeout):
+            return
+        try:
+            if self._interrupted():
+                return
+            connection = self._connected()
+            connection.send_packed_command([_blpop(keys, timeout)], check_health=False)
+            self._until_readable(connection, timeout + MARGIN)
+            connection.read_response()
+        except (exceptions.RedisError, OSError) as error:
+            self._drop()
+            raise unreachable(self._label, error) from error
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            self._turn.release()
+
+    def _until_readable(self, connection: Connection, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
+        poll.register(self._hear, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(seconds * 1000)}
+        if not ready:
+            raise TimeoutError("no answer to BLPOP")
+        if self._interrupted() and len(ready) == 1:
+            # Its answer comes at once now: the token, or nothing. Where CLIENT is forbidden the read below ends it.
+            self._send((b"CLIENT", b"UNBLOCK", self._id))
+
+    def _interrupted(self) -> bool:
+        try:
+            return bool(self._hear.recv(4096))
+        except BlockingIOError:
+            return False
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None or not usable(connection):
+            connection = self._connection = connected(self._label, self._new)
+            connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
+            self._id = b"%d" % connection.read_response()
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection, self._id = self._connection, None, b""
+        if connection is not None:
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close the connection, unless somebody is waiting on it."""
+        if self._turn.acquire(blocking=False):
+            self._drop()
+            self._turn.release()
+
+
+class AsyncBell:
+    """The same on an event loop."""
+
+    def __init__(
+        self,
+        label: str,
+        connect: AsyncConnect,
+        send: Callable[[Command], Awaitable[object]],
+    ) -> None:
+        self._label = label
+        self._new = connect
+        self._send = send
+        self._turn = asyncio.Lock()
+        self._rung = asyncio.Event()
+        self._connection: AsyncConnection | None = None
+        self._id = b""
+
+    def interrupt(self) -> None:
+        """See `Bell.interrupt`; on the loop's own thread."""
+        self._rung.set()
+
+    async def wait(self, keys: Sequence[bytes], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+        """See `Bell.wait`."""
+        if timeout <= 0:
+            return
+        async with self._turn:
+            try:
+                async with asyncio.timeout(timeout + 2 * MARGIN):
+                    await self._wait(keys, timeout)
+            except (exceptions.RedisError, OSError) as error:
+                await self._drop()
+                raise unreachable(self._label, error) from error
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def _wait(self, keys: Sequence[bytes], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+        if self._rung.is_set():
+            self._rung.clear()
+            return
+        connection = await self._connected()
+        await connection.send_packed_command([_blpop(keys, timeout)], check_health=False)
+        answer = asyncio.ensure_future(connection.read_response(timeout=timeout + MARGIN))
+        rung = asyncio.ensure_future(self._rung.wait())
+        try:
+            await asyncio.wait((answer, rung), return_when=asyncio.FIRST_COMPLETED)
+            if rung.done():
+                self._rung.clear()
+                if not answer.done():
+                    await self._send((b"CLIENT", b"UNBLOCK", self._id))
+            await answer
+        finally:
+            rung.cancel()
+            answer.cancel()
+
+    async def _connected(self) -> AsyncConnection:
+        connection = self._connection
+        if connection is None or not await ausable(connection):
+            connection = self._connection = await aconnected(self._label, self._new)
+            await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
+            self._id = b"%d" % await connection.read_response()
+        return connection
+
+    async def _drop(self) -> None:
+        connection, self._connection, self._id = self._connection, None, b""
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """See `Bell.close`."""
+        if not self._turn.locked():
+            await self._drop()

@@ -1,0 +1,323 @@
+"""Batches and queries as arguments of the scripts, and the scripts' replies as outcomes and answers. Pure.
+
+`interpret.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no work per id where
+a list can be extended as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from jobqueue.errors import StorageRefused
+from jobqueue.storage.ops import (
+    CLAIMS,
+    COUNTERS,
+    RECORDS,
+    REQUESTS,
+    Absent,
+    Applied,
+    Batch,
+    Due,
+    Expect,
+    FieldIs,
+    Guard,
+    HashAdd,
+    HashDelete,
+    HashSet,
+    Head,
+    Key,
+    ListKey,
+    ListPush,
+    LockDrop,
+    Locked,
+    LockTake,
+    Member,
+    Move,
+    Moved,
+    NoClaim,
+    Op,
+    Placed,
+    Put,
+    Refused,
+    SetAdd,
+    SetRemove,
+    Stamp,
+    These,
+    Unlocked,
+)
+
+__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "wake_key"]
+
+WAKE: Final = "wake"
+"""Name of the list that holds a token while the scope is rung."""
+
+_STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
+    ord("n"): "stored",
+    ord("s"): "same",
+    ord("d"): "different",
+}
+_HEADER: Final = (RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE)
+
+Decode: TypeAlias = Callable[[Any], Any]
+"""Makes an answer of what the script answered to one operation or query."""
+
+
+@attrs.frozen
+class Call:
+    """One run of a script.
+
+    Attributes:
+        scope: Whose keys it touches.
+        keys: Their names, in the order in which the arguments name them.
+        args: The arguments.
+        decode: Makes outcomes (one per batch) or answers (one per query) of the reply.
+    """
+
+    scope: str
+    keys: tuple[bytes, ...]
+    args: list[bytes]
+    decode: Callable[[Any], list[Any]]
+
+
+class Keys:
+    """The keys of one call, and what each of them is called in the arguments."""
+
+    def __init__(self, scope: str, header: tuple[str, ...]) -> None:
+        self._indexes = dict(_numbered(scope, header))
+
+    def index(self, key: Key) -> bytes:
+        """The number of the key, as an argument."""
+        found = self._indexes.get(key.full)
+        if found is None:
+            found = self._indexes[key.full] = b"%d" % (len(self._indexes) + 1)
+        return found
+
+    def names(self) -> tuple[bytes, ...]:
+        """All keys, in order."""
+        return tuple([name.encode() for name in self._indexes])
+
+
+@lru_cache(maxsize=1024)
+def _numbered(scope: str, header: tuple[str, ...]) -> dict[str, bytes]:
+    return {f"{{{scope}}}:{name}": b"%d" % (index + 1) for index, name in enumerate(header)}
+
+
+def wake_key(scope: str) -> bytes:
+    """The list that `wait` waits for."""
+    return f"{{{scope}}}:{WAKE}".encode()
+
+
+def grows(batch: Batch) -> bool:
+    """Whether the batch stores something new, so that a full server should refuse it.
+
+    Everything else stays allowed: what moves or ends jobs, and what runners need for that (locks of duties, closing of
+    requests, beats), which is bounded by the number of runners.
+    """
+    return any(isinstance(op, Put | ListPush) for op in batch.ops)
+
+
+def compile_batches(scope: str, batches: Sequence[Batch]) -> Call:
+    """One call that applies the batches, which are all of the scope and passed `check_shape`, in order."""
+    keys = Keys(scope, _HEADER)
+    args = [b"%d" % len(batches)]
+    decoders = []
+    for batch in batches:
+        args.append(b"%d" % len(batch.guards))
+        for guard in batch.guards:
+            _guard(guard, keys, args)
+        args.append(b"%d" % len(batch.ops))
+        decoders.append([_op(op, keys, args) for op in batch.ops])
+
+    def decode(reply: Any) -> list[Any]:
+        return [_outcome(part[0], part[1], of_ops) for part, of_ops in zip(reply, decoders, strict=True)]
+
+    return Call(scope, keys.names(), args, decode)
+
+
+def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
+    match status:
+        case 0:
+            return Applied(tuple([decode(answer) for decode, answer in zip(decoders, value, strict=True)]))
+        case 1:
+            return Refused(tuple(value))
+        case _:
+            message = value.decode(errors="backslashreplace")
+            return StorageRefused(
+                f"{message}; nothing was changed. Something other than jobqueue writes to these keys: look at the key, "
+                "and rename it or delete it"
+            )
+
+
+def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:
+    match guard:
+        case Absent(key, field):
+            args += (b"A", keys.index(key), field)
+        case FieldIs(key, field, value):
+            args += (b"F", keys.index(key), field, value)
+        case Member(key, member):
+            args += (b"M", keys.index(key), member)
+        case Unlocked(key, token, now):
+            args += (b"U", keys.index(key), token, b"%d" % now)
+        case Locked(key, token, now):
+            args += (b"L", keys.index(key), token, b"%d" % now)
+
+
+def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
+    match op:
+        case Move():
+            return _move(op, keys, args)
+        case Put():
+            return _put(op, keys, args)
+        case LockTake(key, token, now, until):
+            args += (b"T", keys.index(key), token, b"%d" % now, b"%d" % until)
+            return _itself
+        case LockDrop(key, token):
+            args += (b"D", keys.index(key), token)
+        case HashSet(key, fields):
+            args += (b"H", keys.index(key), b"%d" % len(fields))
+            args += _interleaved(fields.items())
+        case HashAdd(key, field, amount):
+            args += (b"+", keys.index(key), field, b"%d" % amount)
+        case HashDelete(key, deleted):
+            args += (b"h", keys.index(key), b"%d" % len(deleted), *deleted)
+        case SetAdd(key, members):
+            args += (b"Z", keys.index(key), b"%d" % len(members))
+            args += _interleaved([(b"%d" % score, member) for member, score in members.items()])
+        case SetRemove(key, removed):
+            args += (b"z", keys.index(key), b"%d" % len(removed), *removed)
+        case ListPush(key, values):
+            args += (b"P", keys.index(key), b"%d" % len(values), *values)
+    return _nothing
+
+
+def _interleaved(pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    return [value for pair in pairs for value in pair]
+
+
+def _itself(answer: Any) -> Any:
+    return answer
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
+    count = len(op.records)
+    to_list = isinstance(op.target, ListKey)
+    score = None if to_list else op.score
+    each = score if isinstance(score, Mapping) else None
+    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), keys.index(op.target))
+    args += (b"*" if isinstance(score, Mapping) else b"" if score is None else b"%d" % score, b"%d" % count)
+    args += op.records
+    args += op.records.values()
+    if each is not None:
+        args += [b"%d" % each[id_] for id_ in op.records]
+
+    def decode(answer: Any) -> Placed:
+        if answer == 1:
+            return Placed(("stored",) * count)
+        return Placed(tuple([_STATES[state] for state in answer]))
+
+    return decode
+
+
+def _move(op: Move, keys: Keys, args: list[bytes]) -> Decode:
+    flags = b"l" if isinstance(op.source, ListKey) else b""
+    if isinstance(op.target, ListKey):
+        flags += b"t"
+    if op.wake:
+        flags += b"w"
+    if op.front:
+        flags += b"f"
+    if op.give:
+        flags += b"g"
+    args += (b"V", flags, keys.index(op.source), keys.index(op.target) if op.target is not None else b"0")
+    args += (keys.index(op.count[0]), op.count[1]) if op.count is not None else (b"0", b"")
+    ids: Sequence[bytes] = ()
+    match op.pick:
+        case Head(limit, max_bytes):
+            args += (b"H", b"%d" % limit, b"%d" % max_bytes)
+            _expect_some(op.expect, args)
+        case Due(before, limit):
+            args += (b"D", b"%d" % before, b"%d" % limit)
+            _expect_some(op.expect, args)
+        case These():
+            ids = _expect_each(op.pick.ids, op.expect, args)
+    score = op.score if op.target is not None and not isinstance(op.target, ListKey) else None
+    if score is None:
+        args.append(b"-")
+    elif isinstance(score, Mapping):
+        args.append(b"*")
+        args += [b"%d" % score[id_] for id_ in ids]
+    else:
+        args += (b"=", b"%d" % score)
+    stamp, once = op.stamp, op.once
+    if stamp is None:
+        args.append(b"-")
+    elif isinstance(stamp, Stamp):
+        args += (b"s", stamp.incarnation, b"%d" % stamp.beat, b"%d" % stamp.now)
+    else:
+        args.append(b"x")
+    args += (b"o", once.incarnation, b"%d" % once.number) if once is not None else (b"-",)
+    if op.records:
+        args.append(b"%d" % len(op.records))
+        args += op.records
+        args += op.records.values()
+    else:
+        args.append(b"0")
+
+    def decode(answer: Any) -> Moved:
+        moved, records, missing, fence, left, lowest = answer
+        return Moved(tuple(ids if moved == 1 else moved), tuple(records), tuple(missing), fence, left, lowest)
+
+    return decode
+
+
+def _expect_each(ids: Sequence[bytes], expect: Expect | None, args: list[bytes]) -> Sequence[bytes]:
+    """Writes the pick of These with what is expected of each; answers the ids that stand in the arguments.
+
+    Ids of which nothing is expected cannot be as expected: they do not travel at all.
+    """
+    if len(set(ids)) != len(ids):
+        ids = tuple(dict.fromkeys(ids))
+    if expect is None or isinstance(expect, NoClaim):
+        args += (b"T", b"%d" % len(ids), *ids, b"-" if expect is None else b"n")
+        return ids
+    expected: list[Any] = [expect.get(id_) for id_ in ids]
+    if None in expected:
+        ids = [id_ for id_ in ids if id_ in expect]
+        expected = [value for value in expected if value is not None]
+    args += (b"T", b"%d" % len(ids), *ids)
+    if not ids:
+        args.append(b"-")
+    elif isinstance(expected[0], bytes) and len(set(expected)) == 1:
+        args += (b"1", expected[0])
+    else:
+        _expected(expected, b"cbs", (), args)
+    return ids
+
+
+def _expect_some(expect: Expect | None, args: list[bytes]) -> None:
+    """Writes what is expected of ids that the server is going to pick."""
+    if expect is None or isinstance(expect, NoClaim):
+        args.append(b"-" if expect is None else b"n")
+    else:
+        _expected([*expect.values()], b"CBS", (b"%d" % len(expect), *expect), args)
+
+
+def _expected(values: list[Any], codes: bytes, ids: tuple[bytes, ...], args: list[bytes]) -> None:
+    first = values[0] if values else b""
+    if isinstance(first, bytes):
+        args += (codes[:1], *ids, *values)
+    elif isinstance(first, int):
+        args += (codes[2:], *ids)
+        args += [b"%d" % score for score in values]
+    else:
+        args += (codes[1:2], *ids)
+        args += [claim for claim, _ in values]
+        args += [b"%d" % score for _, score in values]

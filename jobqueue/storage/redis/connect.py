@@ -1,0 +1,252 @@
+"""From a URL, or from a client of redis-py, to storages.
+
+``redis://`` ``rediss://`` ``unix://`` ``redis+sentinel://host:port,host:port/service/db`` ``redis+cluster://host:port``
+
+However a server is named, the storages open connections of their own that never send anything twice. A client that is
+given is only read for its address and settings, never used or changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import redis
+import redis.asyncio
+from redis.asyncio import connection as aio
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from jobqueue.errors import DeclarationError
+from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
+from jobqueue.storage.redis.flow import Guarded
+from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnection
+from jobqueue.storage.redis.link import Connection as AnyConnection
+from jobqueue.storage.redis.nodes import AsyncOne, One
+
+__all__ = ["Client", "RedisServer", "open_redis"]
+
+Client: TypeAlias = "redis.Redis | redis.asyncio.Redis"
+
+# redis-py has no types for what is used of these.
+_CONNECTIONS: Final[dict[str, Any]] = {
+    "tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection,
+    "async tcp": aio.Connection, "async tls": aio.SSLConnection, "async unix": aio.UnixDomainSocketConnection,
+}  # fmt: skip
+_SENTINEL: Final[Any] = Sentinel
+_ASYNC_SENTINEL: Final[Any] = AsyncSentinel
+_parse_url: Final[Callable[[str], dict[str, Any]]] = parse_url
+
+ANSWER_SECONDS: Final = 5.0
+"""How long a call waits for its answer unless the URL or client says otherwise."""
+_KEPT: Final = (
+    "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
+    "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options", "socket_type",
+)  # fmt: skip
+
+
+@attrs.frozen
+class Place:
+    """Where a server is.
+
+    Attributes:
+        by: ``tcp``, ``tls`` or ``unix``.
+        settings: Arguments for its connections.
+        nodes: Addresses of the sentinels, if they are to be asked where it is.
+        service: The name that the sentinels know the primary by.
+    """
+
+    by: str
+    settings: Mapping[str, Any] = attrs.field(repr=False)
+    nodes: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages; never contains a password."""
+        settings = self.settings
+        scheme = "rediss" if self.by == "tls" else "redis"
+        database = f"/{settings['db']}" if settings.get("db") else ""
+        if self.by == "unix":
+            return f"unix://{settings.get('path', '')}"
+        if self.nodes:
+            nodes = ",".join(f"{host}:{port}" for host, port in self.nodes)
+            return f"{scheme}+sentinel://{nodes}/{self.service}{database}"
+        return f"{scheme}://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}{database}"
+
+
+class RedisServer:
+    """A server and how to reach it; makes storages. Nothing connects before the first use of a storage.
+
+    Attributes:
+        label: Its address in messages, without a password.
+    """
+
+    def __init__(self, place: Place, *, allow_eviction: bool = False) -> None:
+        self._place = place
+        self._guarded = Guarded(place.label, allow_eviction=allow_eviction)
+        self.label = place.label
+
+    @classmethod
+    def of(cls, client: Client, *, allow_eviction: bool = False) -> RedisServer:
+        """The server that a client of redis-py is connected to.
+
+        Args:
+            client: Sync or async; from a URL, a pool or a Sentinel. Only its address and settings are used.
+            allow_eviction: See `open_redis`.
+
+        Raises:
+            DeclarationError: The client decodes responses, or is bound to a single connection.
+        """
+        return cls(_place_of(client), allow_eviction=allow_eviction)
+
+    def storage(self) -> RedisStorage:
+        """A new storage, with connections of its own."""
+        return RedisStorage(self._guarded, One(self.label, self._connect))
+
+    def async_storage(self) -> AsyncRedisStorage:
+        """A new storage for the running event loop, with connections of its own."""
+        timeout = self._place.settings.get("socket_timeout") or ANSWER_SECONDS
+        return AsyncRedisStorage(self._guarded, AsyncOne(self.label, self._aconnect, timeout))
+
+    def _connect(self) -> AnyConnection:
+        place = self._place
+        settings = dict(place.settings)
+        if place.nodes:
+            sentinel = _SENTINEL(place.nodes, sentinel_kwargs=_sentinel_settings(settings))
+            try:
+                settings["host"], settings["port"] = sentinel.discover_master(place.service)
+            finally:
+                sentinel.close()
+        made: AnyConnection = _CONNECTIONS[place.by](**_unretried(settings))
+        return made
+
+    async def _aconnect(self) -> AsyncConnection:
+        place = self._place
+        # The exchange as a whole is timed: the library's own timeout would cost a task for each write.
+        settings = {**place.settings, "socket_timeout": None}
+        if place.nodes:
+            sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(settings))
+            try:
+                settings["host"], settings["port"] = await sentinel.discover_master(place.service)
+            finally:
+                for client in sentinel.sentinels:
+                    await client.aclose()
+        if place.by == "tls":
+            known = inspect.signature(aio.SSLConnection).parameters  # it lacks some of the sync one's
+            settings = {name: value for name, value in settings.items() if not name.startswith("ssl_") or name in known}
+        made: AsyncConnection = _CONNECTIONS[f"async {place.by}"](**_unretried(settings))
+        return made
+
+
+def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
+    """The server at a URL; nothing connects yet.
+
+    Args:
+        url: See above; settings of redis-py's connections can follow as a query.
+        allow_eviction: Accept a server whose maxmemory-policy lets it throw jobs away when it is full.
+
+    Raises:
+        DeclarationError: The URL is none of these, or asks for decoded responses.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme not in {"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"}:
+        raise DeclarationError(
+            f"{_hidden(url)!r} is no address of a Redis server: use redis://, rediss://, unix://, redis+sentinel:// "
+            "or redis+cluster://"
+        )
+    base, _, kind = scheme.partition("+")
+    nodes: tuple[tuple[str, int], ...] = ()
+    service = ""
+    try:
+        if kind == "sentinel":
+            parts = urlsplit(url)
+            login, at, hosts = parts.netloc.rpartition("@")
+            nodes = tuple([_address(host) for host in hosts.split(",")])
+            service, _, database = parts.path.strip("/").partition("/")
+            if not service:
+                raise ValueError("the name of the service is missing: redis+sentinel://host:port/SERVICE/0")
+            query = f"?{parts.query}" if parts.query else ""
+            rest = f"{login}{at}sentinel/{database or 0}{query}"
+        settings = _parse_url(f"{base}://{rest}")
+    except (ValueError, TypeError) as error:
+        raise DeclarationError(f"{_hidden(url)!r} cannot be read: {error}") from None
+    settings.pop("connection_class", None)
+    if settings.get("decode_responses"):
+        raise _decoding(_hidden(url))
+    by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[base]
+    place = Place(by, _with_timeouts(settings, by), nodes, unquote(service))
+    return RedisServer(place, allow_eviction=allow_eviction)
+
+
+def _hidden(url: str) -> str:
+    """The URL without user and password."""
+    scheme, colon, rest = url.partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}".partition("?")[0]
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if host else (text, 26379)
+
+
+def _decoding(what: str) -> DeclarationError:
+    return DeclarationError(
+        f"{what} has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
+    )
+
+
+def _place_of(client: Client) -> Place:
+    pool = client.connection_pool
+    settings: dict[str, Any] = pool.connection_kwargs
+    if settings.get("decode_responses"):
+        raise _decoding("this client")
+    if getattr(client, "connection", None) is not None or getattr(client, "single_connection_client", False):
+        raise DeclarationError(
+            "this client is bound to a single connection, which threads and forked children would share: make it "
+            "without single_connection_client=True"
+        )
+    kept = {name: value for name, value in settings.items() if name in _KEPT or name.startswith("ssl_")}
+    kind: type = pool.connection_class
+    by = "tls" if issubclass(kind, SSLConnection | aio.SSLConnection) else "tcp"
+    if issubclass(kind, UnixDomainSocketConnection | aio.UnixDomainSocketConnection):
+        by = "unix"
+    if isinstance(pool, SentinelConnectionPool | AsyncSentinelPool):
+        addresses = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
+        nodes = tuple([(address["host"], int(address["port"])) for address in addresses])
+        return Place(by, _with_timeouts(kept, by), nodes, pool.service_name)
+    return Place(by, _with_timeouts(kept, by))
+
+
+def _with_timeouts(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
+    found = {name: value for name, value in settings.items() if value is not None}
+    found.setdefault("socket_timeout", ANSWER_SECONDS)
+    if by != "unix":
+        found.setdefault("socket_connect_timeout", CONNECT_SECONDS)
+        found.setdefault("socket_keepalive", True)
+    return found
+
+
+def _unretried(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for a connection that never sends anything twice.
+
+    Its name makes the server answer once before the first batch is sent: a server that is loading, full of clients or
+    wants a password shows then, when certainly nothing has happened. RESP2 because the third adds a handshake and
+    notifications that are of no use here.
+    """
+    return {"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None}
+
+
+def _sentinel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": settings["socket_connect_timeout"],
+        "retry": Retry(NoBackoff(), 0),
+    }

@@ -1,0 +1,285 @@
+"""Connections: taken from a pool, used for one exchange, given back; thrown away when anything went wrong.
+
+The pools are our own, over the client library's `Connection`. Its clients and pools send again by themselves on many
+paths (ten times by default, on timeouts too), which would carry out a batch more than once; a `Connection` never does.
+And only here is it known whether an error came before or after the first byte was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from redis import exceptions
+
+from jobqueue.errors import NotApplied
+from jobqueue.storage.redis.faults import REFUSALS, lost, unreachable
+
+__all__ = [
+    "CONNECT_SECONDS",
+    "AsyncConnect",
+    "AsyncConnection",
+    "AsyncPool",
+    "Command",
+    "Connect",
+    "Connection",
+    "Pool",
+    "aconnected",
+    "ausable",
+    "connected",
+    "pack",
+    "usable",
+]
+
+
+def _pack_plain(command: tuple[bytes, ...]) -> bytes:
+    return b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in command]))
+
+
+def _packer() -> Callable[[tuple[bytes, ...]], bytes]:
+    try:
+        from hiredis import pack_command
+    except ImportError:
+        return _pack_plain
+    packer: Any = pack_command
+    return packer  # type: ignore[no-any-return]
+
+
+_pack_one: Final = _packer()
+
+
+class Connection(Protocol):
+    """What is used of a connection of redis-py (whose own has no types)."""
+
+    _sock: Any
+
+    def connect(self) -> None: ...  # noqa: D102
+    def disconnect(self) -> None: ...  # noqa: D102
+    def can_read(self) -> bool: ...  # noqa: D102
+    def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: D102
+    def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...  # noqa: D102
+
+
+class AsyncConnection(Protocol):
+    """The same of the asyncio flavour."""
+
+    async def connect(self) -> None: ...  # noqa: D102
+    async def disconnect(self, nowait: bool = False) -> None: ...  # noqa: D102
+    async def can_read(self) -> bool: ...  # noqa: D102
+    async def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: D102
+    async def read_response(  # noqa: D102
+        self,
+        disable_decoding: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        disconnect_on_error: bool = True,
+    ) -> Any: ...
+
+
+Command: TypeAlias = tuple[bytes, ...]
+Connect: TypeAlias = Callable[[], Connection]
+AsyncConnect: TypeAlias = Callable[[], Awaitable[AsyncConnection]]
+CONNECT_SECONDS: Final = 5.0
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """The commands as they travel."""
+    return b"".join([_pack_one(command) for command in commands])
+
+
+def connected(label: str, connect: Connect) -> Connection:
+    """A new connection. Raises `NotApplied`."""
+    connection = None
+    try:
+        connection = connect()
+        connection.connect()
+    except BaseException as error:
+        if connection is not None:
+            connection.disconnect()
+        if isinstance(error, exceptions.RedisError | OSError):
+            raise unreachable(label, error) from error
+        raise
+    return connection
+
+
+def usable(connection: Connection) -> bool:
+    """Whether an idle connection still is one: the server may have closed it, which shows as something to read."""
+    try:
+        if not connection.can_read():
+            return True
+    except (exceptions.RedisError, OSError):
+        pass
+    connection.disconnect()
+    return False
+
+
+async def aconnected(label: str, connect: AsyncConnect) -> AsyncConnection:
+    """See `connected`."""
+    connection = None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await connect()
+            await connection.connect()
+    except BaseException as error:
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        if isinstance(error, exceptions.RedisError | OSError):
+            raise unreachable(label, error) from error
+        raise
+    return connection
+
+
+async def ausable(connection: AsyncConnection) -> bool:
+    """See `usable`."""
+    try:
+        if not await connection.can_read():
+            return True
+    except (exceptions.RedisError, OSError):
+        pass
+    await connection.disconnect(nowait=True)
+    return False
+
+
+def stale(replies: Sequence[Any]) -> bool:
+    """Whether the server turned out not to be the primary any more: the next connection may find the new one."""
+    return any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies)
+
+
+class Pool:
+    """Connections to one server. Safe to use from many threads, and in a forked child.
+
+    Args:
+        label: What the server is called in messages.
+        connect: Makes a connection, not yet connected; called anew after every loss, since the primary may be another.
+    """
+
+    def __init__(self, label: str, connect: Connect) -> None:
+        self.label = label
+        self._new = connect
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+
+    def take(self) -> Connection:
+        """A connection that is connected. Raises `NotApplied`."""
+        if self._pid != os.getpid():
+            # The parent's sockets are dropped unused: both of us writing to one would mix our requests.
+            self._reset()
+        while self._idle:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is not None and usable(connection):
+                return connection
+        return connected(self.label, self._new)
+
+    def give(self, connection: Connection) -> None:
+        """Take the connection back, all of whose answers were read."""
+        with self._lock:
+            self._idle.append(connection)
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send the commands in one piece and read as many answers; errors are answers too.
+
+        Returns:
+            For each command what the server answered, an error of the client library if it answered one,
+            `NotApplied` if there is no connection, or `OutcomeUnknown`.
+        """
+        packed = pack(commands)
+        try:
+            connection = self.take()
+        except NotApplied as error:
+            return [error] * len(commands)
+        replies: list[Any] = []
+        try:
+            connection.send_packed_command([packed], check_health=False)
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response(disconnect_on_error=False))
+                except REFUSALS as error:
+                    replies.append(error)
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            return [*replies, *[lost(self.label, error)] * (len(commands) - len(replies))]
+        except BaseException:
+            connection.disconnect()  # or the next one would read the answer to this
+            raise
+        if stale(replies):
+            connection.disconnect()
+        else:
+            self.give(connection)
+        return replies
+
+    def close(self) -> None:
+        """Close the connections that lie idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.disconnect()
+
+
+class AsyncPool:
+    """The same for one event loop.
+
+    Args:
+        label: What the server is called in messages.
+        connect: Makes a connection, not yet connected.
+        timeout: Seconds that one exchange may take.
+    """
+
+    def __init__(self, label: str, connect: AsyncConnect, timeout: float) -> None:
+        self.label = label
+        self._new = connect
+        self._timeout = timeout
+        self._idle: list[AsyncConnection] = []
+
+    async def take(self) -> AsyncConnection:
+        """See `Pool.take`."""
+        while self._idle:
+            connection = self._idle.pop()
+            if await ausable(connection):
+                return connection
+        return await aconnected(self.label, self._new)
+
+    def give(self, connection: AsyncConnection) -> None:
+        """See `Pool.give`."""
+        self._idle.append(connection)
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Pool.exchange`. A call that is cancelled drops its connection."""
+        packed = pack(commands)
+        try:
+            connection = await self.take()
+        except NotApplied as error:
+            return [error] * len(commands)
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.send_packed_command([packed], check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(disconnect_on_error=False))
+                    except REFUSALS as error:
+                        replies.append(error)
+        except (exceptions.RedisError, OSError) as error:
+            await connection.disconnect(nowait=True)
+            return [*replies, *[lost(self.label, error)] * (len(commands) - len(replies))]
+        except BaseException:
+            await connection.disconnect(nowait=True)  # or the next one would read the answer to this
+            raise
+        if stale(replies):
+            await connection.disconnect(nowait=True)
+        else:
+            self.give(connection)
+        return replies
+
+    async def close(self) -> None:
+        """See `Pool.close`."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect()

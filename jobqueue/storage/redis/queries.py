@@ -1,0 +1,113 @@
+"""Queries as arguments of ``read.lua``, and its replies as answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+from jobqueue.storage.ops import (
+    CLAIMS,
+    RECORDS,
+    Answer,
+    Fields,
+    HashKey,
+    Held,
+    Holder,
+    Kept,
+    ListKey,
+    Page,
+    Peek,
+    Query,
+    Records,
+    SetKey,
+    Sizes,
+)
+from jobqueue.storage.redis.compile import Call, Decode, Keys
+
+__all__ = ["compile_queries", "scopes_of"]
+
+_HEADER: Final = (RECORDS, CLAIMS, "waiting", "working", "dead")
+
+
+def scopes_of(query: Query) -> tuple[str, ...]:
+    """The scopes that the query asks about; only `Sizes` can have another number than one."""
+    match query:
+        case Peek(key):
+            return (key.scope,)
+        case Page(key) | Fields(key):
+            return (key.scope,)
+        case Holder(key):
+            return (key.scope,)
+        case Records(scope):
+            return (scope,)
+        case Sizes(keys):
+            return tuple(dict.fromkeys([key.scope for key in keys]))
+
+
+def compile_queries(scope: str, queries: Sequence[Query]) -> Call:
+    """One call that answers the queries, which are all of the scope, in order."""
+    keys = Keys(scope, _HEADER)
+    args = [b"%d" % len(queries)]
+    decoders = [_query(query, keys, args) for query in queries]
+
+    def decode(reply: Any) -> list[Answer]:
+        return [of_query(part) for of_query, part in zip(decoders, reply, strict=True)]
+
+    return Call(scope, keys.names(), args, decode)
+
+
+def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
+    match query:
+        case Peek(key, start, limit):
+            # An end before the start is an empty range; -1 would be the end of the list.
+            last = start + limit - 1 if limit > 0 else start - 1
+            args += (b"P", keys.index(key), *((b"%d" % start, b"%d" % last) if last >= start else (b"1", b"0")))
+            return tuple
+        case Page(key, limit, before, after):
+            args += (b"G", keys.index(key), b"%d" % limit, b"" if before is None else b"%d" % before)
+            args += (b"", b"") if after is None else (b"%d" % after[0], after[1])
+            return lambda reply: tuple(zip(reply[::2], map(_whole, reply[1::2]), strict=True))
+        case Records(_, ids):
+            args += (b"R", b"%d" % len(ids), *ids)
+            return lambda reply: tuple(map(_kept, *reply))
+        case Sizes(of):
+            args += (b"S", b"%d" % len(of), *chain.from_iterable([(keys.index(key), _kind(key)) for key in of]))
+            return tuple
+        case Fields(key, None):
+            args += (b"F", keys.index(key), b"-1")
+            return lambda reply: dict(sorted(zip(reply[::2], reply[1::2], strict=True)))
+        case Fields(key, fields):
+            wanted = sorted(set(fields or ()))
+            args += (b"F", keys.index(key), b"%d" % len(wanted), *wanted)
+            return lambda reply: {field: value for field, value in zip(wanted, reply, strict=True) if value is not None}
+        case Holder(key):
+            args += (b"H", keys.index(key))
+            return _held
+
+
+def _kind(key: ListKey | SetKey | HashKey) -> bytes:
+    return b"list" if isinstance(key, ListKey) else b"zset" if isinstance(key, SetKey) else b"hash"
+
+
+def _whole(score: bytes) -> int:
+    return int(score) if score.isdigit() else int(float(score))
+
+
+def _kept(
+    record: bytes | None, claim: bytes | None, waiting: bytes | None, working: bytes | None, dead: bytes | None
+) -> Kept | None:  # fmt: skip
+    if record is None:
+        return None
+    if waiting is not None:
+        return Kept(record, "waiting", _whole(waiting), claim)
+    if working is not None:
+        return Kept(record, "working", _whole(working), claim)
+    if dead is not None:
+        return Kept(record, "dead", _whole(dead), claim)
+    return Kept(record, "ready", 0, claim)
+
+
+def _held(reply: list[bytes | None]) -> Held | None:
+    token, until, fence = reply
+    return None if token is None else Held(token, int(until or 0), int(fence or 0))
