@@ -1,0 +1,423 @@
+"""Storages that are wrong in one way each. The conformance suite must catch every one, by the case named for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, cast
+
+import attrs
+
+from jobqueue.errors import NotApplied, StorageRefused
+from jobqueue.storage.interpreter import Interpreter
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import (
+    Answer,
+    Applied,
+    Batch,
+    Expect,
+    Guard,
+    Head,
+    Held,
+    Move,
+    Moved,
+    Once,
+    Page,
+    Placed,
+    PlaceKey,
+    Put,
+    Query,
+    Refused,
+    Sizes,
+    Unlocked,
+)
+from jobqueue.storage.protocol import Outcome, Storage
+
+
+class OneOpAtATime(MemoryStorage):
+    """Rule 1 broken: a batch is torn apart, its operations are sent one by one."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        return [self._torn(batch) for batch in batches]
+
+    def _torn(self, batch: Batch) -> Outcome:
+        guards = super().apply([Batch(batch.scope, (), batch.guards)])[0]
+        if not isinstance(guards, Applied):
+            return guards
+        answers: list[Placed | Moved | int | None] = []
+        for index, op in enumerate(batch.ops):
+            [outcome] = super().apply([Batch(batch.scope, (op,))])
+            if isinstance(outcome, Refused):
+                return Refused((len(batch.guards) + index,))
+            if not isinstance(outcome, Applied):
+                return outcome
+            answers += outcome.answers
+        return Applied(tuple(answers))
+
+
+class TornMove(Interpreter):
+    """Rule 1 broken: a move takes out and puts in, and finds out afterwards that it cannot count."""
+
+    def _check_integers(self, batch: Batch) -> None:
+        pass
+
+    def apply(self, batch: Batch) -> tuple[Applied | Refused | StorageRefused, bool]:
+        try:
+            return super().apply(batch)
+        except ValueError as error:
+            return StorageRefused(str(error)), False
+
+
+class TornRead(MemoryStorage):
+    """Rule 10 broken: a move is two steps, and somebody may look in between."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        shared = self._shared
+        if any(isinstance(op, Move) for batch in batches for op in batch.ops):
+            contents = shared.contents
+            with shared.bell.mutex:
+                shared.contents = Interpreter()
+            os.sched_yield()
+            with shared.bell.mutex:
+                shared.contents = contents
+        return super().apply(batches)
+
+
+class FirstFailureOnly(Interpreter):
+    """Rule 1 broken: only the first failing guard is named."""
+
+    def apply(self, batch: Batch) -> tuple[Applied | Refused | StorageRefused, bool]:
+        outcome, ring = super().apply(batch)
+        return (Refused(outcome.failed[:1]) if isinstance(outcome, Refused) else outcome), ring
+
+
+class OneGuardOnly(Interpreter):
+    """Rule 1 broken: guards behind the first are not looked at."""
+
+    def apply(self, batch: Batch) -> tuple[Applied | Refused | StorageRefused, bool]:
+        return super().apply(attrs.evolve(batch, guards=batch.guards[:1]))
+
+
+class LastBatchFirst(MemoryStorage):
+    """Rule 2 broken: the batches of a scope are applied in another order."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        return super().apply(batches[::-1])[::-1]
+
+
+class AllOrNoBatch(MemoryStorage):
+    """Rule 2 broken: one refused batch takes the others with it."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        saved = self.copy()
+        outcomes = super().apply(batches)
+        if not all(isinstance(outcome, Applied) for outcome in outcomes):
+            self.restore(saved)
+        return outcomes
+
+
+class OwnClock(Interpreter):
+    """Rule 3 broken: whether a lock is held is asked of the computer's clock."""
+
+    def _holds(self, guard: Guard) -> bool:
+        if isinstance(guard, Unlocked):
+            guard = attrs.evolve(guard, now=time.time_ns() // 1_000_000)
+        return super()._holds(guard)
+
+
+class NewestFirst(Interpreter):
+    """Rule 4 broken: a list is last in, first out."""
+
+    def _place(
+        self, target: PlaceKey, ids: Iterable[bytes], score: int | Mapping[bytes, int] | None, *, front: bool = False
+    ) -> None:
+        super()._place(target, ids, score, front=not front)
+
+
+class OrderOfText(MemoryStorage):
+    """Rule 4 broken: equal scores are ordered by text, not by bytes."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries)
+        for index, query in enumerate(queries):
+            if isinstance(query, Page):
+                page = cast("tuple[tuple[bytes, int], ...]", answers[index])
+                answers[index] = tuple(sorted(page, key=lambda entry: (entry[1], entry[0].decode("latin-1").strip())))
+        return answers
+
+
+class FrontReversed(Interpreter):
+    """Rule 4 broken: each id is pushed to the head in turn, so the last one stands first."""
+
+    def _place(
+        self, target: PlaceKey, ids: Iterable[bytes], score: int | Mapping[bytes, int] | None, *, front: bool = False
+    ) -> None:
+        super()._place(target, list(ids)[::-1] if front else ids, score, front=front)
+
+
+class EmptyStays(Interpreter):
+    """Rule 5 broken: an emptied hash still exists."""
+
+    def hash_delete(self, name: str, deleted: Iterable[bytes]) -> None:
+        super().hash_delete(name, deleted)
+        self.hashes.setdefault(name, {})
+
+
+class MissingIsSilent(Interpreter):
+    """Rule 6 broken: an id without a record disappears without a word."""
+
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        moved, ring = super()._move(op)
+        return attrs.evolve(moved, missing=()), ring
+
+
+class ScoreIgnored(Interpreter):
+    """Rule 6 broken: of an expected (claim, score) only the claim is compared."""
+
+    def _as_expected(self, op: Move, expect: Expect, ids: list[bytes]) -> list[bytes]:
+        if isinstance(expect, Mapping):
+            expect = {id_: value[0] if isinstance(value, tuple) else value for id_, value in expect.items()}  # type: ignore[assignment]
+        return super()._as_expected(op, expect, ids)
+
+
+class BytesIgnored(Interpreter):
+    """Rule 6 broken: a claim may be as large as it likes."""
+
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        if isinstance(op.pick, Head):
+            op = attrs.evolve(op, pick=Head(op.pick.limit, 2**40))
+        return super()._move(op)
+
+
+class CountsPicked(Interpreter):
+    """Rule 6 broken: a count is of what was asked for, not of what moved."""
+
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        moved, ring = super()._move(attrs.evolve(op, count=None))
+        if op.count is not None:
+            self.hash_add(op.count[0].full, op.count[1], len(getattr(op.pick, "ids", moved.ids)))
+        return moved, ring
+
+
+class ThousandAtMost(Interpreter):
+    """Rule 6 broken: what does not fit into one call to the server is left out."""
+
+    def _pick(self, op: Move, records: Mapping[bytes, bytes]) -> list[bytes]:
+        return super()._pick(op, records)[:1000]
+
+
+class RaisesRefusals(MemoryStorage):
+    """Rule 7 broken: what one batch met is raised, so that nobody knows how the others ended."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        outcomes = super().apply(batches)
+        for outcome in outcomes:
+            if isinstance(outcome, NotApplied):
+                raise outcome
+        return outcomes
+
+
+class SendsAgain(MemoryStorage):
+    """Rule 7 broken: it repeats on its own account, as client libraries do."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        super().apply(batches)
+        return super().apply(batches)
+
+
+class AnyJobIsTheSame(Interpreter):
+    """Rule 8 broken: another job under a known id counts as the one stored."""
+
+    def _put(self, op: Put) -> tuple[Placed, bool]:
+        placed, ring = super()._put(op)
+        return Placed(tuple(["same" if state == "different" else state for state in placed.states])), ring
+
+
+class Overwrites(Interpreter):
+    """Rule 8 broken: a Put that is sent twice places the job twice."""
+
+    def _put(self, op: Put) -> tuple[Placed, bool]:
+        self.hash_delete(f"{{{op.target.scope}}}:records", op.records)
+        return super()._put(op)
+
+
+class NumbersIgnored(Interpreter):
+    """Rule 8 broken: a claim sent again takes more jobs."""
+
+    def _known(self, scope: str, once: Once) -> Sequence[bytes] | None:
+        return ()
+
+
+class LateClaimsTaken(Interpreter):
+    """Rule 8 broken: a claim that arrives after the next one still takes jobs, for nobody."""
+
+    def _known(self, scope: str, once: Once) -> Sequence[bytes] | None:
+        known = super()._known(scope, once)
+        return () if known is None else known
+
+
+class NothingForgotten(Interpreter):
+    """Rule 8 broken: a claim that took nothing is not remembered."""
+
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        moved, ring = super()._move(op)
+        if op.once is not None and not moved.ids:
+            self.hash_delete(f"{{{op.source.scope}}}:requests", (op.once.incarnation,))
+        return moved, ring
+
+
+class LeasesShrink(Interpreter):
+    """Rule 8 broken: an extension that arrives late shortens the lease."""
+
+    def _leave(self, op: Move, moved: list[bytes], missing: list[bytes]) -> None:
+        super()._leave(op, moved, missing)
+        if op.source == op.target and isinstance(op.score, int):
+            self.set_add(op.source.full, dict.fromkeys(moved, op.score))
+
+
+class FenceIsTheTime(Interpreter):
+    """Rule 8 broken: fences run backwards with the clock."""
+
+    def _stamp(self, op: Move, moved: list[bytes]) -> int:
+        self.hash_delete(f"{{{op.source.scope}}}:counters", (b"fence",))
+        return super()._stamp(op, moved)
+
+
+class ClaimsStay(Interpreter):
+    """Rule 8 broken: a job that was handed back still has its old claim."""
+
+    def _stamp(self, op: Move, moved: list[bytes]) -> int:
+        return super()._stamp(attrs.evolve(op, stamp=None) if op.stamp and not hasattr(op.stamp, "beat") else op, moved)
+
+
+class FenceIgnored(Interpreter):
+    """Rule 8 broken: every claim of one runner is as good as another."""
+
+    def _as_expected(self, op: Move, expect: Expect, ids: list[bytes]) -> list[bytes]:
+        claims = self.hashes.get(f"{{{op.source.scope}}}:claims", {})
+        if isinstance(expect, Mapping):
+            found = {id_: value for id_, value in expect.items() if isinstance(value, bytes)}
+            owners = {id_: value.split(b":")[0] for id_, value in found.items()}
+            if len(found) == len(expect):
+                return [id_ for id_ in ids if id_ in owners and claims.get(id_, b"").startswith(owners[id_])]
+        return super()._as_expected(op, expect, ids)
+
+
+class DropForgets(Interpreter):
+    """Rule 8 broken: the first sending of a lock's taking, arriving late, locks it for nobody."""
+
+    def _holds(self, guard: Guard) -> bool:
+        if isinstance(guard, Unlocked) and self.locks.get(guard.lock.full, Held(b"", 1, 0)).until == 0:
+            return True
+        return super()._holds(guard)
+
+
+class NeverRings(MemoryStorage):
+    """Rule 9 broken: nobody is told."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        outcomes = super().apply(batches)
+        self._shared.bell._tokens.clear()
+        return outcomes
+
+
+class RingIsNotKept(MemoryStorage):
+    """Rule 9 broken: a wake-up before the wait is lost."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        self._shared.bell._tokens.clear()
+        super().wait(channels, timeout)
+
+
+class InterruptIsNotKept(MemoryStorage):
+    """Rule 9 broken: an interrupt before the wait is lost."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        self._shared.bell._interrupted.clear()
+        super().wait(channels, timeout)
+
+
+class FirstScopeOnly(MemoryStorage):
+    """Rule 9 broken: it waits for the first scope alone."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        super().wait(channels[:1], timeout)
+
+
+class ReadsAReplica(MemoryStorage):
+    """Rule 10 broken: what is read is a step behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._behind = self.copy()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        self._behind = self.copy()
+        return super().apply(batches)
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        sizes = [isinstance(query, Sizes) and len(queries) == 1 for query in queries]
+        return self._behind.read(queries) if all(sizes) else super().read(queries)
+
+
+class Races(MemoryStorage):
+    """Rule 10 broken: two threads change a copy each, and the last one wins."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        mine = self.copy()
+        outcomes = mine.apply(batches)
+        os.sched_yield()
+        self.restore(mine)
+        return outcomes
+
+
+def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
+    def make() -> Storage:
+        storage = MemoryStorage()
+        storage._shared.contents = contents()
+        return storage
+
+    make.__name__ = contents.__name__
+    return make
+
+
+TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
+    (1, OneOpAtATime, "a key of another kind refuses the whole batch"),
+    (1, _with(TornMove), "adding to no integer refuses the whole batch"),
+    (1, _with(FirstFailureOnly), "every failing guard is named"),
+    (1, _with(OneGuardOnly), "a refused batch changes nothing"),
+    (2, LastBatchFirst, "batches of one scope are applied in order"),
+    (2, AllOrNoBatch, "scopes end alone"),
+    (3, _with(OwnClock), "times are what the caller says"),
+    (4, _with(NewestFirst), "a list is first in first out"),
+    (4, OrderOfText, "a sorted set is ordered by score and member bytes"),
+    (4, _with(FrontReversed), "front keeps the order picked"),
+    (5, _with(EmptyStays), "what is empty does not exist"),
+    (6, _with(MissingIsSilent), "an id without record is removed and reported"),
+    (6, _with(ScoreIgnored), "expect skips what is otherwise"),
+    (6, _with(BytesIgnored), "head takes at most its limit and bytes"),
+    (6, _with(CountsPicked), "counts are of what really moved"),
+    (6, _with(ThousandAtMost), "thousands of jobs move at once"),
+    (7, RaisesRefusals, "outcomes are values one per batch"),
+    (7, SendsAgain, "an answered batch was applied once"),
+    (8, _with(AnyJobIsTheSame), "a put tells the same job from another"),
+    (8, _with(Overwrites), "a put tells the same job from another"),
+    (8, _with(CountsPicked), "batches sent twice change nothing more"),
+    (8, _with(NumbersIgnored), "a numbered claim sent again answers the same"),
+    (8, _with(LateClaimsTaken), "a late numbered claim is refused"),
+    (8, _with(NothingForgotten), "a numbered claim that took nothing is remembered"),
+    (8, _with(LeasesShrink), "an extension only raises"),
+    (8, _with(FenceIsTheTime), "a stamp writes one new fence"),
+    (8, _with(ClaimsStay), "a claim is cleared kept or written"),
+    (8, _with(FenceIgnored), "a late finish does not touch the next claim"),
+    (8, _with(DropForgets), "a dropped lock cannot be taken by a late sending"),
+    (9, NeverRings, "what can be run or comes first rings"),
+    (9, RingIsNotKept, "a wake up is kept for the next wait"),
+    (9, InterruptIsNotKept, "an interrupt ends the next wait"),
+    (9, FirstScopeOnly, "any of several scopes ends a wait"),
+    (10, ReadsAReplica, "reading sees what was answered"),
+    (10, TornRead, "answers of one read are one snapshot"),
+    (10, Races, "many threads lose and repeat nothing"),
+)
+"""(rule, maker, the case that must catch it)"""
