@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobqueue.record import JobRecord
 
-__all__ = ["Context", "Flags", "current_context"]
+__all__ = ["Context", "Flags", "current_context", "reset_current", "set_current"]
 
 _LOGGER = logging.getLogger("jobqueue.job")
 
@@ -89,11 +89,11 @@ def current_context() -> Context:
         raise LookupError("no job is running here: current_context() works only inside of a job") from None
 
 
-def _set(context: Context) -> Token[Context]:
+def set_current(context: Context) -> Token[Context]:
     """Make this the current context of this thread or task; the runner's half of `current_context`."""
     return _current.set(context)
 
 
-def _reset(token: Token[Context]) -> None:
-    """Undo `_set`."""
+def reset_current(token: Token[Context]) -> None:
+    """Undo `set_current`."""
     _current.reset(token)

@@ -193,6 +193,12 @@ class Core:
             self._shares.add(queue, weight)
             self._queues[queue] = _Queue(self._keys(queue))
 
+    def renew(self, incarnation: bytes) -> None:
+        """Go on under another name: the storage lost what it knew of this one."""
+        self.config = attrs.evolve(self.config, incarnation=incarnation)
+        for queue in self._queues.values():
+            queue.number, queue.claim = 0, None
+
     def answered(self, outcomes: Sequence[Outcome], at: Moment) -> None:
         """The batches of the last `Send` ended so."""
         sent, self._sent = self._sent, []
@@ -215,7 +221,9 @@ class Core:
             else:
                 self._settled(entry, outcome)
         if failed is None:
-            self._failures = 0
+            if self._failures:
+                self._failures = 0
+                self._notice(Notice("answers"))
             return
         self._notice(Notice("trouble", detail=str(failed)))
         wait = min(BACKOFF_FIRST_MS * 2 ** min(self._failures, 10), BACKOFF_LONGEST_MS)
@@ -265,7 +273,8 @@ class Core:
     def _claimed(self, entry: _Sent, outcome: Outcome, at: Moment) -> None:
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
-        assert claim is not None
+        if claim is None:
+            return  # renewed meanwhile: what was claimed under the old name comes back when its lease ends
         if not isinstance(outcome, Applied):
             # Only a number behind the last one, or a closed incarnation: nothing was claimed.
             queue.left = 0
@@ -322,6 +331,16 @@ class Core:
         if self._stopping and self._over(at):
             return Decision(Leave(bool(self._started)), start, interrupt)
         return Decision(self._rest(at), start, interrupt)
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The queues it serves, with their weights."""
+        return dict(self._shares.weights)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping
 
     @property
     def outstanding(self) -> int:

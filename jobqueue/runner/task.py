@@ -14,7 +14,7 @@ __all__ = ["Task"]
 
 
 class Task(Flags):
-    """One claimed job, with what the job is told while it runs. Made by the runner's core, run by a driver, given back to the core.
+    """One claimed job: made by the runner's core, run by a driver, given back to the core.
 
     Not an attrs class with a constructor per field: a runner makes a hundred thousand of them a second.
 

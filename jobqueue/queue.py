@@ -1,0 +1,406 @@
+"""`JobQueue`: what kinds of job are declared on and jobs are enqueued through."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, get_args
+
+import attrs
+
+from jobqueue import flows, lookup
+from jobqueue.access import Access
+from jobqueue.backend import Backend, GivenBackend, MemoryBackend, check_url, open_backend
+from jobqueue.clock import Clock
+from jobqueue.errors import DeclarationError, PayloadError, UnknownJob
+from jobqueue.flows import Flow, New
+from jobqueue.job import Call, Job
+from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.lock import Lock
+from jobqueue.names import check_namespace, check_queue_name
+from jobqueue.options import EnqueueOptions
+from jobqueue.record import JobRecord, R
+from jobqueue.registry import Declaring, Registry
+from jobqueue.runner_info import RunnerInfo, live_runners
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import Place
+from jobqueue.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from jobqueue.testing import Testing
+
+__all__ = ["Counts", "JobQueue"]
+
+T = TypeVar("T")
+
+DEFAULT_QUEUES: Final = ("high", "low")
+MAX_PAYLOAD: Final = 1_000_000
+
+
+@attrs.frozen
+class Counts:
+    """How many jobs of a queue are in each place."""
+
+    waiting: int
+    ready: int
+    working: int
+    dead: int
+
+
+class JobQueue(Declaring):
+    """Declares kinds of job, enqueues jobs, and looks at those that are stored.
+
+    One object serves any number of threads, event loops and forked children. Nothing connects before the first use.
+
+    Args:
+        url: Where jobs are stored: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://``,
+            ``memory://`` or ``embedded:///directory``. None: the environment's ``JOBQUEUE_URL``, read at first use.
+        namespace: Keeps applications on one server apart: 1–64 characters of ``A–Z a–z 0–9 _ . -``.
+        imports: Modules that declare kinds; imported by `Runner`, the command line and `load`.
+        queues: The only queues there are, besides those that a kind declares by default: any other name is an error.
+        max_payload: Bytes that the arguments of one job may take as JSON.
+        storage: A storage of your own, instead of a URL.
+        client: A client of redis-py to take the connection settings from, instead of a URL.
+        clock: The clock of ``storage``; the machine's own by default.
+        allow_eviction: Work with a server that may drop keys when its memory is full.
+
+    Raises:
+        DeclarationError: An argument cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "jobqueue",
+        imports: Iterable[str] = (),
+        queues: Iterable[str] | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        storage: Storage | None = None,
+        client: Any = None,
+        clock: Clock | None = None,
+        allow_eviction: bool = False,
+    ) -> None:
+        if sum(given is not None for given in (url, storage, client)) > 1:
+            raise DeclarationError("JobQueue takes a url, a storage or a client: only one of them")
+        if isinstance(imports, str):
+            raise DeclarationError(f"imports is a list of module names: imports=[{imports!r}]")
+        self.url = None if url is None else check_url(url)
+        self.namespace = check_namespace(namespace)
+        self.imports = tuple(imports)
+        self.max_payload = max_payload
+        self.registry = Registry()
+        self._queue_names = (
+            None if queues is None else frozenset(check_queue_name(queue) for queue in (*DEFAULT_QUEUES, *queues))
+        )
+        self._given = storage, clock
+        self._client = client
+        self._allow_eviction = allow_eviction
+        self.access = Access(self.namespace, self._backend)
+
+    # ----------------------------------------------------------------------------------------------------- enqueueing
+
+    def enqueue(self, job: Job | Call[R], **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
+        """Store one job.
+
+        Args:
+            job: An instance of a class kind, or a call made by ``function.call(…)``.
+            options: ``queue``, ``retry``, ``delay`` (seconds) or ``at`` (an aware datetime).
+
+        Returns:
+            Its record. Returning means stored.
+
+        Raises:
+            PayloadError: The arguments do not fit; nothing was stored.
+            NotApplied: Nothing was stored.
+            OutcomeUnknown: It may have been stored.
+        """
+        return self.enqueue_call(self._call(job, options))
+
+    async def aenqueue(self, job: Job | Call[R], **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
+        """See `enqueue`."""
+        return await self.aenqueue_call(self._call(job, options))
+
+    def enqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
+        """Store many jobs: all or nothing per queue up to 500, and per chunk of 500 in order beyond.
+
+        Raises:
+            PayloadError: The arguments of one do not fit; nothing was stored.
+            NotApplied: Some were not stored, see its ``stored`` and ``records``.
+            OutcomeUnknown: Some may have been stored, see its ``stored`` and ``records``.
+        """
+        return self.access.run(self._enqueue([self._new(self.call_of(job)) for job in jobs]))
+
+    async def aenqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
+        """See `enqueue_many`."""
+        return await self.access.arun(self._enqueue([self._new(self.call_of(job)) for job in jobs]))
+
+    def enqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
+        """Send the ``records`` of a `NotApplied` or `OutcomeUnknown` again: each is stored once.
+
+        One that was stored by the first sending and has run to its end since is stored, and run, a second time.
+        """
+        return self.access.run(self._store(list(records)))
+
+    async def aenqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
+        """See `enqueue_records`."""
+        return await self.access.arun(self._store(list(records)))
+
+    def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
+        """Store a call; what ``function.enqueue`` does."""
+        return self.access.run(self._enqueue([self._new(call)]))[0]
+
+    async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
+        """See `enqueue_call`."""
+        return (await self.access.arun(self._enqueue([self._new(call)])))[0]
+
+    def _call(self, job: Job | Call[R], options: EnqueueOptions) -> Call[R]:
+        call: Call[R] = self.call_of(job)
+        return call.opts(**options) if options else call
+
+    def _new(self, call: Call[Any]) -> New:
+        kind, options = call.kind, call.options
+        payload = kind.encode(call.arguments)
+        if len(payload) > self.max_payload:
+            raise PayloadError(
+                f"{kind.name}: its arguments take {len(payload)} bytes, more than max_payload={self.max_payload}; "
+                "nothing was stored: store the data elsewhere and pass its name"
+            )
+        return New(
+            queue=options.queue or kind.queue,
+            name=kind.name,
+            payload=payload,
+            retry=kind.retry.limit if options.retry is None else options.retry,
+            delay=options.delay_ms or None,
+            at=options.at_ms,
+        )
+
+    def _enqueue(self, jobs: Sequence[New]) -> Flow[list[JobRecord[Any]]]:
+        records = yield from flows.make_records(jobs, self.access.clock(), self.access.chance)
+        return (yield from self._store(records))
+
+    def _store(self, records: Sequence[JobRecord[Any]]) -> Flow[list[JobRecord[Any]]]:
+        opened = self.access.opened()
+        return (yield from flows.store(self.namespace, records, opened.known, opened.backend.clock))
+
+    # -------------------------------------------------------------------------------------------------------- looking
+
+    def length(self, queue: str) -> int:
+        """How many jobs of a queue are ready to be run now."""
+        return self.access.run(self._counts([check_queue_name(queue)]))[queue].ready
+
+    async def alength(self, queue: str) -> int:
+        """See `length`."""
+        return (await self.access.arun(self._counts([check_queue_name(queue)])))[queue].ready
+
+    def counts(self) -> dict[str, Counts]:
+        """How many jobs are in each place, of every queue that was ever used."""
+        return self.access.run(self._counts(None))
+
+    async def acounts(self) -> dict[str, Counts]:
+        """See `counts`."""
+        return await self.access.arun(self._counts(None))
+
+    def get(self, id: str, *, queue: str | None = None) -> JobRecord[Any] | None:
+        """What is stored of a job, or None; ``queue`` spares looking into all of them."""
+        return self.access.run(self._get(id, queue))
+
+    async def aget(self, id: str, *, queue: str | None = None) -> JobRecord[Any] | None:
+        """See `get`."""
+        return await self.access.arun(self._get(id, queue))
+
+    def find(
+        self,
+        *,
+        queue: str | None = None,
+        place: Place | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobRecord[Any]]:
+        """Jobs by queue, place and kind, at most ``limit``, in the order in which they stand there.
+
+        Args:
+            queue: Only of this queue.
+            place: Only in this place.
+            name: Only of this kind.
+            limit: How many at most.
+            after: Go on behind the job with this id, the last one of the page before.
+
+        Raises:
+            JobNotFound: The job ``after`` is not there any more.
+        """
+        return self.access.run(self._find(queue, place, name, limit, after))
+
+    async def afind(
+        self,
+        *,
+        queue: str | None = None,
+        place: Place | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobRecord[Any]]:
+        """See `find`."""
+        return await self.access.arun(self._find(queue, place, name, limit, after))
+
+    def dead(self, *, queue: str | None = None, limit: int = 100, after: str | None = None) -> list[JobRecord[Any]]:
+        """Jobs that were given up, those longest dead first."""
+        return self.find(queue=queue, place="dead", limit=limit, after=after)
+
+    async def adead(
+        self, *, queue: str | None = None, limit: int = 100, after: str | None = None
+    ) -> list[JobRecord[Any]]:  # fmt: skip
+        """See `dead`."""
+        return await self.afind(queue=queue, place="dead", limit=limit, after=after)
+
+    def runners(self) -> list[RunnerInfo]:
+        """The runners that gave a sign of life within their lease."""
+        return self.access.run(live_runners(self.access.keys, self.access.clock()))
+
+    async def arunners(self) -> list[RunnerInfo]:
+        """See `runners`."""
+        return await self.access.arun(live_runners(self.access.keys, self.access.clock()))
+
+    def decode(self, record: JobRecord[R]) -> Call[R]:
+        """The call in a record.
+
+        Raises:
+            UnknownJob: Its kind is not declared here.
+            PayloadError: Its arguments do not fit the kind.
+        """
+        kind = self.registry.get(record.name)
+        if kind is None:
+            raise UnknownJob(
+                f"job {record.id} is of the kind {record.name!r}, which is not declared here; see imports="
+            )
+        return kind.decode(record.payload)
+
+    # ------------------------------------------------------------------------------------------------------ operating
+
+    def requeue(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+        """Make a dead or waiting job ready now; its count of attempts stays, so it gets one more run.
+
+        Raises:
+            JobNotFound: There is none with this id.
+            StorageRefused: It is being run.
+        """
+        return self.access.run(self._operate(lookup.requeue, id, queue))
+
+    async def arequeue(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+        """See `requeue`."""
+        return await self.access.arun(self._operate(lookup.requeue, id, queue))
+
+    def delete(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+        """Forget a job that is waiting, ready or dead; answers what it was.
+
+        A ready job is searched in its list, which takes the server about 7 ms in a queue of a million.
+
+        Raises:
+            JobNotFound: There is none with this id.
+            StorageRefused: It is being run.
+        """
+        return self.access.run(self._operate(lookup.delete, id, queue))
+
+    async def adelete(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+        """See `delete`."""
+        return await self.access.arun(self._operate(lookup.delete, id, queue))
+
+    def lock(self, name: str, ttl: float | timedelta) -> Lock:
+        """A lock that ends by itself after ``ttl`` seconds; taken by ``with``, ``async with``, `Lock.run` or `Lock.arun`."""
+        return Lock(self.access, name, ttl)
+
+    # --------------------------------------------------------------------------------------------------------- flows
+
+    def _queues(self, queue: str | None) -> Flow[list[QueueKeys]]:
+        names = [check_queue_name(queue)] if queue is not None else (yield from lookup.queues(self.access.keys))
+        return [queue_keys(self.namespace, name) for name in names]
+
+    def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:
+        names = (yield from lookup.queues(self.access.keys)) if queues is None else queues
+        sizes = yield from lookup.sizes([queue_keys(self.namespace, name) for name in names])
+        return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
+
+    def _get(self, id: str, queue: str | None) -> Flow[JobRecord[Any] | None]:
+        where = yield from lookup.locate((yield from self._queues(queue)), id)
+        return None if where is None else lookup.record_of(id.encode(), where[0].queue, where[1])
+
+    def _find(
+        self, queue: str | None, place: Place | None, name: str | None, limit: int, after: str | None
+    ) -> Flow[list[JobRecord[Any]]]:
+        if place is not None and place not in get_args(Place):
+            raise ValueError(f"there is no place {place!r}: it is one of {', '.join(get_args(Place))}")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        keys = yield from self._queues(queue)
+        places = lookup.PLACES_IN_ORDER if place is None else (place,)
+        return (yield from lookup.find(keys, places, name, limit, after))
+
+    def _operate(self, operation: Any, id: str, queue: str | None) -> Flow[JobRecord[Any]]:
+        keys = yield from self._queues(queue)
+        record: JobRecord[Any] = yield from operation(keys, id)
+        return record
+
+    # -------------------------------------------------------------------------------------------------------- storage
+
+    def _backend(self) -> Backend:
+        storage, clock = self._given
+        if isinstance(storage, MemoryStorage):
+            return MemoryBackend(storage, clock)
+        if storage is not None:
+            return GivenBackend(storage, clock)
+        return open_backend(self.url, self._client, allow_eviction=self._allow_eviction)
+
+    def close(self) -> None:
+        """Give back the connections; the next call opens new ones."""
+        self.access.close()
+
+    async def aclose(self) -> None:
+        """Give back the connections of the running loop and those of `close`."""
+        await self.access.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:  # fmt: skip
+        await self.aclose()
+
+    # ---------------------------------------------------------------------------------------------------------- other
+
+    def load(self) -> None:
+        """Import the modules named by ``imports``, so that the kinds they declare are known.
+
+        Raises:
+            DeclarationError: One of them does not exist.
+        """
+        for module in self.imports:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+                    raise
+                raise DeclarationError(
+                    f"imports={list(self.imports)!r}: there is no module {module!r} on the path; "
+                    "run from the project's directory, or name it with --app-dir"
+                ) from error
+
+    def testing(self, *, start: datetime | None = None) -> AbstractContextManager[Testing]:
+        """Swap the storage for an empty one in memory with a fake clock, for the length of a ``with`` block.
+
+        Args:
+            start: What the fake clock shows at first; by default the start of 2030 (UTC).
+        """
+        from jobqueue.testing import open_testing
+
+        return open_testing(self, start)

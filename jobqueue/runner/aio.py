@@ -1,0 +1,82 @@
+"""The event loop on which a runner's coroutine jobs run: one of its own, or the caller's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+from jobqueue.runner.execute import run_coroutine
+from jobqueue.runner.task import Task
+from jobqueue.runner.threads import Inbox
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """Runs coroutine jobs.
+
+    Args:
+        inbox: Where they go when they end.
+        monotonic: The local clock in ms.
+        loop: The loop to run them on; None starts one on a thread of its own when the first job comes.
+    """
+
+    def __init__(
+        self, inbox: Inbox, monotonic: Callable[[], float], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self._inbox = inbox
+        self._monotonic = monotonic
+        self._loop = loop
+        self._thread: threading.Thread | None = None
+        self._running: dict[bytes, asyncio.Task[None]] = {}
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Run these; one hop to the loop for all of them."""
+        self._started().call_soon_threadsafe(self._start, list(tasks))
+
+    def interrupt(self, tasks: Sequence[Task]) -> None:
+        """Cancel those of these that are running."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cancel, [task.id for task in tasks])
+
+    def close(self) -> None:
+        """End the loop, if it is our own."""
+        if self._thread is not None:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=1)
+            self._thread = None
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._serve, args=(loop,), name="jobqueue-loop", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    def _start(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.take():
+                self._running[task.id] = asyncio.ensure_future(self._run(task))
+
+    async def _run(self, task: Task) -> None:
+        try:
+            await run_coroutine(task, self._monotonic)
+        finally:
+            del self._running[task.id]
+            self._inbox.put(task)
+
+    def _cancel(self, ids: list[bytes]) -> None:
+        for id in ids:
+            if running := self._running.get(id):
+                running.cancel()

@@ -1,0 +1,122 @@
+"""What every runner does besides running jobs, as one table of flows: each is safe to be done by all runners at once.
+
+No leader is elected: two runners that do the same duty waste a call, and cannot do harm, because every move they make
+names what it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.flows import Flow, Read, send, send_one
+from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.runner.rescue import Rescued, Watch, patrol
+from jobqueue.runner_info import Beat, read_beats
+from jobqueue.storage.ops import Applied, Fields, Moved
+
+__all__ = ["Duties", "Reports"]
+
+DAY_MS: Final = 24 * 3_600_000
+PRUNE_EVERY_MS: Final = 60_000.0
+
+
+@attrs.frozen
+class Reports:
+    """Where a duty tells what it found.
+
+    Attributes:
+        rescued: Jobs came back from a runner that is gone.
+        queue: A queue exists.
+    """
+
+    rescued: Callable[[list[Rescued]], None]
+    queue: Callable[[str], None]
+
+
+class Duties:
+    """The duties of one runner.
+
+    Args:
+        keys: The namespace.
+        queues: Answers the queues that the runner serves.
+        lease: Its own lease in ms.
+        beat: Its own beat in ms.
+        keep_dead: How long dead jobs are kept, in ms.
+        moment: Reads the clocks.
+        reports: Where to tell.
+        discover: Whether to look for queues that are not served yet.
+    """
+
+    def __init__(
+        self,
+        keys: NamespaceKeys,
+        queues: Callable[[], list[QueueKeys]],
+        *,
+        lease: int,
+        beat: int,
+        keep_dead: int,
+        moment: Callable[[], Moment],
+        reports: Reports,
+        discover: bool,
+    ) -> None:
+        self._keys = keys
+        self._queues = queues
+        self._lease = lease
+        self._beat = beat
+        self._keep_dead = keep_dead
+        self._moment = moment
+        self._reports = reports
+        self._discover = discover
+        self._watch = Watch()
+        self._pruned = moment().local
+
+    def next_due(self, after: float) -> float:
+        """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe."""
+        ripe = self._watch.next_look()
+        return after + self._beat if ripe is None else min(after + self._beat, ripe)
+
+    def round(self) -> Flow[None]:
+        """Do what is due now."""
+        [queues, runners] = yield Read((Fields(self._keys.queues), Fields(self._keys.runners)))
+        if self._discover:
+            for name in queues:
+                self._reports.queue(name.decode())
+        for queue in self._queues():
+            if queue.queue.encode() not in queues:
+                yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
+        beats = read_beats(runners)
+        longest = max([self._lease, *(beat.lease for beat in beats.values())])
+        for queue in self._queues():
+            rescued = yield from patrol(queue, self._watch, longest, self._moment)
+            if rescued:
+                self._reports.rescued(rescued)
+        at = self._moment()
+        if at.local - self._pruned >= PRUNE_EVERY_MS:
+            self._pruned = at.local
+            yield from self._prune(beats, at.now)
+
+    def _prune(self, beats: dict[bytes, Beat], now: int) -> Generator[Any, Any, None]:
+        """Forget jobs that have been dead for too long, and runners that ended more than a day ago."""
+        for queue in self._queues():
+            while True:
+                [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
+                if not isinstance(outcome, Applied):
+                    return
+                [moved] = outcome.answers
+                assert isinstance(moved, Moved)
+                if len(moved.ids) < transitions.LIMIT:
+                    break
+        gone = [incarnation for incarnation, beat in beats.items() if now - beat.seen > DAY_MS]
+        alive = beats.keys() - set(gone)
+        for queue in self._queues():
+            [requests] = yield Read((Fields(queue.requests),))
+            forgotten = [incarnation for incarnation in requests if incarnation not in alive]
+            if forgotten:
+                yield from send_one(transitions.prune_requests(queue, forgotten))
+        if gone:
+            yield from send_one(transitions.unregister_runners(self._keys, gone))

@@ -1,0 +1,88 @@
+"""Running one job: the same for threads, the event loop, the testing kit and the simulation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from jobqueue.context import Context, set_current
+from jobqueue.errors import PayloadError
+from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.runner.task import Task
+
+__all__ = ["run_coroutine", "run_function"]
+
+FRAMES: Final = 30
+"""Frames of a traceback that are kept."""
+
+
+def run_function(task: Task, monotonic: Callable[[], float]) -> None:
+    """Run a job that is a function, and write into the task how it ended."""
+    call = _begin(task, monotonic)
+    if call is not None:
+        # A context of its own, so that what a job sets there does not leak into the next job of the thread.
+        contextvars.Context().run(_run, task, call[0], call[1])
+
+
+def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
+    set_current(context)
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - whatever a job raises is its own failure, not the runner's
+        _raised(task, error)
+    else:
+        if isinstance(result, _SPOKEN):
+            _raised(task, result)
+
+
+async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
+    """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own."""
+    call = _begin(task, monotonic)
+    if call is None:
+        return
+    set_current(call[0])
+    try:
+        result = await call[1]()
+    except asyncio.CancelledError as error:
+        if task.cancelled:
+            task.handed_back = True  # the runner stopped it
+        else:
+            _raised(task, error)
+    except BaseException as error:  # noqa: BLE001 - as above
+        _raised(task, error)
+    else:
+        if isinstance(result, _SPOKEN):
+            _raised(task, result)
+
+
+_SPOKEN: Final = (Snooze, Discard, Retry)
+
+
+def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
+    if task.lease_lost or task.deadline <= monotonic():
+        task.handed_back = True  # nothing starts under a lease that is not certain
+        return None
+    assert task.kind is not None
+    stored = task.stored
+    context = Context(task.job_record, attempt=stored.attempt + 1, fence=task.fence, flags=task)
+    try:
+        return context, task.kind.bind(stored.payload, context)
+    except PayloadError as error:
+        task.unfit = True
+        task.outcome = error
+        task.text = f"PayloadError: {error}"
+        return None
+
+
+def _raised(task: Task, error: BaseException) -> None:
+    task.outcome = error
+    if isinstance(error, Snooze | Discard):
+        return
+    # The last line first: it is what people look for, and what is kept if the text has to be cut. No locals: they hold
+    # what arguments hold.
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    frames = "".join(traceback.format_tb(error.__traceback__, limit=-FRAMES))
+    task.text = f"{summary}\n{frames}".rstrip()

@@ -1,0 +1,168 @@
+"""Bringing back the jobs of runners that are gone.
+
+A lease that has ended is no proof: the server's clock may have jumped, or the server may have been away, longer than every
+lease. So a job is taken only after the same claim with the same end was seen expired, unchanged, for twice its owner's
+beat on the observer's own monotonic clock. A living owner changes it in between.
+
+Pure: the flow yields what to ask and apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.errors import PayloadError
+from jobqueue.flows import Flow, Read, send_one
+from jobqueue.judge import Verdict, after_crash
+from jobqueue.keys import QueueKeys
+from jobqueue.record import decode, rewrite, wrap_raw
+from jobqueue.storage.ops import Kept, Moved, Page, Records
+
+__all__ = ["Rescued", "Watch", "patrol"]
+
+PAGE: Final = 500
+PART: Final = 100
+"""Jobs taken in one step."""
+_LAST: Final = b"\xff" * 64
+
+
+@attrs.frozen
+class Rescued:
+    """A job that came back.
+
+    Attributes:
+        id: Its id.
+        queue: Its queue.
+        incarnation: The runner that had it.
+        dead: It took its runner down too often and went to dead.
+        idle: Milliseconds since its lease ended.
+    """
+
+    id: bytes
+    queue: str
+    incarnation: str
+    dead: bool
+    idle: int
+
+
+@attrs.frozen
+class _Seen:
+    claim: bytes
+    end: int
+    since: float
+
+    @property
+    def patience(self) -> float:
+        return 2 * float(self.claim.rsplit(b":", 1)[1])
+
+    @property
+    def fence(self) -> int:
+        return int(self.claim.rsplit(b":", 2)[1])
+
+
+class Watch:
+    """What one observer has seen of expired leases."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, dict[bytes, _Seen]] = {}
+
+    def next_look(self) -> float | None:
+        """When (local ms) the first lease under watch may be taken."""
+        return min(
+            (seen.since + seen.patience for queue in self.seen.values() for seen in queue.values()), default=None
+        )
+
+
+def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+    """Look at all expired leases of a queue and take those that are ripe.
+
+    Args:
+        queue: The queue.
+        watch: What this observer saw before; changed.
+        longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
+        moment: Reads the clocks.
+    """
+    at = moment()
+    before = watch.seen.get(queue.scope, {})
+    seen: dict[bytes, _Seen] = {}
+    expired = yield from _expired(queue, at.now, longest)
+    for start in range(0, len(expired), PAGE):
+        part = expired[start : start + PAGE]
+        fresh = [id for id, end in part if id not in before or before[id].end != end]
+        claims: dict[bytes, bytes | None] = {}
+        if fresh:
+            [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
+            claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
+        for id, end in part:
+            if id not in claims:
+                seen[id] = before[id]
+            elif claim := claims[id]:
+                seen[id] = _Seen(claim, end, at.local)
+    watch.seen[queue.scope] = seen
+    ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
+    rescued: list[Rescued] = []
+    # Each step puts its jobs before those of the step before, so the last part goes first.
+    parts = [[id for _, id in ripe[start : start + PART]] for start in range(0, len(ripe), PART)]
+    for ids in reversed(parts):
+        rescued += yield from _take(queue, ids, seen, at.now)
+        for id in ids:
+            del seen[id]
+    return rescued
+
+
+def _expired(queue: QueueKeys, now: int, longest: int) -> Flow[list[tuple[bytes, int]]]:
+    found: list[tuple[bytes, int]] = []
+    for before, after in ((now, None), (None, (now + longest, _LAST))):
+        cursor = after
+        while True:
+            [entries] = yield Read((Page(queue.working, PAGE, before=before, after=cursor),))
+            found.extend(entries)
+            if len(entries) < PAGE:
+                break
+            cursor = (entries[-1][1], entries[-1][0])
+    return found
+
+
+def _take(queue: QueueKeys, ids: list[bytes], seen: dict[bytes, _Seen], now: int) -> Flow[list[Rescued]]:
+    kept: tuple[Kept | None, ...]
+    [kept] = yield Read((Records(queue.scope, tuple(ids)),))
+    back: dict[bytes, bytes] = {}
+    dead: dict[bytes, bytes] = {}
+    for id, one in zip(ids, kept, strict=True):
+        if one is not None:
+            record, condemned = _judge(one.record, seen[id].fence, now)
+            (dead if condemned else back)[id] = record
+    rescued = []
+    for records, is_dead in ((back, False), (dead, True)):
+        if not records:
+            continue
+        leases = {id: (seen[id].claim, seen[id].end) for id in records}
+        batch = (
+            transitions.condemn(queue, leases, records, now) if is_dead else transitions.rescue(queue, leases, records)
+        )
+        applied = yield from send_one(batch)
+        assert applied is not None, "a rescue has no guard"
+        [moved] = applied.answers
+        assert isinstance(moved, Moved)
+        rescued += [
+            Rescued(id, queue.queue, seen[id].claim.split(b":")[0].decode(), is_dead, max(0, now - seen[id].end))
+            for id in moved.ids
+        ]
+    return rescued
+
+
+def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, bool]:
+    try:
+        stored = decode(record)
+    except PayloadError as error:
+        # Whoever claims it would bury it; it is buried here with the same words.
+        return wrap_raw(record, str(error), now), True
+    verdict = after_crash(stored, fence)
+    if isinstance(verdict, Verdict):
+        return rewrite(record, **verdict.changes), True
+    return rewrite(record, **verdict), False

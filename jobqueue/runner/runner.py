@@ -1,0 +1,499 @@
+"""`Runner`: the threads, sockets, signals and clocks around the runner's core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from jobqueue import flows
+from jobqueue.clock import Moment
+from jobqueue.drive import run
+from jobqueue.durations import milliseconds
+from jobqueue.errors import DeclarationError, StorageError, StorageRefused
+from jobqueue.job import Kind
+from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.queue import JobQueue
+from jobqueue.runner.aio import Loop
+from jobqueue.runner.beat import Heart
+from jobqueue.runner.core import Core
+from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
+from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
+from jobqueue.runner.task import Task
+from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
+from jobqueue.runner_info import Beat
+from jobqueue.storage.protocol import Storage
+from jobqueue.version import VERSION
+
+__all__ = ["Runner", "RunnerStatus"]
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+COUNTED: Final = {"retried": "failed", "dead": "failed"}
+LISTEN_S: Final = 5.0
+KEEP_DEAD: Final = timedelta(days=180)
+
+
+@attrs.define
+class RunnerStatus:
+    """What a runner has done since it started.
+
+    Attributes:
+        executed: Runs whose result was stored.
+        done: Runs that succeeded.
+        failed: Runs that raised, to be retried or given up.
+        retried: Runs that are to be retried.
+        dead: Jobs given up.
+        snoozed: Runs that asked to be run later.
+        discarded: Runs that asked to be forgotten.
+        parked: Jobs put back because this runner does not know their kind.
+        released: Jobs handed back.
+        late: Results that were refused, because the job had been taken away.
+        rescued: Jobs brought back from runners that are gone.
+        running: Jobs running now.
+    """
+
+    executed: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead: int = 0
+    snoozed: int = 0
+    discarded: int = 0
+    parked: int = 0
+    released: int = 0
+    late: int = 0
+    rescued: int = 0
+    running: int = 0
+
+
+class Runner:
+    """Claims jobs and runs them: functions on threads, coroutines on one event loop.
+
+    Args:
+        jobs: The `JobQueue` whose jobs it runs; its ``imports`` are imported when it starts.
+        threads: How many functions run at a time.
+        coroutines: How many coroutines run at a time.
+        queues: Queue → weight, or queue names. None serves every queue that a kind declares or the storage knows, with
+            weight 1 (``high`` 2).
+        lease: For how long a claim is good without a beat, in seconds; six beats a lease. The jobs of a runner that died
+            start again after the lease and about three beats.
+        grace: How long running jobs may go on after a stop, in seconds; the rest is handed back.
+        keep_dead: How long dead jobs are kept, in seconds or as a `timedelta`; 180 days by default.
+        logger: Where to log to instead of ``jobqueue.runner``.
+
+    Raises:
+        DeclarationError: An argument cannot work.
+    """
+
+    def __init__(
+        self,
+        jobs: JobQueue,
+        *,
+        threads: int = 8,
+        coroutines: int = 100,
+        queues: Mapping[str, int] | Iterable[str] | None = None,
+        lease: float | timedelta = 30,
+        grace: float | timedelta = 30,
+        keep_dead: float | timedelta = KEEP_DEAD,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self.jobs = jobs
+        self.status = RunnerStatus()
+        self._threads = check_count("threads", threads, 1)
+        self._coroutines = check_count("coroutines", coroutines, 1)
+        self._weights = None if queues is None else check_weights(queues)
+        self._lease, self._beat = check_lease(lease)
+        self._grace = milliseconds(grace, "grace")
+        self._keep_dead = milliseconds(keep_dead, "keep_dead")
+        self._log = logging.getLogger("jobqueue.runner") if logger is None else logger
+        self._inbox = Inbox()
+        self._guard = threading.Lock()  # between the pump and the beat
+        self._running = False
+        self._troubled = False
+
+    def stop(self) -> None:
+        """Ask the runner to end: no more claims, running jobs end within the grace time, the rest is handed back.
+
+        Returns at once; callable from any thread, and before `run`.
+        """
+        self._inbox.put(STOP)
+
+    def run(self, *, signals: bool = True) -> None:
+        """Run until SIGTERM, SIGINT or `stop`.
+
+        Args:
+            signals: Handle the two signals: the first ends as `stop` does, a second leaves the process at once with 128
+                and the signal's number. Only the main thread can; elsewhere pass False. A job whose thread does not end
+                within the grace time is handed back and, with ``signals``, the process is left with exit code 0.
+
+        Raises:
+            DeclarationError: A module in ``imports`` does not exist, or no kind was declared.
+            StorageError: The storage was refused at the start.
+        """
+        if not signals:
+            self._pump(None)
+            return
+        if threading.current_thread() is not threading.main_thread():
+            raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
+        before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+        self._stopping_by_signal = False
+        try:
+            hard = self._pump(None)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if hard:
+            # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
+            logging.shutdown()
+            os._exit(0)
+
+    async def arun(self) -> None:
+        """Run on the running event loop until `stop`, or until the awaiting task is cancelled.
+
+        Coroutine jobs run on this loop, everything else on threads. Signals stay yours.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def work() -> None:
+            try:
+                self._pump(loop)
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it was awaited
+                loop.call_soon_threadsafe(_settle, ended, error)
+            else:
+                loop.call_soon_threadsafe(_settle, ended, None)
+
+        threading.Thread(target=work, name="jobqueue-pump", daemon=True).start()
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self.stop()
+            await ended
+            raise
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        if self._stopping_by_signal:
+            os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
+        self._stopping_by_signal = True
+        self.stop()
+
+    # -------------------------------------------------------------------------------------------------------- start
+
+    def _pump(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        if self._running:
+            raise DeclarationError("this runner is running already; make another one")
+        self._running = True
+        try:
+            return self._session(loop)
+        finally:
+            self._running = False
+
+    def _session(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        jobs = self.jobs
+        jobs.load()
+        if not len(jobs.registry):
+            raise DeclarationError("no kind of job is declared: name the modules that do in JobQueue(imports=[…])")
+        opened = jobs.access.opened()
+        self._clock = clock = opened.backend.clock
+        storages = [opened.backend.storage() for _ in range(4)]
+        pump_storage, beat_storage, duty_storage, wait_storage = storages
+        epoch = self._reach(pump_storage)
+        incarnation = jobs.access.chance.entropy(16).hex().encode()
+        self._core = core = Core(
+            Config(incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines),
+            self._weights or {queue: default_weight(queue) for queue in self._declared_queues()},
+            self._queue_keys,
+            jobs.registry.get,
+            self._pools(),
+            jobs.access.chance.jitter,
+            self._noticed,
+        )
+        started = clock.now()
+
+        def info(now: int) -> bytes:
+            with self._guard:
+                weights = core.weights
+            beat = Beat(
+                host=socket.gethostname(), pid=os.getpid(), started=started, seen=now, lease=self._lease,
+                queues=weights, threads=self._threads, coroutines=self._coroutines, version=VERSION,
+                stopped=core.stopping,
+            )  # fmt: skip
+            return msgspec.json.encode(beat)
+
+        heart = Heart(
+            beat_storage, clock, jobs.access.keys, core.leases, self._guard, every=self._beat, incarnation=incarnation,
+            info=info, epoch=epoch, data_lost=lambda: self._data_lost(beat_storage),
+        )  # fmt: skip
+        duties = Duties(
+            jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
+            moment=self._moment, reports=Reports(self._rescued, self._discovered), discover=self._weights is None,
+        )  # fmt: skip
+        over = threading.Event()
+        duty = threading.Thread(
+            target=self._do_duties, args=(duties, duty_storage, over), name="jobqueue-duties", daemon=True
+        )
+        self._pool = Pool(self._threads, self._inbox, clock.monotonic)
+        self._loop = Loop(self._inbox, clock.monotonic, loop)
+        self._listener = Listener(wait_storage, lambda: [keys.scope for keys in self._served()], self._inbox)
+        self._greet(opened.backend.url, incarnation)
+        heart.start()
+        duty.start()
+        try:
+            hard = self._turn(pump_storage)
+        finally:
+            over.set()
+            self._listener.close()
+            heart.close()
+            self._pool.close()
+            self._loop.close()
+            duty.join(timeout=1)
+        heart.beat()  # the last one says that the runner has ended
+        for storage in storages:
+            storage.close()
+        status = self.status
+        self._log.info(
+            "stopped: %d executed, %d failed, %d handed back, %d late", status.executed, status.failed, status.released,
+            status.late,
+        )  # fmt: skip
+        return hard
+
+    def _reach(self, storage: Storage) -> bytes:
+        """Wait until the storage answers; what it refuses for good is raised."""
+        access = self.jobs.access
+        pause = threading.Event()
+        wait = 0.1
+        while True:
+            try:
+                self._clock.refresh(0)
+                return run(flows.prepare(access.keys, access.chance), storage, self._clock)
+            except StorageRefused:
+                raise
+            except StorageError as error:
+                self._log.warning("waiting for the storage: %s", error)
+            _, words = self._inbox.take(wait)
+            if STOP in words:
+                raise DeclarationError("stopped before the storage could be reached")
+            pause.wait(0)
+            wait = min(wait * 2, 2.0)
+
+    def _declared_queues(self) -> list[str]:
+        return sorted({kind.queue for kind in self.jobs.registry})
+
+    def _pools(self) -> Any:
+        registry = self.jobs.registry
+
+        def pools() -> tuple[bool, bool]:
+            coroutines = sum(kind.is_coroutine for kind in registry)
+            return coroutines < len(registry), coroutines > 0
+
+        known = (-1, (True, True))
+
+        def cached() -> tuple[bool, bool]:
+            nonlocal known
+            if known[0] != len(registry):
+                known = (len(registry), pools())
+            return known[1]
+
+        return cached
+
+    def _greet(self, url: str, incarnation: bytes) -> None:
+        kinds: list[Kind[Any]] = list(self.jobs.registry)
+        self._log.info(
+            "runner %s on %s, namespace %s: %d threads, %d coroutines, lease %.1f s, queues %s; %d kinds: %s",
+            incarnation.decode(), url, self.jobs.namespace, self._threads, self._coroutines, self._lease / 1000,
+            ", ".join(f"{queue}={weight}" for queue, weight in self._core.weights.items()),
+            len(kinds), ", ".join(kind.name for kind in kinds),
+        )  # fmt: skip
+        try:
+            for line in self._warnings():
+                self._log.warning(line)
+        except StorageError as error:
+            self._log.warning("could not look for queues that nobody serves: %s", error)
+
+    def _warnings(self) -> Iterable[str]:
+        description = self.jobs.access.opened().backend.describe()
+        if promise := description.get("promise"):
+            yield str(promise)
+        if self._weights is None:
+            return
+        served = set(self._weights)
+        for runner in self.jobs.runners():
+            served.update(runner.queues)
+        for queue, counts in self.jobs.counts().items():
+            if queue not in served and counts.ready + counts.waiting:
+                yield f"queue {queue!r} has {counts.ready + counts.waiting} jobs and no runner serves it"
+
+    # ---------------------------------------------------------------------------------------------------- the turns
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now(), self._clock.monotonic())
+
+    def _turn(self, storage: Storage) -> bool:
+        core, guard = self._core, self._guard
+        while True:
+            at = self._moment()
+            with guard:
+                decision = core.decide(at)
+            self._start(decision.start)
+            if decision.interrupt:
+                self._loop.interrupt([task for task in decision.interrupt if _is_coroutine(task)])
+            then = decision.then
+            if isinstance(then, Send):
+                outcomes = storage.apply(then.batches)
+                at = self._moment()
+                with guard:
+                    core.answered(outcomes, at)
+                self._collect(0.0)
+            elif isinstance(then, Rest):
+                self._rest(then)
+            else:
+                assert isinstance(then, Leave)
+                return then.hard
+
+    def _start(self, tasks: Sequence[Task]) -> None:
+        if tasks:
+            self._pool.start([task for task in tasks if not _is_coroutine(task)])
+            coroutines = [task for task in tasks if _is_coroutine(task)]
+            if coroutines:
+                self._loop.start(coroutines)
+
+    def _rest(self, rest: Rest) -> None:
+        if rest.listen:
+            self._listener.listen(LISTEN_S)
+        else:
+            self._listener.hush()
+        self._collect(max(0.0, rest.until - self._clock.monotonic()) / 1000)
+
+    def _collect(self, timeout: float) -> None:
+        tasks, words = self._inbox.take(timeout)
+        if not tasks and not words:
+            return
+        at = self._moment()
+        with self._guard:
+            if tasks:
+                self._core.returned(tasks, at)
+            if RUNG in words:
+                self._listener.listening = False
+                self._core.woken(at)
+            if STOP in words and not self._core.stopping:
+                self._core.stop(at)
+                self._log.info("stopping: %d jobs running", self._core.outstanding)
+        self.status.running = self._core.outstanding
+
+    # ------------------------------------------------------------------------------------------------------- duties
+
+    def _queue_keys(self, queue: str) -> QueueKeys:
+        return queue_keys(self.jobs.namespace, queue)
+
+    def _served(self) -> list[QueueKeys]:
+        with self._guard:
+            return [self._queue_keys(queue) for queue in self._core.weights]
+
+    def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
+        started = self._clock.monotonic()
+        while not over.is_set():
+            try:
+                run(duties.round(), storage, self._clock)
+            except StorageError as error:
+                self._log.debug("duties: %s", error)
+            due = duties.next_due(started)
+            over.wait(max(0.01, (due - self._clock.monotonic()) / 1000))
+            started = self._clock.monotonic()
+
+    def _discovered(self, queue: str) -> None:
+        with self._guard:
+            if queue not in self._core.weights:
+                self._core.serve(queue, default_weight(queue))
+
+    def _rescued(self, rescued: Sequence[Rescued]) -> None:
+        runners: dict[str, list[Rescued]] = {}
+        for job in rescued:
+            runners.setdefault(job.incarnation, []).append(job)
+        for incarnation, jobs in runners.items():
+            self._log.warning(
+                "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
+                incarnation, sum(not job.dead for job in jobs),
+            )  # fmt: skip
+            for job in jobs:
+                if job.dead:
+                    self._log.error("job %s went to dead: it took its runner down too often", job.id.decode())
+        self.status.rescued += len(rescued)
+
+    def _data_lost(self, storage: Storage) -> bytes | None:
+        self._log.error(
+            "the storage lost its data (the namespace's epoch is not the one this runner started with): %d jobs that are "
+            "held now will end, and their results will be refused",
+            len(self._core.leases.held),
+        )
+        access = self.jobs.access
+        try:
+            epoch = run(flows.prepare(access.keys, access.chance), storage, self._clock)
+        except StorageError as error:
+            self._log.warning("could not register again: %s", error)
+            return None
+        with self._guard:
+            self._core.renew(access.chance.entropy(16).hex().encode())
+        return epoch
+
+    def _noticed(self, notice: Notice) -> None:
+        what, task, status = notice.what, notice.task, self.status
+        if what == "trouble":
+            if not self._troubled:
+                self._log.warning(
+                    "the storage does not answer; running jobs go on, it is asked again: %s", notice.detail
+                )
+            self._troubled = True
+            return
+        if what == "answers":
+            if self._troubled:
+                self._log.info("the storage answers again")
+            self._troubled = False
+            return
+        setattr(status, what, getattr(status, what) + 1)
+        if what in ("done", "retried", "dead", "snoozed", "discarded"):
+            status.executed += 1
+        if what == "done":
+            return
+        assert task is not None
+        label = f"{task.stored.name or '(unreadable)'} {task.id.decode('ascii', 'replace')}"
+        if what in ("retried", "dead"):
+            status.failed += 1
+            level = logging.WARNING if what == "retried" else logging.ERROR
+            self._log.log(level, "job %s failed (%s): %s", label, what, _one_line(task.text or notice.detail))
+        elif what == "late":
+            self._log.warning("job %s: its result is discarded, the job had been given to another runner", label)
+        elif what == "parked":
+            self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
+        else:
+            self._log.debug("job %s: %s", label, what)
+
+
+def _is_coroutine(task: Task) -> bool:
+    assert task.kind is not None
+    return task.kind.is_coroutine
+
+
+def _one_line(text: str) -> str:
+    line = text.split("\n", 1)[0]
+    return line.encode("unicode_escape").decode() if not line.isprintable() else line
+
+
+def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)

@@ -1,0 +1,132 @@
+"""The threads of a runner: those that run functions, and the one that waits to be rung.
+
+Jobs go to the threads and come back through two simple queues. A future for each job would cost several microseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from jobqueue.errors import StorageError
+from jobqueue.runner.execute import run_function
+from jobqueue.runner.task import Task
+from jobqueue.storage.protocol import Storage
+
+__all__ = ["Inbox", "Listener", "Pool", "Word"]
+
+_log = logging.getLogger("jobqueue.runner")
+
+
+class Word(str):
+    """What is put into a runner's inbox besides jobs."""
+
+    __slots__ = ()
+
+
+RUNG: Final = Word("rung")
+STOP: Final = Word("stop")
+
+
+class Inbox:
+    """Where jobs come back to, and wake-ups and the wish to stop arrive."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Task | Word] = SimpleQueue()
+        self.put = self._queue.put
+
+    def take(self, timeout: float) -> tuple[list[Task], set[Word]]:
+        """All that is there; waits up to ``timeout`` seconds for something to come."""
+        tasks: list[Task] = []
+        words: set[Word] = set()
+        try:
+            items = [self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()]
+        except Empty:
+            return tasks, words
+        items.extend(self._queue.get_nowait() for _ in range(self._queue.qsize()))
+        for item in items:
+            if isinstance(item, Word):
+                words.add(item)
+            else:
+                tasks.append(item)
+        return tasks, words
+
+
+class Pool:
+    """Threads that run functions.
+
+    They are daemons: a job that does not end must not keep a process that was told to leave.
+    """
+
+    def __init__(self, size: int, inbox: Inbox, monotonic: Callable[[], float]) -> None:
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._inbox = inbox
+        self._monotonic = monotonic
+        self._threads = [
+            threading.Thread(target=self._work, name=f"jobqueue-{number}", daemon=True) for number in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Run these when a thread is free."""
+        put = self._tasks.put
+        for task in tasks:
+            put(task)
+
+    def close(self) -> None:
+        """End the threads that have nothing to do; those with a job end after it."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        get, put, monotonic = self._tasks.get, self._inbox.put, self._monotonic
+        while (task := get()) is not None:
+            if task.take():
+                run_function(task, monotonic)
+                put(task)
+
+
+class Listener:
+    """A thread that waits at the storage to be rung while the runner has nothing to do."""
+
+    def __init__(self, storage: Storage, channels: Callable[[], Sequence[str]], inbox: Inbox) -> None:
+        self._storage = storage
+        self._channels = channels
+        self._inbox = inbox
+        self._wanted: SimpleQueue[float | None] = SimpleQueue()
+        self._stopped = threading.Event()
+        self.listening = False
+        self._thread = threading.Thread(target=self._listen, name="jobqueue-listener", daemon=True)
+        self._thread.start()
+
+    def listen(self, seconds: float) -> None:
+        """Put `RUNG` into the inbox when rung, or after some seconds."""
+        if not self.listening:
+            self.listening = True
+            self._wanted.put(seconds)
+
+    def hush(self) -> None:
+        """Stop waiting: a wake-up should go to a runner that has room. `RUNG` is still put into the inbox."""
+        if self.listening:
+            self._storage.interrupt()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._wanted.put(None)
+        self._storage.interrupt()
+        self._thread.join(timeout=1)
+
+    def _listen(self) -> None:
+        while (seconds := self._wanted.get()) is not None and not self._stopped.is_set():
+            try:
+                self._storage.wait(self._channels(), seconds)
+            except StorageError as error:
+                # Whoever sends next will meet the same trouble and say so; here it only must not spin.
+                _log.debug("cannot wait for wake-ups: %s", error)
+                self._stopped.wait(min(seconds, 0.5))
+            self._inbox.put(RUNG)

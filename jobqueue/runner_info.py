@@ -1,0 +1,94 @@
+"""What a runner says of itself in the storage."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+import msgspec
+
+from jobqueue.clock import Clock
+from jobqueue.flows import Flow, Read, Refresh
+from jobqueue.keys import NamespaceKeys
+from jobqueue.record import timestamp
+from jobqueue.storage.ops import Fields
+
+__all__ = ["Beat", "RunnerInfo", "live_runners", "read_beats"]
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored with each beat. Times and durations in ms."""
+
+    host: str
+    pid: int
+    started: int
+    seen: int
+    lease: int
+    queues: dict[str, int]
+    threads: int
+    coroutines: int
+    version: str
+    stopped: bool = False
+
+
+@attrs.frozen
+class RunnerInfo:
+    """A runner that is alive, as far as its storage knows.
+
+    Attributes:
+        id: Its incarnation: new at every start.
+        host: The machine it runs on.
+        pid: Its process there.
+        started: When it started.
+        seen: When it last gave a sign of life.
+        lease: The length of its leases in seconds.
+        queues: The queues it serves, with their weights.
+        threads: Functions it runs at a time.
+        coroutines: Coroutines it runs at a time.
+        version: The version of jobqueue it runs.
+    """
+
+    id: str
+    host: str
+    pid: int
+    started: datetime
+    seen: datetime
+    lease: float
+    queues: dict[str, int]
+    threads: int
+    coroutines: int
+    version: str
+
+
+def read_beats(fields: dict[bytes, bytes]) -> dict[bytes, Beat]:
+    """The beats in the registry of runners; what a foreign writer left there is passed over."""
+    beats = {}
+    for incarnation, value in fields.items():
+        try:
+            beats[incarnation] = msgspec.json.decode(value, type=Beat)
+        except msgspec.MsgspecError:
+            continue
+    return beats
+
+
+def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
+    """The runners that gave a sign of life within their lease, longest running first."""
+    yield Refresh(60_000)
+    [fields] = yield Read((Fields(keys.runners),))
+    now = clock.now()
+    return [
+        RunnerInfo(
+            id=incarnation.decode("ascii", "replace"),
+            host=beat.host,
+            pid=beat.pid,
+            started=timestamp(beat.started),
+            seen=timestamp(beat.seen),
+            lease=beat.lease / 1000,
+            queues=beat.queues,
+            threads=beat.threads,
+            coroutines=beat.coroutines,
+            version=beat.version,
+        )
+        for incarnation, beat in sorted(read_beats(fields).items(), key=lambda item: (item[1].started, item[0]))
+        if not beat.stopped and now - beat.seen <= beat.lease
+    ]
