@@ -8,10 +8,12 @@ import pytest
 
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
+from jobqueue.storage.redis import open_redis
 from jobqueue.storage.wrappers import AsyncFromSync
 from jobqueue.testing import ConformanceError, check_async_storage, check_storage
 from jobqueue.testing.cases.bench import cases
 from jobqueue.testing.faulty import Fault, FaultyStorage
+from tests.servers import Server
 from tests.storage.toys import TOYS
 
 
@@ -32,6 +34,22 @@ def test_storages_over_the_same_contents_keep_the_rules() -> None:
     shared = MemoryStorage()
 
     check_storage(shared.share)
+
+
+def test_redis_keeps_the_rules(server: Server) -> None:
+    redis = open_redis(server.url)
+
+    report = check_storage(redis.storage)
+
+    assert len(report.passed) == len(cases())
+
+
+def test_redis_keeps_the_rules_awaited(server: Server) -> None:
+    redis = open_redis(server.url)
+
+    report = check_async_storage(redis.async_storage)
+
+    assert len(report.passed) == len(cases())
 
 
 def test_a_faulty_storage_without_faults_keeps_the_rules() -> None:
