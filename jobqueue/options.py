@@ -13,7 +13,7 @@ from jobqueue.errors import DeclarationError
 from jobqueue.names import check_queue_name, suggestion
 from jobqueue.retry import check_limit
 
-__all__ = ["EnqueueOptions", "Options", "check_known_queue"]
+__all__ = ["NO_OPTIONS", "EnqueueOptions", "Options", "check_known_queue"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +102,9 @@ class Options:
         if "at" in given:
             changes.update(delay_ms=0, at_ms=_at_ms(given["at"]))
         return attrs.evolve(self, **changes)
+
+
+NO_OPTIONS: Final = Options()
 
 
 def _at_ms(at: object) -> int:

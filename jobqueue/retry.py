@@ -27,7 +27,7 @@ def minutes_backoff(n: int) -> float:
     Returns:
         Seconds: 2, 4, 8 … 1024, 1024, 1024 minutes for n = 1, 2, 3 …
     """
-    return 60.0 * 2 ** min(n, 10)
+    return 60 * 2.0 ** min(n, 10)
 
 
 def check_limit(limit: object) -> int:

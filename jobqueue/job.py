@@ -1,0 +1,313 @@
+"""Kinds of job, calls of them, and the base of those that are classes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Generic, Unpack
+
+import attrs
+import msgspec
+
+from jobqueue.codec import Codec
+from jobqueue.context import Context
+from jobqueue.errors import DeclarationError, PayloadError
+from jobqueue.names import check_kind_name, check_queue_name
+from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
+from jobqueue.record import R
+from jobqueue.retry import RetryPolicy, check_limit
+from jobqueue.signatures import class_shape, function_shape
+
+__all__ = ["DEFAULT_QUEUE", "Call", "Declared", "Job", "Kind", "class_kind", "function_kind"]
+
+DEFAULT_QUEUE: Final = "low"
+
+
+@attrs.frozen
+class Declared:
+    """What a declaration says of a kind, checked; None where it says nothing.
+
+    Attributes:
+        name: The kind's name; it is never inherited.
+        queue: The queue of its jobs.
+        retry: When they are retried.
+        aliases: Earlier names; they are never inherited.
+    """
+
+    name: str | None = None
+    queue: str | None = None
+    retry: RetryPolicy | None = None
+    aliases: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: object, queue: object, retry: object, aliases: object) -> Declared:
+        """Check what a user typed.
+
+        Raises:
+            DeclarationError: One of them cannot work.
+        """
+        if isinstance(aliases, str) or not isinstance(aliases, tuple | list | set | frozenset):
+            raise DeclarationError(f'aliases must be a tuple of names, as in aliases=("old.name",), not {aliases!r}')
+        return cls(
+            name=None if name is None else check_kind_name(name),
+            queue=None if queue is None else check_queue_name(queue),
+            retry=None if retry is None else _policy(retry),
+            aliases=tuple(check_kind_name(alias) for alias in aliases),
+        )
+
+
+def _policy(retry: object) -> RetryPolicy:
+    return retry if isinstance(retry, RetryPolicy) else RetryPolicy(limit=check_limit(retry))
+
+
+def _positional(kind: Kind[Any]) -> tuple[str, ...] | None:
+    """The names of a kind's parameters if all of them can be given by position and by name."""
+    parameters = kind.signature.parameters
+    simple = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters.values())
+    return tuple(parameters) if simple else None
+
+
+@attrs.frozen(eq=False)
+class Kind(Generic[R]):
+    """What a name stands for: something to run, and the arguments it takes.
+
+    Attributes:
+        name: What it is stored as.
+        aliases: Earlier names, under which jobs may still be stored.
+        queue: Where its jobs go unless an option says otherwise.
+        retry: When its jobs are retried.
+        is_coroutine: Whether calling what `bind` answers gives something to await.
+        target: The declared function or class.
+        codec: Its arguments as JSON and back.
+        queues: The queues that options may name; None for any.
+        signature: How its arguments are typed by a caller; the context is not among them.
+        bind: Takes a payload and a context, and answers a function without parameters that runs the job (what a coroutine
+            function answers is left to the caller to await). Raises `PayloadError` where the payload does not fit. An
+            attribute and not a method, because a runner calls it for every job.
+        origin: The file and qualified name of the declaration: the same again is a reload, not a duplicate.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    queue: str
+    retry: RetryPolicy
+    is_coroutine: bool
+    target: Callable[..., Any] = attrs.field(repr=False)
+    codec: Codec = attrs.field(repr=False)
+    queues: frozenset[str] | None = attrs.field(repr=False)
+    signature: inspect.Signature = attrs.field(repr=False)
+    origin: tuple[object, ...] = attrs.field(repr=False)
+    bind: Callable[[bytes, Context], Callable[[], Any]] = attrs.field(repr=False)
+    _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
+
+    def encode(self, arguments: Mapping[str, object]) -> bytes:
+        """Check arguments and write them as JSON, only those given.
+
+        Raises:
+            PayloadError: One is missing, unknown, of the wrong type, has no form in JSON, or would arrive changed.
+        """
+        return self.codec.encode(arguments)
+
+    def decode(self, payload: bytes) -> Call[R]:
+        """Answer the call in a payload.
+
+        Raises:
+            PayloadError: The bytes are no JSON, or do not fit the declaration.
+        """
+        return Call(self, self.codec.arguments(payload))
+
+    def arguments_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, object]:
+        """Name the arguments of a call like Python would, only those given.
+
+        Raises:
+            PayloadError: One is missing, unknown or given twice.
+        """
+        simple = self._positional
+        if simple is not None and len(args) <= len(simple):
+            arguments = dict(zip(simple, args, strict=False))
+            if kwargs.keys().isdisjoint(arguments):
+                # Unknown and missing names are left to `encode`, which finds them anyway …
+                arguments.update(kwargs)
+                if self.codec.fits(arguments):
+                    return arguments
+        try:  # … unless they are wrong: then the slow way has the better words
+            return dict(self.signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from error
+
+
+@attrs.frozen
+class Call(Generic[R]):
+    """One use of a kind: what to run with which arguments, not stored yet.
+
+    Attributes:
+        kind: The kind.
+        arguments: By name, only those given.
+        options: How it is to be enqueued.
+    """
+
+    kind: Kind[R]
+    arguments: Mapping[str, object]
+    options: Options = NO_OPTIONS
+
+    def opts(self, **options: Unpack[EnqueueOptions]) -> Call[R]:
+        """Answer the same call with these options.
+
+        Args:
+            options: ``queue``, ``retry``, ``delay`` (seconds or a `timedelta`) or ``at`` (an aware `datetime`).
+
+        Raises:
+            DeclarationError: A queue that does not exist, or a ``retry`` that is no whole number.
+            TypeError: An unknown option, or a value of the wrong type.
+            ValueError: A naive ``at``, ``delay`` with ``at``, a negative or non-finite delay.
+        """
+        return attrs.evolve(self, options=self.options.updated(options, self.kind.queues))
+
+
+class Job:
+    """The base of kinds that are classes: the instance is the payload, `perform` is what is run.
+
+    ```python
+    @jobs.register
+    @attrs.frozen
+    class Resize(Job, name="images.resize", queue="low", retry=13):
+        path: str
+
+        def perform(self, ctx: Context) -> None: ...
+    ```
+
+    ``queue`` and ``retry`` are inherited by subclasses, ``name`` and ``aliases`` are not. A subclass of a registered
+    class is a kind of its own and has to be registered too.
+    """
+
+    __slots__ = ()
+    __jobqueue_declared__: ClassVar[Declared] = Declared()
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        aliases: tuple[str, ...] = (),
+        **others: Any,
+    ) -> None:
+        """Take the options of the class line.
+
+        Args:
+            name: What the kind is stored as; by default ``module.qualname``.
+            queue: The queue of its jobs; by default that of the base class, then ``"low"``.
+            retry: How many retries, or a policy; by default that of the base class, then 13.
+            aliases: Earlier names, under which jobs may still be stored.
+            others: Options of other base classes.
+
+        Raises:
+            DeclarationError: One of them cannot work.
+        """
+        super().__init_subclass__(**others)
+        if "__jobqueue_declared__" in vars(cls):
+            return  # the second class that attrs and dataclass make for slots: a copy of this one, without the options
+        declared = Declared.of(name, queue, retry, aliases)
+        above = cls.__jobqueue_declared__
+        cls.__jobqueue_declared__ = attrs.evolve(
+            declared, queue=declared.queue or above.queue, retry=declared.retry or above.retry
+        )
+
+    def perform(self, ctx: Context, /) -> Any:
+        """Do the work; `async def` is fine too.
+
+        Args:
+            ctx: What the job can ask about its own run.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} has no perform")
+
+
+def function_kind(
+    target: Callable[..., Any], name: str, declared: Declared, origin: tuple[object, ...], queues: frozenset[str] | None
+) -> Kind[Any]:
+    """Make the kind of a function.
+
+    Raises:
+        DeclarationError: It cannot be run as a job, or a parameter cannot be stored.
+    """
+    shape = function_shape(target, name)
+    codec = Codec(name, shape.parameters)
+    return Kind(
+        name=name,
+        aliases=declared.aliases,
+        queue=declared.queue or DEFAULT_QUEUE,
+        retry=declared.retry or RetryPolicy(),
+        is_coroutine=shape.is_coroutine,
+        target=target,
+        codec=codec,
+        queues=queues,
+        signature=shape.signature,
+        origin=origin,
+        bind=_function_binder(target, codec, shape.signature, takes_context=shape.takes_context),
+    )
+
+
+def _function_binder(
+    target: Callable[..., Any], codec: Codec, signature: inspect.Signature, *, takes_context: bool
+) -> Callable[[bytes, Context], Callable[[], Any]]:
+    decode, partial = codec.decode, functools.partial
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    # A runner does this for every job: the two usual shapes have no test and no loop in them.
+    if all(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds):
+        if takes_context:
+            return lambda payload, context: partial(target, context, *decode(payload))
+        return lambda payload, _: partial(target, *decode(payload))
+    names = tuple(signature.parameters)
+
+    def bind(payload: bytes, context: Context) -> Callable[[], Any]:
+        args: list[Any] = [context] if takes_context else []
+        kwargs: dict[str, Any] = {}
+        for name, kind, value in zip(names, kinds, decode(payload), strict=True):
+            if kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            elif kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            else:
+                args.append(value)
+        # partial() takes its own first parameter by position only, so no keyword can collide with it.
+        return partial(target, *args, **kwargs)
+
+    return bind
+
+
+def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: frozenset[str] | None) -> Kind[Any]:
+    """Make the kind of a class.
+
+    Raises:
+        DeclarationError: It cannot be run as a job, or a field cannot be stored.
+    """
+    shape = class_shape(cls, name)
+    codec = Codec(name, shape.parameters)
+    declared = cls.__jobqueue_declared__
+    aliases = shape.aliases
+
+    def bind(payload: bytes, context: Context) -> Callable[[], Any]:
+        values = zip(aliases, codec.decode(payload), strict=True)
+        try:
+            job = cls(**{alias: value for alias, value in values if value is not msgspec.UNSET})
+        except Exception as error:
+            # Its validators and __post_init__ have the last word on what fits.
+            raise PayloadError(f"{name}: {cls.__qualname__} refuses its stored fields: {error}") from error
+        return functools.partial(job.perform, context)
+
+    return Kind(
+        name=name,
+        aliases=declared.aliases,
+        queue=declared.queue or DEFAULT_QUEUE,
+        retry=declared.retry or RetryPolicy(),
+        is_coroutine=shape.is_coroutine,
+        target=cls,
+        codec=codec,
+        queues=queues,
+        signature=inspect.signature(cls),
+        origin=origin,
+        bind=bind,
+    )

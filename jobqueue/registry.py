@@ -1,0 +1,364 @@
+"""Name → kind of job, and the decorators that declare kinds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, final, overload
+
+from jobqueue.context import Context
+from jobqueue.errors import DeclarationError, DuplicateJob, UnknownJob
+from jobqueue.job import Call, Declared, Job, Kind, class_kind, function_kind
+from jobqueue.names import default_kind_name, suggestion
+from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options, check_known_queue
+from jobqueue.record import JobRecord, R
+from jobqueue.retry import RetryPolicy
+
+__all__ = ["BoundFunction", "Declaring", "JobFunction", "Registry"]
+
+C = ParamSpec("C")
+P = ParamSpec("P")
+Ret = TypeVar("Ret")
+J = TypeVar("J", bound=Job)
+T = TypeVar("T")
+
+
+class Registry:
+    """The kinds declared on one `JobQueue`; nothing else can be run, whatever a payload names."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Kind[Any]] = {}
+        self._by_class: dict[Any, Kind[Any]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, kind: Kind[Any]) -> None:
+        """Add a kind, in the place of one that the same lines of the same file declared before (a reload).
+
+        Raises:
+            DuplicateJob: Another kind has its name or one of its aliases.
+        """
+        with self._lock:
+            names = (kind.name, *kind.aliases)
+            for name in names:
+                other = self._by_name.get(name)
+                if other is not None and (other.name != kind.name or other.origin != kind.origin):
+                    raise DuplicateJob(
+                        f"{name!r} is declared twice, by {_where(other)} and by {_where(kind)}: give one of them name=…"
+                    )
+            earlier = self._by_name.get(kind.name)
+            if earlier is not None:
+                self._by_class.pop(earlier.target, None)
+                for name in (earlier.name, *earlier.aliases):
+                    del self._by_name[name]
+            self._by_name.update(dict.fromkeys(names, kind))
+            if isinstance(kind.target, type):
+                self._by_class[kind.target] = kind
+
+    def get(self, name: str) -> Kind[Any] | None:
+        """Answer the kind of this name or alias, or None."""
+        return self._by_name.get(name)
+
+    def of_class(self, cls: type[Job]) -> Kind[Any] | None:
+        """Answer the kind of exactly this class, or None."""
+        return self._by_class.get(cls)
+
+    def names(self) -> list[str]:
+        """Answer the names of all kinds, without aliases, sorted."""
+        return sorted(kind.name for kind in self)
+
+    def __iter__(self) -> Iterator[Kind[Any]]:
+        return iter([kind for name, kind in list(self._by_name.items()) if kind.name == name])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def _where(kind: Kind[Any]) -> str:
+    return " ".join(str(part) for part in kind.origin)
+
+
+def _origin(target: Any) -> tuple[object, ...]:
+    """The file and qualified name of a declaration.
+
+    In a notebook every cell is a file of its own, so there the module's name takes its place.
+    """
+    extra: tuple[object, ...] = ()
+    while isinstance(target, functools.partial):
+        extra += (repr(target.args), repr(target.keywords))
+        target = target.func
+    if getattr(target, "__qualname__", "").endswith("<lambda>"):
+        extra += (target.__code__.co_firstlineno,)  # all lambdas of a module have one name
+    module = getattr(target, "__module__", None) or "?"
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return (file or module, getattr(target, "__qualname__", repr(target)), *extra)
+
+
+class BoundFunction(Generic[P, R]):
+    """A declared function with options: `JobFunction.opts` makes it."""
+
+    __slots__ = ("_options", "kind", "queue")
+
+    def __init__(self, queue: Declaring, kind: Kind[R], options: Options) -> None:
+        self.queue = queue
+        self.kind = kind
+        self._options = options
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Answer the call, to be enqueued later (`JobQueue.enqueue_many`).
+
+        Raises:
+            PayloadError: An argument is missing, unknown or given twice.
+        """
+        return Call(self.kind, self.kind.arguments_of(args, kwargs), self._options)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
+        """Store a job that calls the function with these arguments. Returning means stored.
+
+        Raises:
+            PayloadError: The arguments do not fit; nothing was stored.
+            NotApplied: Nothing was stored.
+            OutcomeUnknown: It may have been stored.
+        """
+        return self.queue.enqueue_call(self.call(*args, **kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
+        """See `enqueue`."""
+        return await self.queue.aenqueue_call(self.call(*args, **kwargs))
+
+
+class JobFunction(Generic[C, Ret, P, R]):
+    """A declared function: calling it calls it, ``enqueue`` stores a job that does.
+
+    Attributes:
+        queue: The `JobQueue` that it is declared on.
+        kind: What its name stands for.
+    """
+
+    __wrapped__: Callable[..., Any]
+    __name__: str
+
+    def __init__(self, queue: Declaring, kind: Kind[R], function: Callable[C, Ret]) -> None:
+        functools.update_wrapper(self, function)
+        self.queue = queue
+        self.kind = kind
+        self._function = function
+
+    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> Ret:
+        """Call the function here and now, without any queue."""
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<job {self.kind.name!r}>"
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Answer the call, to be enqueued later (`JobQueue.enqueue_many`).
+
+        Raises:
+            PayloadError: An argument is missing, unknown or given twice.
+        """
+        return Call(self.kind, self.kind.arguments_of(args, kwargs))
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
+        """Store a job that calls the function with these arguments. Returning means stored.
+
+        Raises:
+            PayloadError: The arguments do not fit; nothing was stored.
+            NotApplied: Nothing was stored.
+            OutcomeUnknown: It may have been stored.
+        """
+        return self.queue.enqueue_call(self.call(*args, **kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
+        """See `enqueue`."""
+        return await self.queue.aenqueue_call(self.call(*args, **kwargs))
+
+    def opts(self, **options: Unpack[EnqueueOptions]) -> BoundFunction[P, R]:
+        """Answer the same function with options for its jobs.
+
+        Args:
+            options: ``queue``, ``retry``, ``delay`` (seconds or a `timedelta`) or ``at`` (an aware `datetime`).
+
+        Raises:
+            DeclarationError: A queue that does not exist, or a ``retry`` that is no whole number.
+            TypeError: An unknown option, or a value of the wrong type.
+            ValueError: A naive ``at``, ``delay`` with ``at``, a negative or non-finite delay.
+        """
+        return BoundFunction(self.queue, self.kind, NO_OPTIONS.updated(options, self.kind.queues))
+
+
+@final
+class _Nothing:
+    """No parameter is annotated with it, so a function takes it only where its first parameter is Any or object."""
+
+
+class _Decorator:
+    """``@jobs.job(…)``, waiting for its function."""
+
+    def __init__(self, queue: Declaring, declared: Declared) -> None:
+        self._queue = queue
+        self._declared = declared
+
+    # The overloads are those of `Declaring.job`.
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[_Nothing, P], Coroutine[Any, Any, T]], /
+    ) -> JobFunction[Concatenate[Any, P], Coroutine[Any, Any, T], Concatenate[Any, P], T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[_Nothing, P], T], /
+    ) -> JobFunction[Concatenate[Any, P], T, Concatenate[Any, P], T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> JobFunction[Concatenate[Context, P], Coroutine[Any, Any, T], P, T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], T], /
+    ) -> JobFunction[Concatenate[Context, P], T, P, T]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> JobFunction[P, Coroutine[Any, Any, T], P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> JobFunction[P, T, P, T]: ...
+
+    def __call__(self, function: Callable[..., Any], /) -> JobFunction[..., Any, ..., Any]:
+        return self._queue._declare(function, self._declared)  # noqa: SLF001 - its other half
+
+
+class Declaring:
+    """Declares kinds of job; `JobQueue` adds what is done with them."""
+
+    registry: Registry
+    _queue_names: frozenset[str] | None
+
+    def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
+        """Store a call."""
+        raise NotImplementedError
+
+    async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
+        """Store a call."""
+        raise NotImplementedError
+
+    # A first parameter annotated Any would also take a Context; so functions whose first parameter takes anything at
+    # all are caught first, by a class that nothing else takes.
+    @overload
+    def job(
+        self, function: Callable[Concatenate[_Nothing, P], Coroutine[Any, Any, T]], /
+    ) -> JobFunction[Concatenate[Any, P], Coroutine[Any, Any, T], Concatenate[Any, P], T]: ...
+    @overload
+    def job(
+        self, function: Callable[Concatenate[_Nothing, P], T], /
+    ) -> JobFunction[Concatenate[Any, P], T, Concatenate[Any, P], T]: ...
+    @overload
+    def job(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> JobFunction[Concatenate[Context, P], Coroutine[Any, Any, T], P, T]: ...
+    @overload
+    def job(
+        self, function: Callable[Concatenate[Context, P], T], /
+    ) -> JobFunction[Concatenate[Context, P], T, P, T]: ...
+    @overload
+    def job(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> JobFunction[P, Coroutine[Any, Any, T], P, T]: ...
+    @overload
+    def job(self, function: Callable[P, T], /) -> JobFunction[P, T, P, T]: ...
+    @overload
+    def job(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        aliases: tuple[str, ...] = (),
+    ) -> _Decorator: ...
+
+    def job(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: int | RetryPolicy | None = None,
+        aliases: tuple[str, ...] = (),
+    ) -> Any:
+        """Declare a function or coroutine function as a kind of job; a decorator, with or without brackets.
+
+        A first parameter annotated `Context` is filled in when the job runs and is not part of its arguments.
+
+        Args:
+            function: The function, where there are no brackets.
+            name: What the kind is stored as; by default ``module.qualname``. Lambdas and partials need one.
+            queue: The queue of its jobs, by default ``"low"``.
+            retry: How many retries (negative without end), by default 13, or a whole policy.
+            aliases: Earlier names, under which jobs may still be stored.
+
+        Returns:
+            The function as a `JobFunction`.
+
+        Raises:
+            DuplicateJob: Another kind has this name.
+            DeclarationError: The function cannot be run as a job, or a parameter cannot be stored.
+        """
+        declared = Declared.of(name, queue, retry, aliases)
+        return _Decorator(self, declared) if function is None else self._declare(function, declared)
+
+    def register(self, cls: type[J], /) -> type[J]:
+        """Declare a class as a kind of job; a decorator, above that of attrs or dataclass.
+
+        Raises:
+            DuplicateJob: Another kind has its name.
+            DeclarationError: The class cannot be run as a job, or a field cannot be stored.
+        """
+        if not isinstance(cls, type) or not issubclass(cls, Job):
+            raise DeclarationError(f"{cls!r} is no subclass of Job: write `class Name(Job)`, or use @jobs.job")
+        declared = cls.__jobqueue_declared__
+        self._check_queue(declared.queue)
+        name = declared.name or default_kind_name(cls)
+        self.registry.add(class_kind(cls, name, _origin(cls), self._queue_names))
+        return cls
+
+    def call_of(self, thing: object) -> Call[Any]:
+        """Answer the call that a user means by a `Call` or an instance of a registered class.
+
+        Raises:
+            UnknownJob: Its kind is not declared on this `JobQueue`.
+            TypeError: It is neither.
+        """
+        if isinstance(thing, Call):
+            if self.registry.get(thing.kind.name) is None:
+                raise UnknownJob(f"{thing.kind.name!r} is declared on another JobQueue, not on this one")
+            return thing
+        if isinstance(thing, JobFunction):
+            raise TypeError(f"{thing!r} is a function without arguments: use its .enqueue(…), or pass its .call(…)")
+        if not isinstance(thing, Job):
+            raise TypeError(f"{thing!r} is no job: pass an instance of a registered class, or a function's .call(…)")
+        cls = type(thing)
+        kind = self.registry.of_class(cls)
+        if kind is None:
+            raise UnknownJob(
+                f"{cls.__module__}.{cls.__qualname__} is not registered on this JobQueue"
+                f"{suggestion(cls.__qualname__, self.registry.names())}: put @jobs.register above the class "
+                "(a subclass needs its own; after a reload, instances of the old class are not known)"
+            )
+        return Call(kind, {name: getattr(thing, name) for name in kind.codec.parameters})
+
+    def _declare(self, function: Callable[..., Any], declared: Declared) -> JobFunction[..., Any, ..., Any]:
+        if isinstance(function, JobFunction):
+            raise DeclarationError(f"{function!r} is declared already: one function is one kind")
+        self._check_queue(declared.queue)
+        name = declared.name
+        if name is None:
+            if not getattr(function, "__qualname__", None) or function.__qualname__.endswith("<lambda>"):
+                raise DeclarationError(f"{function!r} has no name of its own: declare it with @jobs.job(name=…)")
+            name = default_kind_name(function)
+        kind = function_kind(function, name, declared, _origin(function), self._queue_names)
+        self.registry.add(kind)
+        return JobFunction(self, kind, function)
+
+    def _check_queue(self, queue: str | None) -> None:
+        if queue is not None:
+            check_known_queue(queue, self._queue_names)

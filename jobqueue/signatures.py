@@ -1,0 +1,299 @@
+"""What a function or class declares: its parameters, and whether they can travel as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from types import GenericAlias
+from typing import Any, Final
+
+import attrs
+import msgspec
+from msgspec import inspect as types
+
+from jobqueue.codec import REQUIRED, Parameter, is_pydantic
+from jobqueue.context import Context
+from jobqueue.errors import DeclarationError
+
+__all__ = ["ClassShape", "FunctionShape", "class_shape", "function_shape"]
+
+_ADVICE: Final = "see the list of types that arguments can have: JSON by type, attrs classes and dataclasses"
+
+
+@attrs.frozen
+class FunctionShape:
+    """How a function is called.
+
+    Attributes:
+        signature: Its parameters without the context.
+        parameters: The same, as they are stored.
+        takes_context: Whether its first parameter is filled in with the `Context`.
+        is_coroutine: Whether calling it gives something to await.
+    """
+
+    signature: inspect.Signature
+    parameters: tuple[Parameter, ...]
+    takes_context: bool
+    is_coroutine: bool
+
+
+@attrs.frozen
+class ClassShape:
+    """How an instance of a class is made again.
+
+    Attributes:
+        attributes: Names of its attributes, in their order.
+        aliases: What its ``__init__`` calls them.
+        parameters: The same, as they are stored.
+        is_coroutine: Whether its ``perform`` gives something to await.
+    """
+
+    attributes: tuple[str, ...]
+    aliases: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    is_coroutine: bool
+
+
+# ----------------------------------------------------------------------------------------------------------- functions
+
+
+def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
+    """Read the declaration of a function.
+
+    Args:
+        target: A function, coroutine function, or a partial of one.
+        name: The name of the kind, for error messages.
+
+    Raises:
+        DeclarationError: It cannot be run as a job, or a parameter cannot be stored; says which and what to do.
+    """
+    function: Any = target
+    while isinstance(function, functools.partial):
+        function = function.func
+    _refuse_other_callables(function, name)
+    inner = inspect.unwrap(function)
+    is_coroutine = inspect.iscoroutinefunction(target)
+    if inspect.iscoroutinefunction(inner) and not is_coroutine:
+        raise DeclarationError(
+            f"{name} wraps a coroutine function but is none itself, so nobody would await what it returns: "
+            "make the wrapper an `async def`, or put @jobs.job below the other decorator"
+        )
+    hints = _hints(inner, name)
+    given = list(inspect.signature(target).parameters.values())
+    takes_context = bool(given) and hints.get(given[0].name) is Context
+    if takes_context:
+        first = given.pop(0)
+        if first.kind in (first.KEYWORD_ONLY, first.VAR_POSITIONAL, first.VAR_KEYWORD):
+            raise DeclarationError(f"{name}: the context `{first.name}` must be a positional parameter")
+    return FunctionShape(
+        signature=inspect.Signature(given),
+        parameters=tuple(_function_parameter(parameter, hints, name) for parameter in given),
+        takes_context=takes_context,
+        is_coroutine=is_coroutine,
+    )
+
+
+def _refuse_other_callables(function: Any, name: str) -> None:
+    advice = "declare a function of a module, or a class with `perform`"
+    if isinstance(function, type):
+        raise DeclarationError(f"{name} is a class: declare it with @jobs.register")
+    if isinstance(function, classmethod | staticmethod) or inspect.ismethod(function):
+        raise DeclarationError(f"{name} is a method, and a runner would have no object to call it on: {advice}")
+    if not inspect.isfunction(function):
+        raise DeclarationError(f"{name}: {function!r} is no Python function: {advice}")
+    outer = function.__qualname__.rpartition(".")[0]
+    if outer and not outer.endswith("<locals>"):
+        raise DeclarationError(f"{name} is declared inside of the class {outer}: {advice}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(f"{name} has a `yield`, so calling it would run nothing: {advice}")
+
+
+def _function_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> Parameter:
+    where = f"{name}: parameter `{parameter.name}`"
+    hint = _annotation(parameter.name, hints, where)
+    if hint is Context:
+        raise DeclarationError(f"{where} is a Context: only the first parameter is filled in, put it there")
+    default: Any = REQUIRED if parameter.default is parameter.empty else parameter.default
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        hint, default = _unpacked(hint) or GenericAlias(tuple, (hint, ...)), ()
+    elif parameter.kind is parameter.VAR_KEYWORD:
+        hint, default = _unpacked(hint) or GenericAlias(dict, (str, hint)), {}
+    return Parameter(parameter.name, hint, default, exact=_check_type(hint, where))
+
+
+def _unpacked(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Unpack else None
+
+
+# ------------------------------------------------------------------------------------------------------------- classes
+
+
+def class_shape(cls: type[Any], name: str) -> ClassShape:
+    """Read the declaration of a class with ``perform``.
+
+    Args:
+        cls: An attrs class or dataclass.
+        name: The name of the kind, for error messages.
+
+    Raises:
+        DeclarationError: It cannot be run as a job, or a field cannot be stored; says which and what to do.
+    """
+    fields = list(_init_fields(cls))
+    if "__attrs_attrs__" not in vars(cls) and "__dataclass_fields__" not in vars(cls):
+        raise DeclarationError(
+            f"{name}: {cls.__qualname__} is neither an attrs class nor a dataclass: "
+            "put @attrs.frozen or @dataclass between @jobs.register and the class"
+        )
+    _check_fields(cls, name)
+    taken = set(inspect.signature(cls).parameters)
+    strange = taken.symmetric_difference(alias for _, alias, _ in fields)
+    if strange:
+        raise DeclarationError(
+            f"{name}: __init__ and the fields do not agree on `{min(strange)}`, so the instance could not be "
+            "made again from what is stored: let attrs or dataclass write __init__, without InitVar"
+        )
+    hints = _hints(cls, name)
+    parameters: list[Parameter] = []
+    for attribute, _, default in fields:
+        where = f"{name}: field `{attribute}`"
+        hint = _annotation(attribute, hints, where)
+        parameters.append(Parameter(attribute, hint, default, exact=_check_type(hint, where)))
+    return ClassShape(
+        attributes=tuple(attribute for attribute, _, _ in fields),
+        aliases=tuple(alias for _, alias, _ in fields),
+        parameters=tuple(parameters),
+        is_coroutine=_perform_is_coroutine(cls, name),
+    )
+
+
+def _perform_is_coroutine(cls: type[Any], name: str) -> bool:
+    perform = inspect.getattr_static(cls, "perform", None)
+    if not inspect.isfunction(perform) or inspect.isgeneratorfunction(perform) or inspect.isasyncgenfunction(perform):
+        raise DeclarationError(f"{name} needs a method `def perform(self, ctx: Context)`, or `async def`")
+    try:
+        inspect.signature(perform).bind(None, None)
+    except TypeError:
+        raise DeclarationError(
+            f"{name}: perform is called with the Context alone: declare it as `def perform(self, ctx: Context)`, "
+            "and what it needs besides as fields"
+        ) from None
+    return inspect.iscoroutinefunction(perform)
+
+
+def _init_fields(cls: type[Any]) -> Iterator[tuple[str, str, Any]]:
+    """Attribute name, name in ``__init__``, and REQUIRED or UNSET, of every field that ``__init__`` takes."""
+    if attrs.has(cls):
+        for attribute in attrs.fields(cls):
+            if attribute.init:
+                has_default = attribute.default is not attrs.NOTHING
+                yield attribute.name, attribute.alias or attribute.name, msgspec.UNSET if has_default else REQUIRED
+    elif dataclasses.is_dataclass(cls):
+        for field in dataclasses.fields(cls):
+            if field.init:
+                has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+                yield field.name, field.name, msgspec.UNSET if has_default else REQUIRED
+
+
+def _check_fields(cls: type[Any], where: str) -> None:
+    """Refuse what msgspec would silently leave out (private fields) or skip (converters)."""
+    names = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    for attribute in attrs.fields(cls) if attrs.has(cls) else ():
+        names.append(attribute.name)
+        if attribute.converter is not None:
+            raise DeclarationError(
+                f"{where}: the field `{attribute.name}` of {cls.__qualname__} has a converter, which would not be "
+                "called when the job is read back: convert before, or in the job"
+            )
+    for field in names:
+        if field.startswith("_"):
+            raise DeclarationError(
+                f"{where}: the field `{field}` of {cls.__qualname__} is private and would not be stored: "
+                "rename it without the underscore"
+            )
+
+
+# --------------------------------------------------------------------------------------------------------------- types
+
+
+def _annotation(parameter: str, hints: Mapping[str, Any], where: str) -> Any:
+    if parameter not in hints:
+        raise DeclarationError(f"{where} has no annotation: say what it is, as in `{parameter}: int`")
+    return hints[parameter]
+
+
+def _hints(target: Any, name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError:
+        # Postponed annotations that speak of what is local to the function which declares the job.
+        try:
+            return typing.get_type_hints(target, localns=_declaring_locals(), include_extras=True)
+        except NameError as error:
+            raise DeclarationError(
+                f"{name}: an annotation speaks of `{error.name}`, which is not known where the job is declared: "
+                "import it there, not only under TYPE_CHECKING"
+            ) from error
+
+
+def _declaring_locals() -> dict[str, Any]:
+    """The local names of the code that called into this package."""
+    frame = sys._getframe(1)  # noqa: SLF001 - the way that typing.NamedTuple and attrs take; inspect.stack reads files
+    package = __name__.partition(".")[0] + "."
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(package):
+        frame = frame.f_back
+    return dict(frame.f_locals)
+
+
+def _check_type(hint: Any, where: str) -> bool:
+    """Refuse a type that cannot travel as JSON; answer whether a value that fits it surely arrives as it was."""
+    try:
+        msgspec.json.Decoder(hint)
+        described = types.type_info(hint)
+    except NameError as error:
+        raise DeclarationError(
+            f"{where}: a class in it has a field whose annotation speaks of `{error.name}`, which its module does not "
+            "know: move that class to the top of a module"
+        ) from error
+    except Exception as error:
+        raise DeclarationError(f"{where} cannot be stored as {_show(hint)}: {error}; {_ADVICE}") from error
+    return _walk(described, where, set())
+
+
+def _walk(node: types.Type, where: str, seen: set[type[Any]]) -> bool:
+    if isinstance(node, types.CustomType):
+        if is_pydantic(node.cls):
+            return False
+        raise DeclarationError(f"{where} cannot be stored as {_show(node.cls)}; {_ADVICE}")
+    if isinstance(node, types.RawType | types.ExtType | types.MemoryViewType):
+        raise DeclarationError(f"{where} cannot be stored as {type(node).__name__.removesuffix('Type')}; {_ADVICE}")
+    if isinstance(node, types.UnionType):
+        # NaN is written as null: where null is allowed too, it would arrive as None without an error.
+        walked = [_walk(member, where, seen) for member in node.types]
+        return all(walked) and not any(isinstance(member, types.FloatType) for member in node.types)
+    if isinstance(node, types.Metadata):
+        return _walk(node.type, where, seen)
+    if isinstance(node, types.CollectionType):
+        return _walk(node.item_type, where, seen)
+    if isinstance(node, types.TupleType):
+        walked = [_walk(item, where, seen) for item in node.item_types]
+        return all(walked)
+    if isinstance(node, types.DictType):
+        walked = [_walk(part, where, seen) for part in (node.key_type, node.value_type)]
+        return all(walked) and not isinstance(node.key_type, types.FloatType)
+    if isinstance(node, types.DataclassType | types.StructType | types.TypedDictType | types.NamedTupleType):
+        if node.cls not in seen:
+            seen.add(node.cls)
+            if isinstance(node, types.DataclassType):
+                _check_fields(node.cls, where)
+            for field in node.fields:
+                _walk(field.type, where, seen)
+        return False
+    return not isinstance(node, types.AnyType)
+
+
+def _show(hint: Any) -> str:
+    return hint.__qualname__ if isinstance(hint, type) else str(hint)
