@@ -20,14 +20,18 @@ from jobqueue.storage.ops import (
     Guard,
     Head,
     Held,
+    Kept,
+    LockTake,
     Move,
     Moved,
     Once,
+    Op,
     Page,
     Placed,
     PlaceKey,
     Put,
     Query,
+    Records,
     Refused,
     Sizes,
     Unlocked,
@@ -200,6 +204,27 @@ class CountsPicked(Interpreter):
         return moved, ring
 
 
+class OneScoreForAll(Interpreter):
+    """Rule 6 broken: what moves together gets one score."""
+
+    def _place(
+        self, target: PlaceKey, ids: Iterable[bytes], score: int | Mapping[bytes, int] | None, *, front: bool = False
+    ) -> None:
+        super()._place(target, ids, max(score.values()) if isinstance(score, Mapping) else score, front=front)
+
+
+class EverythingIsReady(MemoryStorage):
+    """Rule 6 broken: where a job is is guessed."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries)
+        for index, query in enumerate(queries):
+            if isinstance(query, Records):
+                kept = cast("tuple[Kept | None, ...]", answers[index])
+                answers[index] = tuple([each and attrs.evolve(each, place="ready", score=0) for each in kept])
+        return answers
+
+
 class ThousandAtMost(Interpreter):
     """Rule 6 broken: what does not fit into one call to the server is left out."""
 
@@ -313,6 +338,27 @@ class DropForgets(Interpreter):
         return super()._holds(guard)
 
 
+class ShorterLocks(Interpreter):
+    """Rule 8 broken: an extension of a lock that arrives late shortens it."""
+
+    def _plain(self, op: Op) -> int | None:
+        fence = super()._plain(op)
+        if isinstance(op, LockTake):
+            self.locks[op.lock.full] = attrs.evolve(self.locks[op.lock.full], until=op.until)
+        return fence
+
+
+class PoliteLocks(Interpreter):
+    """Rule 8 broken: taking a lock that another holds does nothing, though no guard asked for that."""
+
+    def _plain(self, op: Op) -> int | None:
+        if isinstance(op, LockTake):
+            held = self.locks.get(op.lock.full)
+            if held is not None and held.token != op.token and held.until > op.now:
+                return held.fence
+        return super()._plain(op)
+
+
 class NeverRings(MemoryStorage):
     """Rule 9 broken: nobody is told."""
 
@@ -336,6 +382,13 @@ class InterruptIsNotKept(MemoryStorage):
     def wait(self, channels: Sequence[str], timeout: float, /) -> None:
         self._shared.bell._interrupted.clear()
         super().wait(channels, timeout)
+
+
+class WaitsTooLong(MemoryStorage):
+    """Rule 9 broken: milliseconds are taken for seconds, or nearly."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        super().wait(channels, timeout * 50)
 
 
 class FirstScopeOnly(MemoryStorage):
@@ -398,6 +451,8 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (6, _with(ScoreIgnored), "expect skips what is otherwise"),
     (6, _with(BytesIgnored), "head takes at most its limit and bytes"),
     (6, _with(CountsPicked), "counts are of what really moved"),
+    (6, _with(OneScoreForAll), "a score for each or for all"),
+    (6, EverythingIsReady, "records are found wherever their job is"),
     (6, _with(ThousandAtMost), "thousands of jobs move at once"),
     (7, RaisesRefusals, "outcomes are values one per batch"),
     (7, SendsAgain, "an answered batch was applied once"),
@@ -412,6 +467,9 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (8, _with(ClaimsStay), "a claim is cleared kept or written"),
     (8, _with(FenceIgnored), "a late finish does not touch the next claim"),
     (8, _with(DropForgets), "a dropped lock cannot be taken by a late sending"),
+    (8, _with(ShorterLocks), "a lock is extended by its holder only"),
+    (8, _with(PoliteLocks), "an unguarded taking overrules"),
+    (9, WaitsTooLong, "a wait ends with its timeout"),
     (9, NeverRings, "what can be run or comes first rings"),
     (9, RingIsNotKept, "a wake up is kept for the next wait"),
     (9, InterruptIsNotKept, "an interrupt ends the next wait"),
