@@ -1,1 +1,76 @@
-"""Background jobs whose delivery guarantees can be checked."""
+"""Background jobs on Redis or Valkey whose delivery guarantees you can check yourself.
+
+`JobQueue` declares kinds of job and enqueues jobs; `Runner` runs them; ``jobs.testing()`` runs the same rules in memory
+under a fake clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobqueue.context import Context, current_context
+from jobqueue.errors import (
+    DeclarationError,
+    DuplicateJob,
+    JobNotFound,
+    JobQueueError,
+    LockTaken,
+    NotApplied,
+    OutcomeUnknown,
+    PayloadError,
+    StorageError,
+    StorageRefused,
+    UnknownJob,
+)
+from jobqueue.job import Call, Job
+from jobqueue.lock import Lease, Lock
+from jobqueue.queue import Counts, JobQueue
+from jobqueue.record import JobRecord
+from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+from jobqueue.runner_info import RunnerInfo
+from jobqueue.storage.ops import Place
+from jobqueue.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from jobqueue.runner.runner import Runner, RunnerStatus
+
+__all__ = [
+    "Call",
+    "Context",
+    "Counts",
+    "DeclarationError",
+    "Discard",
+    "DuplicateJob",
+    "Job",
+    "JobNotFound",
+    "JobQueue",
+    "JobQueueError",
+    "JobRecord",
+    "Lease",
+    "Lock",
+    "LockTaken",
+    "NotApplied",
+    "OutcomeUnknown",
+    "PayloadError",
+    "Place",
+    "Retry",
+    "RetryPolicy",
+    "Runner",
+    "RunnerInfo",
+    "RunnerStatus",
+    "Snooze",
+    "StorageError",
+    "StorageRefused",
+    "UnknownJob",
+    "__version__",
+    "current_context",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A program that only enqueues does not need the runner, which imports several modules more.
+    if name in ("Runner", "RunnerStatus"):
+        from jobqueue.runner import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,7 +74,8 @@ class Notice:
 
     Attributes:
         what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``released``, ``late`` (a result that
-            was refused, since the job had been taken away), ``trouble`` (the storage did not answer) or ``answers`` (it does again).
+            was refused, since the job had been taken away), ``trouble`` (the
+            storage did not answer) or ``answers`` (it does again).
         task: The job, if it is about one.
         detail: What else is known.
     """
