@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, Final, Generic, Unpack
 
 import attrs
@@ -17,7 +18,7 @@ from jobqueue.names import check_kind_name, check_queue_name
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
 from jobqueue.record import R
 from jobqueue.retry import RetryPolicy, check_limit
-from jobqueue.signatures import class_shape, function_shape
+from jobqueue.signatures import FunctionShape, class_shape, function_shape
 
 __all__ = ["DEFAULT_QUEUE", "Call", "Declared", "Job", "Kind", "class_kind", "function_kind"]
 
@@ -68,6 +69,12 @@ def _positional(kind: Kind[Any]) -> tuple[str, ...] | None:
     return tuple(parameters) if simple else None
 
 
+def _check_keywords(kind: str, keywords: AbstractSet[str], reserved: frozenset[str]) -> None:
+    if not reserved.isdisjoint(keywords):
+        taken = min(reserved & keywords)
+        raise PayloadError(f"{kind}: `{taken}` cannot be among its keyword arguments: a parameter has that name")
+
+
 @attrs.frozen(eq=False)
 class Kind(Generic[R]):
     """What a name stands for: something to run, and the arguments it takes.
@@ -85,6 +92,7 @@ class Kind(Generic[R]):
         bind: Takes a payload and a context, and answers a function without parameters that runs the job (what a coroutine
             function answers is left to the caller to await). Raises `PayloadError` where the payload does not fit. An
             attribute and not a method, because a runner calls it for every job.
+        reserved: Names that keyword arguments must not have: for a function that takes a context and ``**kwargs``.
         origin: The file and qualified name of the declaration: the same again is a reload, not a duplicate.
     """
 
@@ -97,6 +105,7 @@ class Kind(Generic[R]):
     codec: Codec = attrs.field(repr=False)
     queues: frozenset[str] | None = attrs.field(repr=False)
     signature: inspect.Signature = attrs.field(repr=False)
+    reserved: frozenset[str] = attrs.field(repr=False)
     origin: tuple[object, ...] = attrs.field(repr=False)
     bind: Callable[[bytes, Context], Callable[[], Any]] = attrs.field(repr=False)
     _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
@@ -132,9 +141,11 @@ class Kind(Generic[R]):
                 if self.codec.fits(arguments):
                     return arguments
         try:  # … unless they are wrong: then the slow way has the better words
-            return dict(self.signature.bind(*args, **kwargs).arguments)
+            bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from error
+        _check_keywords(self.name, kwargs.keys() - self.signature.parameters.keys(), self.reserved)
+        return dict(bound.arguments)
 
 
 @attrs.frozen
@@ -191,7 +202,6 @@ class Job:
         queue: str | None = None,
         retry: int | RetryPolicy | None = None,
         aliases: tuple[str, ...] = (),
-        **others: Any,
     ) -> None:
         """Take the options of the class line.
 
@@ -200,12 +210,11 @@ class Job:
             queue: The queue of its jobs; by default that of the base class, then ``"low"``.
             retry: How many retries, or a policy; by default that of the base class, then 13.
             aliases: Earlier names, under which jobs may still be stored.
-            others: Options of other base classes.
 
         Raises:
             DeclarationError: One of them cannot work.
         """
-        super().__init_subclass__(**others)
+        super().__init_subclass__()
         if "__jobqueue_declared__" in vars(cls):
             return  # the second class that attrs and dataclass make for slots: a copy of this one, without the options
         declared = Declared.of(name, queue, retry, aliases)
@@ -243,22 +252,23 @@ def function_kind(
         codec=codec,
         queues=queues,
         signature=shape.signature,
+        reserved=shape.reserved,
         origin=origin,
-        bind=_function_binder(target, codec, shape.signature, takes_context=shape.takes_context),
+        bind=_function_binder(target, name, codec, shape),
     )
 
 
 def _function_binder(
-    target: Callable[..., Any], codec: Codec, signature: inspect.Signature, *, takes_context: bool
+    target: Callable[..., Any], kind_name: str, codec: Codec, shape: FunctionShape
 ) -> Callable[[bytes, Context], Callable[[], Any]]:
-    decode, partial = codec.decode, functools.partial
-    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    decode, partial, takes_context = codec.decode, functools.partial, shape.takes_context
+    kinds = [parameter.kind for parameter in shape.signature.parameters.values()]
     # A runner does this for every job: the two usual shapes have no test and no loop in them.
     if all(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds):
         if takes_context:
             return lambda payload, context: partial(target, context, *decode(payload))
         return lambda payload, _: partial(target, *decode(payload))
-    names = tuple(signature.parameters)
+    names = tuple(shape.signature.parameters)
 
     def bind(payload: bytes, context: Context) -> Callable[[], Any]:
         args: list[Any] = [context] if takes_context else []
@@ -269,6 +279,7 @@ def _function_binder(
             elif kind is inspect.Parameter.VAR_POSITIONAL:
                 args.extend(value)
             elif kind is inspect.Parameter.VAR_KEYWORD:
+                _check_keywords(kind_name, value.keys(), shape.reserved)
                 kwargs.update(value)
             else:
                 args.append(value)
@@ -308,6 +319,7 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
         codec=codec,
         queues=queues,
         signature=inspect.signature(cls),
+        reserved=frozenset(),
         origin=origin,
         bind=bind,
     )

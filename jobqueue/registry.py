@@ -204,11 +204,9 @@ class _Decorator:
     @overload
     def __call__(
         self, function: Callable[Concatenate[_Nothing, P], Coroutine[Any, Any, T]], /
-    ) -> JobFunction[Concatenate[Any, P], Coroutine[Any, Any, T], Concatenate[Any, P], T]: ...
+    ) -> JobFunction[..., Coroutine[Any, Any, T], ..., T]: ...
     @overload
-    def __call__(
-        self, function: Callable[Concatenate[_Nothing, P], T], /
-    ) -> JobFunction[Concatenate[Any, P], T, Concatenate[Any, P], T]: ...
+    def __call__(self, function: Callable[Concatenate[_Nothing, P], T], /) -> JobFunction[..., T, ..., T]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
@@ -243,15 +241,14 @@ class Declaring:
         raise NotImplementedError
 
     # A first parameter annotated Any would also take a Context; so functions whose first parameter takes anything at
-    # all are caught first, by a class that nothing else takes.
+    # all are caught first, by a class that nothing else takes. Their arguments are not checked: Concatenate[Any, P]
+    # would lose the parameter's name, and refuse correct calls by keyword.
     @overload
     def job(
         self, function: Callable[Concatenate[_Nothing, P], Coroutine[Any, Any, T]], /
-    ) -> JobFunction[Concatenate[Any, P], Coroutine[Any, Any, T], Concatenate[Any, P], T]: ...
+    ) -> JobFunction[..., Coroutine[Any, Any, T], ..., T]: ...
     @overload
-    def job(
-        self, function: Callable[Concatenate[_Nothing, P], T], /
-    ) -> JobFunction[Concatenate[Any, P], T, Concatenate[Any, P], T]: ...
+    def job(self, function: Callable[Concatenate[_Nothing, P], T], /) -> JobFunction[..., T, ..., T]: ...
     @overload
     def job(
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /

@@ -33,12 +33,14 @@ class FunctionShape:
         parameters: The same, as they are stored.
         takes_context: Whether its first parameter is filled in with the `Context`.
         is_coroutine: Whether calling it gives something to await.
+        reserved: Names that ``**kwargs`` must not hold, because they are those of other parameters.
     """
 
     signature: inspect.Signature
     parameters: tuple[Parameter, ...]
     takes_context: bool
     is_coroutine: bool
+    reserved: frozenset[str]
 
 
 @attrs.frozen
@@ -84,6 +86,8 @@ def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
         )
     hints = _hints(inner, name)
     given = list(inspect.signature(target).parameters.values())
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    reserved = frozenset(parameter.name for parameter in given if parameter.kind in by_name)
     takes_context = bool(given) and hints.get(given[0].name) is Context
     if takes_context:
         first = given.pop(0)
@@ -94,6 +98,7 @@ def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
         parameters=tuple(_function_parameter(parameter, hints, name) for parameter in given),
         takes_context=takes_context,
         is_coroutine=is_coroutine,
+        reserved=reserved,
     )
 
 
