@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from jobqueue.storage.ops import (
     Head,
     Held,
     Kept,
+    Key,
     LockTake,
     Move,
     Moved,
@@ -86,6 +88,21 @@ class TornRead(MemoryStorage):
             with shared.bell.mutex:
                 shared.contents = contents
         return super().apply(batches)
+
+
+class KindsOfRequestsUnchecked(Interpreter):
+    """Rule 1 broken: it finds out after the move that it cannot write the request down."""
+
+    def check_kinds(self, keys: Iterable[Key]) -> None:
+        super().check_kinds(key for key in keys if key.name != "requests")
+
+
+class SumsUnchecked(Interpreter):
+    """Rule 1 broken: a sum may grow past what a number of the server holds."""
+
+    def _check_integers(self, batch: Batch) -> None:
+        with contextlib.suppress(StorageRefused):
+            super()._check_integers(batch)
 
 
 class FirstFailureOnly(Interpreter):
@@ -438,6 +455,8 @@ def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
 TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, OneOpAtATime, "a key of another kind refuses the whole batch"),
     (1, _with(TornMove), "adding to no integer refuses the whole batch"),
+    (1, _with(KindsOfRequestsUnchecked), "a claim whose bookkeeping is of another kind moves nothing"),
+    (1, _with(SumsUnchecked), "sums stay exact"),
     (1, _with(FirstFailureOnly), "every failing guard is named"),
     (1, _with(OneGuardOnly), "a refused batch changes nothing"),
     (2, LastBatchFirst, "batches of one scope are applied in order"),

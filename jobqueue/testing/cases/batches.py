@@ -25,6 +25,7 @@ from jobqueue.storage.ops import (
     LockTake,
     Member,
     Move,
+    Once,
     Op,
     Page,
     Peek,
@@ -35,6 +36,7 @@ from jobqueue.storage.ops import (
     SetKey,
     SetRemove,
     Sizes,
+    Stamp,
     Unlocked,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
@@ -165,6 +167,35 @@ def a_key_of_another_kind_refuses_the_whole_batch(t: Bench) -> None:
     except NotApplied:
         return
     raise CaseFailed(f"reading a list as a set\n  expected: StorageRefused is raised\n  got:      {answers}")
+
+
+@case(1)
+def a_claim_whose_bookkeeping_is_of_another_kind_moves_nothing(t: Bench) -> None:
+    stamp, once = Stamp(b"runner", 5000, NOW), Once(b"runner", 1)
+    for name in ("requests", "counters", "statistics"):
+        u = t.another()
+        u.fill(b"a")
+        u.do(ListPush(ListKey(u.scope, name), (b"x",)))
+        claim = Move(
+            u.ready, u.working, Head(1, 1000), NOW, stamp=stamp, once=once, count=(HashKey(u.scope, "statistics"), b"f")
+        )
+        outcome = u.outcome(claim)
+        if not isinstance(outcome, StorageRefused):
+            raise CaseFailed(f"a claim with a list as {name}\n  expected: StorageRefused\n  got:      {outcome!r}")
+        t.check(u.read(Peek(u.ready, 0, 9)), (b"a",), "ready after it")
+
+
+@case(1)
+def sums_stay_exact(t: Bench) -> None:
+    largest = 2**53 - 1
+    t.do(HashAdd(t.notes, b"up", largest), HashAdd(t.notes, b"down", -largest))
+    t.check(t.state()["notes"], {b"down": b"%d" % -largest, b"up": b"%d" % largest}, "the largest and the lowest sum")
+    for op in (HashAdd(t.notes, b"up", 1), HashAdd(t.notes, b"down", -1)):
+        before = t.state()
+        outcome = t.outcome(ListPush(t.log, (b"x",)), op)
+        if not isinstance(outcome, StorageRefused):
+            raise CaseFailed(f"{op} past {largest}\n  expected: StorageRefused\n  got:      {outcome!r}")
+        t.check(t.state(), before, "after it")
 
 
 @case(1)
