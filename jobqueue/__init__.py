@@ -29,7 +29,7 @@ from jobqueue.record import JobRecord
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 from jobqueue.runner_info import RunnerInfo
 from jobqueue.storage.ops import Place
-from jobqueue.version import VERSION as __version__
+from jobqueue.version import __version__
 
 if TYPE_CHECKING:
     from jobqueue.runner.runner import Runner, RunnerStatus

@@ -22,7 +22,7 @@ from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.lock import Lock
 from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.options import EnqueueOptions
-from jobqueue.record import JobRecord, R
+from jobqueue.record import JobRecord, R, record_of
 from jobqueue.registry import Declaring, Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
 from jobqueue.storage.memory import MemoryStorage
@@ -326,7 +326,7 @@ class JobQueue(Declaring):
 
     def _get(self, id: str, queue: str | None) -> Flow[JobRecord[Any] | None]:
         where = yield from lookup.locate((yield from self._queues(queue)), id)
-        return None if where is None else lookup.record_of(id.encode(), where[0].queue, where[1])
+        return None if where is None else record_of(id.encode(), where[0].queue, where[1])
 
     def _find(
         self, queue: str | None, place: Place | None, name: str | None, limit: int, after: str | None

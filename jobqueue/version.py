@@ -2,6 +2,6 @@
 
 from typing import Final
 
-__all__ = ["VERSION"]
+__all__ = ["__version__"]
 
-VERSION: Final = "0.1.0"
+__version__: Final = "0.1.0"

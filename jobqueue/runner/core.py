@@ -25,10 +25,12 @@ from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.packing import Sent, pack_releases, pack_results
+from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.ops import Applied, Moved
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -47,49 +49,6 @@ LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
 BACKOFF_FIRST_MS: Final = 50.0
 BACKOFF_LONGEST_MS: Final = 2_000.0
-
-
-@attrs.define
-class _Sent:
-    """A batch under way and what it was for."""
-
-    purpose: str
-    queue: QueueKeys
-    batch: Batch
-    tasks: list[Task] = attrs.field(factory=list)
-
-
-@attrs.define
-class _Claim:
-    """A claim request that is not settled: it is repeated under its number, since it may have been carried out."""
-
-    batch: Batch
-    limit: int
-    sent: float
-
-
-@attrs.define
-class _Queue:
-    """What is known of one queue.
-
-    Attributes:
-        keys: Its keys.
-        left: What ready held when last seen; None if it has to be asked.
-        next_due: When the earliest waiting job is due (ms); None if it has to be asked.
-        number: The last claim request.
-        claim: The request that is not settled.
-        closed: The storage refuses further claims of this runner.
-    """
-
-    keys: QueueKeys
-    left: int | None = None
-    next_due: int | None = None
-    number: int = 0
-    claim: _Claim | None = None
-    closed: bool = False
-
-
-NEVER: Final = 2**53
 
 
 class Core:
@@ -123,8 +82,8 @@ class Core:
         self._jitter = jitter
         self._notice = notice
         self._shares = Shares(weights)
-        self._queues = {queue: _Queue(keys(queue)) for queue in weights}
-        self._sent: list[_Sent] = []
+        self._queues = {queue: QueueState(keys(queue)) for queue in weights}
+        self._sent: list[Sent] = []
         self._fresh: list[Task] = []
         self._results: list[Task] = []
         self._results_since = 0.0
@@ -191,7 +150,7 @@ class Core:
         """Serve one more queue."""
         if queue not in self._queues:
             self._shares.add(queue, weight)
-            self._queues[queue] = _Queue(self._keys(queue))
+            self._queues[queue] = QueueState(self._keys(queue))
 
     def renew(self, incarnation: bytes) -> None:
         """Go on under another name: the storage lost what it knew of this one."""
@@ -230,7 +189,7 @@ class Core:
         self._failures += 1
         self._quiet_until = at.local + wait * (0.5 + self._jitter() / 2)
 
-    def _unanswered(self, entry: _Sent, unknown: bool) -> None:
+    def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
             task.unsure = task.unsure or unknown
         if entry.purpose == "claim":
@@ -241,7 +200,7 @@ class Core:
         elif entry.purpose in ("finish", "move"):
             self._results.extend(entry.tasks)
 
-    def _settled(self, entry: _Sent, outcome: Outcome) -> None:
+    def _settled(self, entry: Sent, outcome: Outcome) -> None:
         moved = set(_moved(outcome).ids) if isinstance(outcome, Applied) else set()
         for task in entry.tasks:
             if entry.purpose == "note":
@@ -270,7 +229,7 @@ class Core:
         if self._suspects and task in self._suspects:
             self._suspects.remove(task)
 
-    def _claimed(self, entry: _Sent, outcome: Outcome, at: Moment) -> None:
+    def _claimed(self, entry: Sent, outcome: Outcome, at: Moment) -> None:
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
         if claim is None:
@@ -445,64 +404,21 @@ class Core:
             or at.local - self._results_since >= LINGER_MS
         )
         if results and flush:
-            self._gather_results(results)
+            self._sent += pack_results(results)
             self._results = []
         if self._back:
-            self._gather_releases()
+            self._sent += pack_releases(self._back)
+            self._back = []
         if self._suspects and self._alone is None and not self._stopping:
             self._gather_note(at)
         for queue in self._queues.values():
             if self._stopping:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
-                    self._sent.append(_Sent("close", queue.keys, batch))
+                    self._sent.append(Sent("close", queue.keys, batch))
             elif (queue.next_due is None or queue.next_due <= at.now) and self._room() > 0:
-                self._sent.append(_Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
+                self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
-
-    def _gather_results(self, results: list[Task]) -> None:
-        finished: dict[tuple[QueueKeys, str], list[Task]] = {}
-        moved: dict[tuple[QueueKeys, str], list[Task]] = {}
-        for task in results:
-            verdict = task.verdict
-            if verdict is None:
-                finished.setdefault((task.queue, "done"), []).append(task)
-            elif verdict.step == "finish":
-                finished.setdefault((task.queue, verdict.ending), []).append(task)
-            else:
-                moved.setdefault((task.queue, verdict.ending), []).append(task)
-        for (queue, ending), tasks in finished.items():
-            for part in _chunks(tasks):
-                claims = {task.id: task.claim for task in part}
-                self._sent.append(_Sent("finish", queue, transitions.finish(queue, claims, ending), part))
-        for (queue, ending), tasks in moved.items():
-            for part in _chunks(tasks):
-                self._sent.append(_Sent("move", queue, self._move_out(queue, ending, part), part))
-
-    def _move_out(self, queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
-        claims, records, scores = {}, {}, {}
-        for task in tasks:
-            assert task.verdict is not None
-            assert task.verdict.score is not None
-            claims[task.id] = task.claim
-            records[task.id] = rewrite(task.record, **task.verdict.changes)
-            scores[task.id] = task.verdict.score
-        verdict = tasks[0].verdict
-        assert verdict is not None
-        target = queue.dead if verdict.step == "bury" else queue.waiting
-        return transitions.move_out(verdict.step, queue, target, claims, records, scores, ending)
-
-    def _gather_releases(self) -> None:
-        back, self._back = self._back, []
-        queues: dict[QueueKeys, list[Task]] = {}
-        # The order in which they were claimed: the first of them is to be the head again.
-        for task in sorted(back, key=lambda task: (task.fence, task.id)):
-            queues.setdefault(task.queue, []).append(task)
-        for queue, tasks in queues.items():
-            # Each step puts its jobs before those of the step before, so the last part goes first.
-            for part in reversed(list(_chunks(tasks))):
-                batch = transitions.release(queue, {task.id: task.claim for task in part})
-                self._sent.append(_Sent("release", queue, batch, part))
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
@@ -514,7 +430,7 @@ class Core:
             return
         task.record = rewrite(task.record, started=task.fence)
         batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
-        self._sent.append(_Sent("note", task.queue, batch, [task]))
+        self._sent.append(Sent("note", task.queue, batch, [task]))
 
     def _room(self) -> int:
         """How many more jobs can be taken without knowing of which kind they are."""
@@ -529,11 +445,11 @@ class Core:
             rooms.append(self.config.coroutines + ahead - self._running[True])
         return min(rooms)
 
-    def _claims(self, at: Moment) -> list[_Sent]:
+    def _claims(self, at: Moment) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones."""
         again = [queue for queue in self._queues.values() if queue.claim is not None]
         if again:
-            return [_Sent("claim", queue.keys, queue.claim.batch) for queue in again if queue.claim is not None]
+            return [Sent("claim", queue.keys, queue.claim.batch) for queue in again if queue.claim is not None]
         room = self._room()
         if self._ring:
             self._ring = False
@@ -562,14 +478,14 @@ class Core:
             if queue.left != 0 or queue.next_due is None or queue.next_due <= at.now
         ]
 
-    def _claim(self, queue: _Queue, limit: int, at: Moment) -> _Sent:
+    def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
         queue.number += 1
         batch = transitions.claim(
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
             beat=self.config.beat,
         )  # fmt: skip
-        queue.claim = _Claim(batch, limit, at.local)
-        return _Sent("claim", queue.keys, batch)
+        queue.claim = PendingClaim(batch, limit, at.local)
+        return Sent("claim", queue.keys, batch)
 
 
 _UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)
@@ -579,8 +495,3 @@ def _moved(outcome: Applied) -> Moved:
     [moved] = outcome.answers
     assert isinstance(moved, Moved)
     return moved
-
-
-def _chunks(tasks: list[Task]) -> Iterable[list[Task]]:
-    for start in range(0, len(tasks), transitions.LIMIT):
-        yield tasks[start : start + transitions.LIMIT]

@@ -35,7 +35,7 @@ from jobqueue.runner.task import Task
 from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
-from jobqueue.version import VERSION
+from jobqueue.version import __version__
 
 __all__ = ["Runner", "RunnerStatus"]
 
@@ -227,7 +227,7 @@ class Runner:
                 weights = core.weights
             beat = Beat(
                 host=socket.gethostname(), pid=os.getpid(), started=started, seen=now, lease=self._lease,
-                queues=weights, threads=self._threads, coroutines=self._coroutines, version=VERSION,
+                queues=weights, threads=self._threads, coroutines=self._coroutines, version=__version__,
                 stopped=core.stopping,
             )  # fmt: skip
             return msgspec.json.encode(beat)

@@ -14,9 +14,28 @@ number and a sorted set's score hold exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
+
+from jobqueue.storage.answers import (
+    Answer,
+    Applied,
+    Fields,
+    Held,
+    Holder,
+    Kept,
+    Moved,
+    Page,
+    Peek,
+    Place,
+    Placed,
+    Query,
+    Records,
+    Refused,
+    Sizes,
+)
+from jobqueue.storage.key import HashKey, Key, ListKey, LockKey, SetKey
 
 __all__ = [
     "CLAIMS",
@@ -76,8 +95,6 @@ __all__ = [
     "Unlocked",
 ]
 
-Place = Literal["waiting", "ready", "working", "dead"]
-
 PLACES: Final = frozenset({"waiting", "ready", "working", "dead"})
 """Names of the keys that hold a place. ``ready`` is a list, the others are sorted sets."""
 RECORDS: Final = "records"
@@ -89,38 +106,6 @@ REQUESTS: Final = "requests"
 COUNTERS: Final = "counters"
 """Name of the hash of counters; its field ``fence`` belongs to the storage."""
 FENCE: Final = b"fence"
-
-
-# ---------------------------------------------------------------------------------------------------------------- keys
-
-
-@attrs.frozen
-class Key:
-    """A key of the storage: a scope (whose keys share a cluster slot) and a name in it."""
-
-    scope: str
-    name: str
-    full: str = attrs.field(init=False, eq=False, repr=False)
-
-    @full.default
-    def _full(self) -> str:
-        return f"{{{self.scope}}}:{self.name}"
-
-
-class ListKey(Key):
-    """Names a list: first in, first out."""
-
-
-class SetKey(Key):
-    """Names a sorted set: members by (score, member bytes)."""
-
-
-class HashKey(Key):
-    """Names a hash: field → value."""
-
-
-class LockKey(Key):
-    """Names a lock: who holds it, until when, and how often it was taken."""
 
 
 PlaceKey: TypeAlias = ListKey | SetKey
@@ -410,148 +395,3 @@ class Batch:
     scope: str
     ops: tuple[Op, ...]
     guards: tuple[Guard, ...] = ()
-
-
-# ------------------------------------------------------------------------------------------------------------- answers
-
-
-@attrs.frozen
-class Placed:
-    """What became of each record of a `Put`, in its order."""
-
-    states: tuple[Literal["stored", "same", "different"], ...]
-
-
-@attrs.frozen
-class Moved:
-    """What a `Move` did.
-
-    Attributes:
-        ids: What moved, in order.
-        records: Their records as they are now, if asked for, else empty.
-        missing: Ids that had no record and were removed from the source.
-        fence: The fence of the stamp, 0 without one or if nothing moved.
-        left: How many the source still holds.
-        next: The lowest score left in a sorted set that was the source.
-    """
-
-    ids: tuple[bytes, ...]
-    records: tuple[bytes, ...] = ()
-    missing: tuple[bytes, ...] = ()
-    fence: int = 0
-    left: int = 0
-    next: int | None = None
-
-
-@attrs.frozen
-class Applied:
-    """The batch was applied; one answer per operation: `Placed`, `Moved`, a fence (`LockTake`) or None."""
-
-    answers: tuple[Placed | Moved | int | None, ...]
-
-
-@attrs.frozen
-class Refused:
-    """The batch changed nothing. ``failed`` holds the index of every guard that failed, in order.
-
-    A `Move` whose `Once` was refused has the index ``len(guards) + its index``.
-    """
-
-    failed: tuple[int, ...]
-
-
-# ------------------------------------------------------------------------------------------------------------- queries
-
-
-@attrs.frozen
-class Peek:
-    """Values of a list from position ``start``, at most ``limit``. Answers a tuple of bytes."""
-
-    list: ListKey
-    start: int
-    limit: int
-
-
-@attrs.frozen
-class Page:
-    """Entries of a sorted set in order, at most ``limit``. Answers a tuple of (member, score).
-
-    Attributes:
-        set: Which.
-        limit: How many at most.
-        before: Only scores of at most this (ms); None for all.
-        after: Only entries behind this (score, member), the cursor of the page before; None from the start.
-    """
-
-    set: SetKey
-    limit: int
-    before: int | None = None
-    after: tuple[int, bytes] | None = None
-
-
-@attrs.frozen
-class Records:
-    """What is kept of each id. Answers a tuple of `Kept` or None, in order."""
-
-    scope: str
-    ids: tuple[bytes, ...]
-
-
-@attrs.frozen
-class Sizes:
-    """How many entries each list, sorted set or hash has. Answers a tuple of int."""
-
-    keys: tuple[ListKey | SetKey | HashKey, ...]
-
-
-@attrs.frozen
-class Fields:
-    """Fields of a hash, all of them with None. Answers a dict of those present, sorted by field."""
-
-    hash: HashKey
-    fields: tuple[bytes, ...] | None = None
-
-
-@attrs.frozen
-class Holder:
-    """Who holds the lock. Answers a `Held`, or None if nobody ever did."""
-
-    lock: LockKey
-
-
-@attrs.frozen
-class Kept:
-    """A record, where its id is, and who holds it.
-
-    Attributes:
-        record: The record.
-        place: Where; an id that is in no sorted set is in ``ready``.
-        score: Its score there (0 in ``ready``).
-        claim: Its claim, if it has one.
-    """
-
-    record: bytes
-    place: Place
-    score: int
-    claim: bytes | None
-
-
-@attrs.frozen
-class Held:
-    """A lock: its last holder, the end of its time in ms (0: dropped), its fence."""
-
-    token: bytes
-    until: int
-    fence: int
-
-
-Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder
-Answer: TypeAlias = (
-    tuple[bytes, ...]
-    | tuple[tuple[bytes, int], ...]
-    | tuple[Kept | None, ...]
-    | tuple[int, ...]
-    | dict[bytes, bytes]
-    | Held
-    | None
-)

@@ -1,0 +1,81 @@
+"""From jobs that ended, or go back, to the batches that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.keys import QueueKeys
+from jobqueue.record import rewrite
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Batch
+
+__all__ = ["Sent", "pack_releases", "pack_results"]
+
+
+@attrs.define
+class Sent:
+    """A batch under way and what it was for."""
+
+    purpose: str
+    queue: QueueKeys
+    batch: Batch
+    tasks: list[Task] = attrs.field(factory=list)
+
+
+def pack_results(results: Iterable[Task]) -> list[Sent]:
+    """The batches that store how jobs ended, one per queue and ending."""
+    sent = []
+    finished: dict[tuple[QueueKeys, str], list[Task]] = {}
+    moved: dict[tuple[QueueKeys, str], list[Task]] = {}
+    for task in results:
+        verdict = task.verdict
+        if verdict is None:
+            finished.setdefault((task.queue, "done"), []).append(task)
+        elif verdict.step == "finish":
+            finished.setdefault((task.queue, verdict.ending), []).append(task)
+        else:
+            moved.setdefault((task.queue, verdict.ending), []).append(task)
+    for (queue, ending), tasks in finished.items():
+        for part in _chunks(tasks):
+            claims = {task.id: task.claim for task in part}
+            sent.append(Sent("finish", queue, transitions.finish(queue, claims, ending), part))
+    for (queue, ending), tasks in moved.items():
+        sent += [Sent("move", queue, _move_out(queue, ending, part), part) for part in _chunks(tasks)]
+    return sent
+
+
+def _move_out(queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
+    claims, records, scores = {}, {}, {}
+    for task in tasks:
+        assert task.verdict is not None
+        assert task.verdict.score is not None
+        claims[task.id] = task.claim
+        records[task.id] = rewrite(task.record, **task.verdict.changes)
+        scores[task.id] = task.verdict.score
+    verdict = tasks[0].verdict
+    assert verdict is not None
+    target = queue.dead if verdict.step == "bury" else queue.waiting
+    return transitions.move_out(verdict.step, queue, target, claims, records, scores, ending)
+
+
+def pack_releases(back: Iterable[Task]) -> list[Sent]:
+    """The batches that hand jobs back."""
+    sent = []
+    queues: dict[QueueKeys, list[Task]] = {}
+    # The order in which they were claimed: the first of them is to be the head again.
+    for task in sorted(back, key=lambda task: (task.fence, task.id)):
+        queues.setdefault(task.queue, []).append(task)
+    for queue, tasks in queues.items():
+        # Each step puts its jobs before those of the step before, so the last part goes first.
+        for part in reversed(list(_chunks(tasks))):
+            batch = transitions.release(queue, {task.id: task.claim for task in part})
+            sent.append(Sent("release", queue, batch, part))
+    return sent
+
+
+def _chunks(tasks: list[Task]) -> Iterable[list[Task]]:
+    for start in range(0, len(tasks), transitions.LIMIT):
+        yield tasks[start : start + transitions.LIMIT]

@@ -1,0 +1,36 @@
+"""The names of what a storage keeps."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["HashKey", "Key", "ListKey", "LockKey", "SetKey"]
+
+
+@attrs.frozen
+class Key:
+    """A key of the storage: a scope (whose keys share a cluster slot) and a name in it."""
+
+    scope: str
+    name: str
+    full: str = attrs.field(init=False, eq=False, repr=False)
+
+    @full.default
+    def _full(self) -> str:
+        return f"{{{self.scope}}}:{self.name}"
+
+
+class ListKey(Key):
+    """Names a list: first in, first out."""
+
+
+class SetKey(Key):
+    """Names a sorted set: members by (score, member bytes)."""
+
+
+class HashKey(Key):
+    """Names a hash: field → value."""
+
+
+class LockKey(Key):
+    """Names a lock: who holds it, until when, and how often it was taken."""
