@@ -13,7 +13,6 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from jobqueue import flows
@@ -21,15 +20,15 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError, StorageRefused
-from jobqueue.job import Kind
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aio import Loop
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
-from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.greeting import persistence, unserved
+from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
@@ -40,42 +39,8 @@ from jobqueue.version import __version__
 __all__ = ["Runner", "RunnerStatus"]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-COUNTED: Final = {"retried": "failed", "dead": "failed"}
 LISTEN_S: Final = 5.0
 KEEP_DEAD: Final = timedelta(days=180)
-
-
-@attrs.define
-class RunnerStatus:
-    """What a runner has done since it started.
-
-    Attributes:
-        executed: Runs whose result was stored.
-        done: Runs that succeeded.
-        failed: Runs that raised, to be retried or given up.
-        retried: Runs that are to be retried.
-        dead: Jobs given up.
-        snoozed: Runs that asked to be run later.
-        discarded: Runs that asked to be forgotten.
-        parked: Jobs put back because this runner does not know their kind.
-        released: Jobs handed back.
-        late: Results that were refused, because the job had been taken away.
-        rescued: Jobs brought back from runners that are gone.
-        running: Jobs running now.
-    """
-
-    executed: int = 0
-    done: int = 0
-    failed: int = 0
-    retried: int = 0
-    dead: int = 0
-    snoozed: int = 0
-    discarded: int = 0
-    parked: int = 0
-    released: int = 0
-    late: int = 0
-    rescued: int = 0
-    running: int = 0
 
 
 class Runner:
@@ -121,7 +86,7 @@ class Runner:
         self._inbox = Inbox()
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
-        self._troubled = False
+        self._journal = Journal(self.status, self._log)
 
     def stop(self) -> None:
         """Ask the runner to end: no more claims, running jobs end within the grace time, the rest is handed back.
@@ -218,7 +183,7 @@ class Runner:
             jobs.registry.get,
             self._pools(),
             jobs.access.chance.jitter,
-            self._noticed,
+            self._journal.noticed,
         )
         started = clock.now()
 
@@ -238,7 +203,7 @@ class Runner:
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
-            moment=self._moment, reports=Reports(self._rescued, self._discovered), discover=self._weights is None,
+            moment=self._moment, reports=Reports(self._journal.rescued, self._discovered), discover=self._weights is None,
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(
@@ -309,31 +274,20 @@ class Runner:
         return cached
 
     def _greet(self, url: str, incarnation: bytes) -> None:
-        kinds: list[Kind[Any]] = list(self.jobs.registry)
+        kinds = [kind.name for kind in self.jobs.registry]
         self._log.info(
             "runner %s on %s, namespace %s: %d threads, %d coroutines, lease %.1f s, queues %s; %d kinds: %s",
             incarnation.decode(), url, self.jobs.namespace, self._threads, self._coroutines, self._lease / 1000,
             ", ".join(f"{queue}={weight}" for queue, weight in self._core.weights.items()),
-            len(kinds), ", ".join(kind.name for kind in kinds),
+            len(kinds), ", ".join(kinds),
         )  # fmt: skip
         try:
-            for line in self._warnings():
+            level, line = persistence(self.jobs.access.opened().backend.describe())
+            self._log.log(level, line)
+            for line in unserved(self.jobs, self._core.weights):
                 self._log.warning(line)
         except StorageError as error:
-            self._log.warning("could not look for queues that nobody serves: %s", error)
-
-    def _warnings(self) -> Iterable[str]:
-        description = self.jobs.access.opened().backend.describe()
-        if promise := description.get("promise"):
-            yield str(promise)
-        if self._weights is None:
-            return
-        served = set(self._weights)
-        for runner in self.jobs.runners():
-            served.update(runner.queues)
-        for queue, counts in self.jobs.counts().items():
-            if queue not in served and counts.ready + counts.waiting:
-                yield f"queue {queue!r} has {counts.ready + counts.waiting} jobs and no runner serves it"
+            self._log.warning("could not look at the server and its queues: %s", error)
 
     # ---------------------------------------------------------------------------------------------------- the turns
 
@@ -417,20 +371,6 @@ class Runner:
             if queue not in self._core.weights:
                 self._core.serve(queue, default_weight(queue))
 
-    def _rescued(self, rescued: Sequence[Rescued]) -> None:
-        runners: dict[str, list[Rescued]] = {}
-        for job in rescued:
-            runners.setdefault(job.incarnation, []).append(job)
-        for incarnation, jobs in runners.items():
-            self._log.warning(
-                "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
-                incarnation, sum(not job.dead for job in jobs),
-            )  # fmt: skip
-            for job in jobs:
-                if job.dead:
-                    self._log.error("job %s went to dead: it took its runner down too often", job.id.decode())
-        self.status.rescued += len(rescued)
-
     def _data_lost(self, storage: Storage) -> bytes | None:
         self._log.error(
             "the storage lost its data (the namespace's epoch is not the one this runner started with): %d jobs that are "
@@ -447,47 +387,10 @@ class Runner:
             self._core.renew(access.chance.entropy(16).hex().encode())
         return epoch
 
-    def _noticed(self, notice: Notice) -> None:
-        what, task, status = notice.what, notice.task, self.status
-        if what == "trouble":
-            if not self._troubled:
-                self._log.warning(
-                    "the storage does not answer; running jobs go on, it is asked again: %s", notice.detail
-                )
-            self._troubled = True
-            return
-        if what == "answers":
-            if self._troubled:
-                self._log.info("the storage answers again")
-            self._troubled = False
-            return
-        setattr(status, what, getattr(status, what) + 1)
-        if what in ("done", "retried", "dead", "snoozed", "discarded"):
-            status.executed += 1
-        if what == "done":
-            return
-        assert task is not None
-        label = f"{task.stored.name or '(unreadable)'} {task.id.decode('ascii', 'replace')}"
-        if what in ("retried", "dead"):
-            status.failed += 1
-            level = logging.WARNING if what == "retried" else logging.ERROR
-            self._log.log(level, "job %s failed (%s): %s", label, what, _one_line(task.text or notice.detail))
-        elif what == "late":
-            self._log.warning("job %s: its result is discarded, the job had been given to another runner", label)
-        elif what == "parked":
-            self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
-        else:
-            self._log.debug("job %s: %s", label, what)
-
 
 def _is_coroutine(task: Task) -> bool:
     assert task.kind is not None
     return task.kind.is_coroutine
-
-
-def _one_line(text: str) -> str:
-    line = text.split("\n", 1)[0]
-    return line.encode("unicode_escape").decode() if not line.isprintable() else line
 
 
 def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:

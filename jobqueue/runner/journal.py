@@ -1,0 +1,121 @@
+"""What a runner counts and logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from jobqueue.runner.decisions import Notice
+from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.task import Task
+
+__all__ = ["Journal", "RunnerStatus"]
+
+EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
+
+
+@attrs.define
+class RunnerStatus:
+    """What a runner has done since it started.
+
+    Attributes:
+        executed: Runs whose result was stored.
+        done: Runs that succeeded.
+        failed: Runs that raised, to be retried or given up.
+        retried: Runs that are to be retried.
+        dead: Jobs given up.
+        snoozed: Runs that asked to be run later.
+        discarded: Runs that asked to be forgotten.
+        parked: Jobs put back because this runner does not know their kind.
+        released: Jobs handed back.
+        late: Results that were refused, because the job had been taken away.
+        rescued: Jobs brought back from runners that are gone.
+        running: Jobs running now.
+    """
+
+    executed: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead: int = 0
+    snoozed: int = 0
+    discarded: int = 0
+    parked: int = 0
+    released: int = 0
+    late: int = 0
+    rescued: int = 0
+    running: int = 0
+
+
+class Journal:
+    """Turns what the core and the duties notice into numbers and lines.
+
+    Arguments of jobs are never logged: they may hold what nobody should read.
+    """
+
+    def __init__(self, status: RunnerStatus, log: logging.Logger) -> None:
+        self._status = status
+        self._log = log
+        self._troubled = False
+
+    def noticed(self, notice: Notice) -> None:
+        """The core noticed something."""
+        what = notice.what
+        if what == "trouble":
+            if not self._troubled:
+                self._log.warning(
+                    "the storage does not answer; running jobs go on, it is asked again: %s", notice.detail
+                )
+            self._troubled = True
+        elif what == "answers":
+            self._troubled = False
+            self._log.info("the storage answers again")
+        else:
+            status = self._status
+            setattr(status, what, getattr(status, what) + 1)
+            if what in EXECUTED:
+                status.executed += 1
+            if what != "done":
+                assert notice.task is not None
+                self._tell(what, notice.task)
+
+    def _tell(self, what: str, task: Task) -> None:
+        label = f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
+        if what in ("retried", "dead"):
+            self._status.failed += 1
+            level = logging.WARNING if what == "retried" else logging.ERROR
+            self._log.log(level, "job %s failed (%s): %s", label, what, printable(task.text.split("\n", 1)[0]))
+        elif what == "late":
+            self._log.warning("job %s: its result is discarded, the job had been given to another runner", label)
+        elif what == "parked":
+            self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
+        else:
+            self._log.debug("job %s: %s", label, what)
+
+    def rescued(self, rescued: Sequence[Rescued]) -> None:
+        """A duty brought jobs back."""
+        self._status.rescued += len(rescued)
+        returned: dict[str, int] = {}
+        for job in rescued:
+            if not job.dead:
+                returned[job.incarnation] = returned.get(job.incarnation, 0) + 1
+        for incarnation, count in returned.items():
+            self._log.warning(
+                "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
+                incarnation,
+                count,
+            )
+        for job in rescued:
+            if job.dead:
+                self._log.error(
+                    "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
+                    printable(job.id.decode("utf-8", "replace")), job.queue,
+                )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """Text of a job that cannot break a line of the log or speak to a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
