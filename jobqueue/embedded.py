@@ -147,14 +147,18 @@ def _join(directory: Path, place: Place) -> str:
                     f"the embedded server of {directory} lives, but the file that says where it listens is gone; "
                     f"end that process (its id is in {directory / 'pid'}) and try again"
                 )
-            socket = noted
-        else:
-            binary = server_binary()
-            # The same path again after a crash: whoever still uses the server that died finds the new one.
-            socket = noted if noted and _is_private(Path(noted).parent) else _new_socket()
-            place.note_socket(socket)
-            _start(binary, directory, place, socket)
-        _wait_until_ready(directory, place, socket)
+            if _is_ready(directory, place, noted):
+                return noted
+            # It was about to end: killed from outside, say. What follows is as if this user had come a little later.
+        binary = server_binary()
+        # The same path again after a crash: whoever still uses the server that died finds the new one.
+        socket = noted if noted and _is_private(Path(noted).parent) else _new_socket()
+        place.note_socket(socket)
+        _start(binary, directory, place, socket)
+        if not _is_ready(directory, place, socket):
+            raise StorageError(
+                f"the embedded server of {directory} does not start; the end of its log:\n{_tail(directory)}"
+            )
         return socket
 
 
@@ -203,16 +207,15 @@ def _guarded(directory: Path, place: Place, socket: str) -> Iterator[None]:
             yield
 
 
-def _wait_until_ready(directory: Path, place: Place, socket: str) -> None:
+def _is_ready(directory: Path, place: Place, socket: str) -> bool:
+    """Wait until the server answers (True) or is gone (False)."""
     silent = 0.0
     while silent < _SILENT_SECONDS:
         state = state_of(socket, timeout=_HANGING_SECONDS)
         if state == "ready":
-            return
+            return True
         if not place.server_runs():
-            raise StorageError(
-                f"the embedded server of {directory} does not start; the end of its log:\n{_tail(directory)}"
-            )
+            return False
         if state == "loading":
             silent = 0.0  # takes as long as there is data
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import redis
@@ -38,6 +40,8 @@ sys.stdin.read()
 class User:
     """Another process."""
 
+    started: ClassVar[list[User]] = []
+
     def __init__(self, directory: Path, code: str = STAY) -> None:
         head = "import os, sys; from pathlib import Path; from jobqueue import embedded\n"
         head += "from jobqueue.embedded import EmbeddedServer; directory = Path(sys.argv[1])\n"
@@ -49,6 +53,7 @@ class User:
             cwd=ROOT,
             start_new_session=True,
         )
+        self.started.append(self)
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -56,7 +61,8 @@ class User:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.communicate()
 
     def leave(self) -> str:
         rest, _ = self.process.communicate()
@@ -66,16 +72,25 @@ class User:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for a server; afterwards nobody uses it, and its server ends."""
+    """A directory for a server; afterwards nobody uses it, also when the test failed, and its server ends."""
     yield tmp_path / "data"
-    if (tmp_path / "data").exists():
+    while User.started:
+        User.started.pop().kill()
+    for place in list(embedded_place._open_places):
+        place.close()
+    if (tmp_path / "data" / "server").exists():
         wait_until_ended(tmp_path / "data")
 
 
-def wait_until_ended(directory: Path) -> None:
-    """Block until no server of the directory lives: the kernel says so, or the test's time limit ends it."""
-    with (directory / "server").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def wait_until_ended(directory: Path, lock: str = "server") -> None:
+    """Wait until the process that holds the lock is gone. (Without time limit the lock itself would be the wait.)"""
+    pause = threading.Event()
+    with (directory / lock).open() as file:
+        for _ in range(1000):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            pause.wait(0.01)
+    pytest.fail(f"the {lock} of {directory} lives on")
 
 
 def runs(directory: Path) -> bool:
@@ -289,13 +304,23 @@ def test_one_guard_is_enough_for_many_servers(directory: Path) -> None:
     place.close()
     server.close()
 
-    with (directory / "guard").open() as lock_file:  # it goes when there is nothing to guard
-        fcntl.flock(lock_file, fcntl.LOCK_EX)
+    wait_until_ended(directory, "guard")
 
 
-@pytest.mark.parametrize("step", ["_start", "_wait_until_ready"])
-def test_a_starter_that_is_killed_half_way_leaves_nothing_wrong(directory: Path, step: str) -> None:
-    killed = User(directory, f"embedded.{step} = lambda *_: os.kill(os.getpid(), 9)\n{STAY}")
+DIE = "os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        f"embedded._start = lambda *_: {DIE}",
+        f"run = embedded.subprocess.run; embedded.subprocess.run = lambda *a, **k: (run(*a, **k), {DIE})",
+        f"embedded._is_ready = lambda *_: {DIE}",
+    ],
+    ids=["before the server starts", "while the server starts", "before the server answers"],
+)
+def test_a_starter_that_is_killed_half_way_leaves_nothing_wrong(directory: Path, patch: str) -> None:
+    killed = User(directory, f"{patch}\n{STAY}")
     killed.process.communicate()
     assert killed.process.returncode == -signal.SIGKILL
 
@@ -348,20 +373,18 @@ def test_a_folder_that_others_can_enter_is_not_used_again(directory: Path) -> No
 def test_a_forked_child_does_not_keep_it_alive(directory: Path) -> None:
     forked = """
 server = EmbeddedServer.open(directory)
-if os.fork() == 0:
-    sys.stdin.read()
-    server.close()
-    sys.exit()
-server.close()
-print("closed", flush=True)
+if os.fork() != 0:
+    print("forked", flush=True)
 sys.stdin.read()
-os.wait()
 """
     user = User(directory, forked)
+    assert user.line() == "forked"
+    user.process.kill()
+    user.process.wait()
 
-    assert user.line() == "closed"
-    assert not runs(directory)
-    user.leave()
+    wait_until_ended(directory)
+
+    user.process.communicate()  # the child lived until here
 
 
 def test_a_forked_child_does_not_end_it(directory: Path) -> None:
@@ -443,6 +466,63 @@ def test_a_server_that_does_not_answer_is_not_started_twice(directory: Path, mon
     assert (directory / "pid").read_text().strip() == str(process)
     assert str(directory / "pid") in str(caught.value)
     server.close()
+
+
+def test_a_server_that_dies_while_somebody_joins_is_replaced(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = EmbeddedServer.open(directory)
+    ask(first.socket, "SET", "kept", "1")
+    process = process_of(first.socket)
+    os.kill(process, signal.SIGSTOP)
+
+    def kill_when_seen(socket: str, timeout: float) -> str:
+        found = embedded_place.state_of(socket, min(timeout, 0.1))
+        if found == "hanging":
+            os.kill(process, signal.SIGKILL)
+        return found
+
+    monkeypatch.setattr(embedded, "state_of", kill_when_seen)
+    second = EmbeddedServer.open(directory)
+
+    assert process_of(second.socket) != process
+    assert ask(first.socket, "GET", "kept") == b"1"
+    first.close()
+    second.close()
+
+
+def test_a_guard_that_could_not_end_a_server_is_in_nobodys_way(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No guard of its own for this server, but one in a thread here, which can be watched and hurried.
+    monkeypatch.setattr(embedded, "_guarded", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(embedded_place, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(embedded_place, "GUARD_SECONDS", 0.01)
+    tried = threading.Event()
+    end_server = Place.end_server
+
+    def end_and_tell(place: Place, known: str) -> None:
+        try:
+            end_server(place, known)
+        finally:
+            tried.set()
+
+    server = EmbeddedServer.open(directory)
+    process = process_of(server.socket)
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(StorageError):
+        server.close()
+    monkeypatch.setattr(Place, "end_server", end_and_tell)
+    own_lock = os.open(directory / "guard", os.O_RDWR | os.O_CREAT)
+    guard = threading.Thread(target=embedded_place.guard, args=(directory, server.socket, own_lock), daemon=True)
+    guard.start()
+    assert tried.wait(10)
+
+    os.kill(process, signal.SIGCONT)
+    late = EmbeddedServer.open(directory)
+
+    assert ask(late.socket, "PING")
+    late.close()
+    guard.join(10)
+    assert not guard.is_alive()
 
 
 def test_a_server_nobody_can_find_is_not_started_twice(directory: Path) -> None:
