@@ -34,8 +34,10 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
 )
+from jobqueue.storage.redis import open_redis
 from jobqueue.storage.wrappers import AsyncFromSync
 from jobqueue.testing import Fault, FaultyStorage
+from tests.servers import Server
 
 SCOPE = "ns:queue"
 READY = ListKey(SCOPE, "ready")
@@ -144,43 +146,58 @@ def test_a_wake_up_reaches_one_who_shares() -> None:
 JOB = b"nonce-01"
 
 
-@pytest.mark.parametrize(
-    ("op", "rings"),
-    [
-        (Put(READY, {b"x": JOB}, wake=True), True),
-        (Put(READY, {b"x": JOB}), False),
-        (Put(READY, {b"r1": JOB}, wake=True), False),
-        (Put(WAITING, {b"x": JOB}, 4, wake=True), True),
-        (Put(WAITING, {b"x": JOB}, 4), False),
-        (Put(WAITING, {b"x": JOB}, 6, wake=True), False),
-        (Put(WAITING, {b"x": JOB, b"y": JOB}, {b"x": 9, b"y": 1}, wake=True), True),
-        (Move(READY, WORKING, Head(1, 99), 9, wake=True), True),
-        (Move(READY, WORKING, Head(1, 99), 9), False),
-        (Move(READY, WORKING, Head(0, 99), 9, wake=True), True),
-        (Move(READY, WORKING, Head(2, 99), 6, wake=True), False),
-        (Move(READY, WORKING, Head(2, 99), 4, wake=True), True),
-        (Move(READY, None, Head(1, 99), wake=True), True),
-        (Move(READY, None, Head(2, 99), wake=True), False),
-        (Move(WAITING, READY, Due(5, 9), wake=True), True),
-        (Move(WAITING, READY, Due(5, 9)), False),
-        (Move(WAITING, READY, Due(4, 9), wake=True), False),
-        (Move(WAITING, None, Due(5, 9), wake=True), False),
-        (Move(WORKING, WAITING, Due(5, 9), 4, wake=True), True),
-        (Move(WORKING, WAITING, Due(5, 9), 6, wake=True), False),
-        (Move(WORKING, WORKING, Due(5, 9), 6, wake=True), False),
-        (Move(WORKING, READY, These((b"nowhere",)), wake=True), False),
-    ],
-    ids=repr,
-)
+RINGS: list[tuple[Op, bool]] = [
+    (Put(READY, {b"x": JOB}, wake=True), True),
+    (Put(READY, {b"x": JOB}), False),
+    (Put(READY, {b"r1": JOB}, wake=True), False),
+    (Put(WAITING, {b"x": JOB}, 4, wake=True), True),
+    (Put(WAITING, {b"x": JOB}, 4), False),
+    (Put(WAITING, {b"x": JOB}, 6, wake=True), False),
+    (Put(WAITING, {b"x": JOB, b"y": JOB}, {b"x": 9, b"y": 1}, wake=True), True),
+    (Move(READY, WORKING, Head(1, 99), 9, wake=True), True),
+    (Move(READY, WORKING, Head(1, 99), 9), False),
+    (Move(READY, WORKING, Head(0, 99), 9, wake=True), True),
+    (Move(READY, WORKING, Head(2, 99), 6, wake=True), False),
+    (Move(READY, WORKING, Head(2, 99), 4, wake=True), True),
+    (Move(READY, None, Head(1, 99), wake=True), True),
+    (Move(READY, None, Head(2, 99), wake=True), False),
+    (Move(WAITING, READY, Due(5, 9), wake=True), True),
+    (Move(WAITING, READY, Due(5, 9)), False),
+    (Move(WAITING, READY, Due(4, 9), wake=True), False),
+    (Move(WAITING, None, Due(5, 9), wake=True), False),
+    (Move(WORKING, WAITING, Due(5, 9), 4, wake=True), True),
+    (Move(WORKING, WAITING, Due(5, 9), 6, wake=True), False),
+    (Move(WORKING, WORKING, Due(5, 9), 6, wake=True), False),
+    (Move(WORKING, READY, These((b"nowhere",)), wake=True), False),
+]
+
+
+def _where_jobs_are() -> Batch:
+    return _batch(Put(READY, {b"r1": JOB, b"r2": JOB}), Put(WAITING, {b"w": JOB}, 5), Put(WORKING, {b"k": JOB}, 5))
+
+
+@pytest.mark.parametrize(("op", "rings"), RINGS, ids=repr)
 def test_a_scope_is_rung_when_there_is_something_to_do(op: Op, rings: bool) -> None:
     storage = MemoryStorage()
-    storage.apply(
-        [_batch(Put(READY, {b"r1": JOB, b"r2": JOB}), Put(WAITING, {b"w": JOB}, 5), Put(WORKING, {b"k": JOB}, 5))]
-    )
+    storage.apply([_where_jobs_are()])
 
     storage.apply([_batch(op)])
 
     assert storage._shared.bell._tokens == ({SCOPE} if rings else set())
+
+
+def test_a_server_rings_when_memory_does(server: Server) -> None:
+    storage, client = open_redis(server.url).storage(), server.client()
+    rung: list[tuple[Op, bool]] = []
+    for op, _ in RINGS:
+        client.flushdb()
+        storage.apply([_where_jobs_are()])
+        storage.apply([_batch(op)])
+        rung.append((op, client.exists("{ns:queue}:wake") == 1))
+    storage.close()
+    client.close()
+
+    assert rung == RINGS
 
 
 def test_a_foreign_kind_of_key_is_named_with_its_kind() -> None:

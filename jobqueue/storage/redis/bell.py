@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 from redis import exceptions
@@ -41,6 +42,11 @@ def _blpop(keys: Sequence[bytes], timeout: float) -> bytes:
     return pack([(b"BLPOP", *keys, b"%.3f" % max(timeout, 0.001))])
 
 
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        each.close()
+
+
 class Bell:
     """Waits for tokens, and can be interrupted from any thread and from a signal handler.
 
@@ -65,6 +71,8 @@ class Bell:
         self._hear, self._ring = socket.socketpair()
         self._hear.setblocking(False)
         self._ring.setblocking(False)
+        # Not in close(): an interrupt may come after it, and a call after it opens connections again.
+        weakref.finalize(self, _close, self._hear, self._ring)
 
     def interrupt(self) -> None:
         """End the wait that is under way, or the next one."""
