@@ -1,13 +1,8 @@
-"""The embedded server: one per directory, ended by its last user, whatever happens to the users."""
+"""The embedded server: one per directory, shared by all who name it, ended by its last user."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import select
-import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -15,104 +10,26 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from jobqueue import embedded, embedded_place
 from jobqueue.embedded import EmbeddedServer, server_binary
-from jobqueue.embedded_place import Place
 from jobqueue.errors import StorageError
-
-ROOT = Path(__file__).parents[2]
-
-# A user in a process of its own: tells where the server listens, stays until its input ends, leaves in order.
-STAY = """
-server = EmbeddedServer.open(directory)
-print(server.socket, flush=True)
-sys.stdin.read()
-"""
-
-
-class User:
-    """Another process."""
-
-    started: ClassVar[list[User]] = []
-
-    def __init__(self, directory: Path, code: str = STAY) -> None:
-        head = "import os, sys; from pathlib import Path; from jobqueue import embedded\n"
-        head += "from jobqueue.embedded import EmbeddedServer; directory = Path(sys.argv[1])\n"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", head + code, str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-        self.started.append(self)
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def kill(self) -> None:
-        self.process.kill()
-        if self.process.stdin and not self.process.stdin.closed:
-            self.process.communicate()
-
-    def leave(self) -> str:
-        rest, _ = self.process.communicate()
-        assert self.process.returncode == 0
-        return rest
+from tests.embedded_users import (
+    ROOT,
+    User,
+    ask,
+    client,
+    directory_of_a_server,
+    process_of,
+    runs,
+)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for a server; afterwards nobody uses it, also when the test failed, and its server ends."""
-    yield tmp_path / "data"
-    while User.started:
-        User.started.pop().kill()
-    for place in list(embedded_place._open_places):
-        place.close()
-    if (tmp_path / "data" / "server").exists():
-        wait_until_ended(tmp_path / "data")
-
-
-def wait_until_ended(directory: Path, lock: str = "server") -> None:
-    """Wait until the process that holds the lock is gone. (Without time limit the lock itself would be the wait.)"""
-    pause = threading.Event()
-    with (directory / lock).open() as file:
-        for _ in range(1000):
-            with contextlib.suppress(BlockingIOError):
-                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            pause.wait(0.01)
-    pytest.fail(f"the {lock} of {directory} lives on")
-
-
-def runs(directory: Path) -> bool:
-    place = Place(directory)
-    with place.alone():
-        found = place.server_runs()
-    place.close()
-    return found
-
-
-def client(socket: str) -> redis.Redis:
-    return redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0))
-
-
-def ask(socket: str, *command: str) -> object:
-    with client(socket) as connection:
-        return connection.execute_command(*command)
-
-
-def process_of(socket: str) -> int:
-    with client(socket) as connection:
-        return int(connection.info("server")["process_id"])
+    """Where a server may be; afterwards it has ended."""
+    yield from directory_of_a_server(tmp_path / "data")
 
 
 def test_it_starts_where_nobody_else_can_look_and_ends_with_its_user(directory: Path) -> None:
@@ -249,290 +166,10 @@ for _ in range(12):
     server.close()
 
 
-def test_the_starter_is_killed_and_the_other_works_on(directory: Path) -> None:
-    starter = User(directory)
-    socket = starter.line()
-    server = EmbeddedServer.open(directory)
-
-    starter.kill()
-
-    assert server.socket == socket
-    assert ask(socket, "SET", "kept", "1")
-    late = User(directory)
-    assert late.line() == socket
-    late.leave()
-    assert ask(socket, "GET", "kept") == b"1"
-    server.close()
-    assert not runs(directory)
-
-
-def test_all_users_are_killed_and_the_next_one_finds_the_data(directory: Path) -> None:
-    users = [User(directory), User(directory)]
-    socket = {user.line() for user in users}.pop()
-    ask(socket, "SET", "kept", "1")
-    for user in users:
-        user.kill()
-
-    server = EmbeddedServer.open(directory)
-
-    assert ask(server.socket, "GET", "kept") == b"1"
-    server.close()
-    assert not runs(directory)
-
-
-def test_a_server_without_users_ends_by_itself(directory: Path) -> None:
-    user = User(directory)
-    socket = user.line()
-    user.kill()
-
-    wait_until_ended(directory)
-
-    place = Place(directory)
-    with place.alone():  # and the guard has tidied up
-        pass
-    place.close()
-    assert not Path(socket).parent.exists()
-
-
-def test_one_guard_is_enough_for_many_servers(directory: Path) -> None:
-    for _ in range(5):
-        EmbeddedServer.open(directory).close()
-    server = EmbeddedServer.open(directory)
-    place = Place(directory)
-    with place.alone(), place.lend("guard") as lock:
-        assert lock is None, "no guard lives"
-    place.close()
-    server.close()
-
-    wait_until_ended(directory, "guard")
-
-
-DIE = "os.kill(os.getpid(), 9)"
-
-
-@pytest.mark.parametrize(
-    "patch",
-    [
-        f"embedded._start = lambda *_: {DIE}",
-        f"run = embedded.subprocess.run; embedded.subprocess.run = lambda *a, **k: (run(*a, **k), {DIE})",
-        f"embedded._is_ready = lambda *_: {DIE}",
-    ],
-    ids=["before the server starts", "while the server starts", "before the server answers"],
-)
-def test_a_starter_that_is_killed_half_way_leaves_nothing_wrong(directory: Path, patch: str) -> None:
-    killed = User(directory, f"{patch}\n{STAY}")
-    killed.process.communicate()
-    assert killed.process.returncode == -signal.SIGKILL
-
-    server = EmbeddedServer.open(directory)
-
-    assert ask(server.socket, "PING")
-    server.close()
-    assert not runs(directory)
-
-
-def test_the_server_is_killed_and_started_again_where_it_was(directory: Path) -> None:
-    first = EmbeddedServer.open(directory)
-    ask(first.socket, "SET", "kept", "1")
-    os.kill(process_of(first.socket), signal.SIGKILL)
-    wait_until_ended(directory)
-
-    second = EmbeddedServer.open(directory)
-
-    assert second.socket == first.socket
-    assert ask(first.socket, "GET", "kept") == b"1"
-    second.close()
-    assert ask(first.socket, "PING"), "its other user still needs it"
-    first.close()
-
-
-def test_a_server_that_died_is_no_trouble_for_who_leaves(directory: Path) -> None:
-    server = EmbeddedServer.open(directory)
-    os.kill(process_of(server.socket), signal.SIGKILL)
-    wait_until_ended(directory)
-
-    server.close()
-
-    assert not Path(server.socket).parent.exists()
-
-
-def test_a_folder_that_others_can_enter_is_not_used_again(directory: Path) -> None:
-    first = EmbeddedServer.open(directory)
-    os.kill(process_of(first.socket), signal.SIGKILL)
-    wait_until_ended(directory)
-    Path(first.socket).parent.chmod(0o777)
-
-    second = EmbeddedServer.open(directory)
-
-    assert second.socket != first.socket
-    second.close()
-    first.close()
-    assert not runs(directory)
-
-
-def test_a_forked_child_does_not_keep_it_alive(directory: Path) -> None:
-    forked = """
-server = EmbeddedServer.open(directory)
-if os.fork() != 0:
-    print("forked", flush=True)
-sys.stdin.read()
-"""
-    user = User(directory, forked)
-    assert user.line() == "forked"
-    user.process.kill()
-    user.process.wait()
-
-    wait_until_ended(directory)
-
-    user.process.communicate()  # the child lived until here
-
-
-def test_a_forked_child_does_not_end_it(directory: Path) -> None:
-    forked = """
-server = EmbeddedServer.open(directory)
-child = os.fork()
-if child == 0:
-    server.close()
-    sys.exit()
-os.waitpid(child, 0)
-print(server.socket, flush=True)
-sys.stdin.read()
-"""
-    user = User(directory, forked)
-
-    assert ask(user.line(), "PING")
-    user.leave()
-    assert not runs(directory)
-
-
 def test_a_process_that_does_not_close_leaves_at_its_end(directory: Path) -> None:
     user = User(directory, "EmbeddedServer.open(directory)")
     user.leave()
 
-    assert not runs(directory)
-
-
-def test_a_directory_that_is_deleted_under_its_users(directory: Path) -> None:
-    server = EmbeddedServer.open(directory)
-    process = process_of(server.socket)
-    shutil.rmtree(directory)
-    other = EmbeddedServer.open(directory)
-
-    assert process_of(other.socket) != process
-    server.close()
-    assert ask(other.socket, "PING"), "it is another server, and in use"
-    with pytest.raises(redis.ConnectionError):
-        ask(server.socket, "PING")
-    other.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to wait for a process that is not a child")
-def test_a_directory_that_is_deleted_under_a_killed_user(directory: Path) -> None:
-    user = User(directory)
-    watch = os.pidfd_open(process_of(user.line()))
-    shutil.rmtree(directory)
-    user.kill()
-
-    ended, _, _ = select.select([watch], [], [], 20)
-    os.close(watch)
-
-    assert ended
-
-
-def test_a_server_that_hangs_is_ended_later(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_place, "_END_SECONDS", 0.1)
-    server = EmbeddedServer.open(directory)
-    process = process_of(server.socket)
-    os.kill(process, signal.SIGSTOP)
-
-    with pytest.raises(StorageError, match=f"{directory} was not ended"):
-        server.close()
-    os.kill(process, signal.SIGCONT)
-
-    wait_until_ended(directory)
-
-
-def test_a_server_that_does_not_answer_is_not_started_twice(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(embedded, "_HANGING_SECONDS", 0.1)
-    server = EmbeddedServer.open(directory)
-    process = process_of(server.socket)
-    os.kill(process, signal.SIGSTOP)
-
-    with pytest.raises(StorageError, match="does not answer") as caught:
-        EmbeddedServer.open(directory)
-    os.kill(process, signal.SIGCONT)
-
-    assert (directory / "pid").read_text().strip() == str(process)
-    assert str(directory / "pid") in str(caught.value)
-    server.close()
-
-
-def test_a_server_that_dies_while_somebody_joins_is_replaced(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = EmbeddedServer.open(directory)
-    ask(first.socket, "SET", "kept", "1")
-    process = process_of(first.socket)
-    os.kill(process, signal.SIGSTOP)
-
-    def kill_when_seen(socket: str, timeout: float) -> str:
-        found = embedded_place.state_of(socket, min(timeout, 0.1))
-        if found == "hanging":
-            os.kill(process, signal.SIGKILL)
-        return found
-
-    monkeypatch.setattr(embedded, "state_of", kill_when_seen)
-    second = EmbeddedServer.open(directory)
-
-    assert process_of(second.socket) != process
-    assert ask(first.socket, "GET", "kept") == b"1"
-    first.close()
-    second.close()
-
-
-def test_a_guard_that_could_not_end_a_server_is_in_nobodys_way(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # No guard of its own for this server, but one in a thread here, which can be watched and hurried.
-    monkeypatch.setattr(embedded, "_guarded", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(embedded_place, "_END_SECONDS", 0.05)
-    monkeypatch.setattr(embedded_place, "GUARD_SECONDS", 0.01)
-    tried = threading.Event()
-    end_server = Place.end_server
-
-    def end_and_tell(place: Place, known: str) -> None:
-        try:
-            end_server(place, known)
-        finally:
-            tried.set()
-
-    server = EmbeddedServer.open(directory)
-    process = process_of(server.socket)
-    os.kill(process, signal.SIGSTOP)
-    with pytest.raises(StorageError):
-        server.close()
-    monkeypatch.setattr(Place, "end_server", end_and_tell)
-    own_lock = os.open(directory / "guard", os.O_RDWR | os.O_CREAT)
-    guard = threading.Thread(target=embedded_place.guard, args=(directory, server.socket, own_lock), daemon=True)
-    guard.start()
-    assert tried.wait(10)
-
-    os.kill(process, signal.SIGCONT)
-    late = EmbeddedServer.open(directory)
-
-    assert ask(late.socket, "PING")
-    late.close()
-    guard.join(10)
-    assert not guard.is_alive()
-
-
-def test_a_server_nobody_can_find_is_not_started_twice(directory: Path) -> None:
-    server = EmbeddedServer.open(directory)
-    (directory / "socket").unlink()
-
-    with pytest.raises(StorageError, match="the file that says where it listens is gone"):
-        EmbeddedServer.open(directory)
-
-    server.close()
     assert not runs(directory)
 
 
