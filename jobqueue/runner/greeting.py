@@ -20,7 +20,7 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
         if sync == "always":
             return logging.INFO, f"{name}, append-only file, fsync always: at least once; nothing acknowledged is lost"
         return logging.INFO, (
-            f"{name}, append-only file, fsync {sync}: at least once; if its host loses power, about the last 2 s may be undone"
+            f"{name}, append-only file, fsync {sync}: at least once; a power loss may undo about the last 2 s"
         )
     if appending == "no":
         snapshots = "snapshots only" if told.get("save") else "no persistence"
