@@ -46,9 +46,9 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Records(scope, ids):
             return _kept(contents, scope, ids)
         case Sizes(keys):
-            for key in keys:
-                contents.check_kinds((key,))
-            return tuple([_size(contents, key) for key in keys])
+            for each in keys:
+                contents.check_kinds((each,))
+            return tuple([_size(contents, each) for each in keys])
         case Fields(key, fields):
             contents.check_kinds((key,))
             stored = contents.hashes.get(key.full, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
@@ -76,18 +76,22 @@ class TornMove(Interpreter):
 
 
 class TornRead(MemoryStorage):
-    """Rule 10 broken: a move is two steps, and somebody may look in between."""
+    """Rule 10 broken: each query is answered by itself, and somebody may write in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._applied = threading.Event()
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        shared = self._shared
-        if any(isinstance(op, Move) for batch in batches for op in batch.ops):
-            contents = shared.contents
-            with shared.bell.mutex:
-                shared.contents = Interpreter()
-            os.sched_yield()
-            with shared.bell.mutex:
-                shared.contents = contents
-        return super().apply(batches)
+        outcomes = super().apply(batches)
+        self._applied.set()
+        return outcomes
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries[:1])
+        self._applied.clear()
+        self._applied.wait(0.005)  # for another thread, where there is one that writes
+        return answers + super().read(queries[1:])
 
 
 class KindsOfRequestsUnchecked(Interpreter):
@@ -434,10 +438,16 @@ class ReadsAReplica(MemoryStorage):
 class Races(MemoryStorage):
     """Rule 10 broken: two threads change a copy each, and the last one wins."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._two_copied = threading.Barrier(2)
+
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         mine = self.copy()
         outcomes = mine.apply(batches)
-        os.sched_yield()
+        if threading.current_thread() is not threading.main_thread():
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self._two_copied.wait(0.5)  # once nobody else came, the barrier is broken and nobody waits again
         self.restore(mine)
         return outcomes
 
