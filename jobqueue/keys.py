@@ -19,9 +19,9 @@ COUNTED: Final = ("done", "retried", "dead", "snoozed", "discarded", "released",
 """What is counted per queue, each in the step that moves the job."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class QueueKeys:
-    """The keys of one queue."""
+    """The keys of one queue. There is one object per queue, so that it is cheap as a key of a dict."""
 
     queue: str
     scope: str
@@ -54,7 +54,7 @@ class NamespaceKeys:
         return LockKey(self.scope, f"lock:{name}")
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.cache
 def queue_keys(namespace: str, queue: str) -> QueueKeys:
     """The keys of a queue; both names have been checked."""
     scope = f"{namespace}:{queue}"
@@ -70,7 +70,7 @@ def queue_keys(namespace: str, queue: str) -> QueueKeys:
     )
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def namespace_keys(namespace: str) -> NamespaceKeys:
     """The keys of a namespace; the name has been checked."""
     return NamespaceKeys(
