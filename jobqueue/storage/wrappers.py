@@ -16,8 +16,8 @@ class AsyncFromSync:
     """An `AsyncStorage` over a storage whose `apply` and `read` do not block: one in memory.
 
     Every call gives the event loop a turn before and after, as a call over a network would, so that what goes wrong
-    between two calls can go wrong here too. Only `wait` takes a thread. Rejected: a thread for each call, which costs
-    fifty times what the call does.
+    between two calls can go wrong here too. Only `wait` takes a thread. Rejected: a thread for each call, which takes
+    several times as long as the call itself.
 
     Closing it does not close the storage below, which others may use.
     """
