@@ -239,7 +239,9 @@ def _mapping_differs(given: Any, got: dict[Any, Any], path: str) -> str | None:
     if given.keys() != got.keys():
         lost = [key for key in given if key not in got]
         return _at(path, f"the key {lost[0]!r} would not arrive") if lost else _changed(given, got, path)
-    return _first(round_trip_differs(given[key], got[key], f"{path}[{key!r}]") for key in got)
+    # An infinite key would arrive, as a string; it is refused because no infinite value would.
+    problem = _first(_find_non_finite(key, path) for key in got)
+    return problem or _first(round_trip_differs(given[key], got[key], f"{path}[{key!r}]") for key in got)
 
 
 def _field_names(value: Any) -> Sequence[str] | None:
@@ -267,7 +269,8 @@ def _find_non_finite(value: Any, path: str) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else _at(path, f"{value} has no form in JSON; give a finite number")
     if isinstance(value, Mapping):
-        return _first(_find_non_finite(item, f"{path}[{key!r}]") for key, item in value.items())
+        items = (_find_non_finite(item, f"{path}[{key!r}]") for key, item in value.items())
+        return _first(_find_non_finite(key, path) for key in value) or _first(items)
     if isinstance(value, list | tuple | set | frozenset):
         return _first(_find_non_finite(item, f"{path}[{index}]") for index, item in enumerate(value))
     names = _field_names(value)

@@ -295,6 +295,8 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
     Raises:
         DeclarationError: It cannot be run as a job, or a field cannot be stored.
     """
+    if cls.perform is Job.perform:
+        raise DeclarationError(f"{name} needs a method `def perform(self, ctx: Context)`, or `async def`")
     shape = class_shape(cls, name)
     codec = Codec(name, shape.parameters)
     declared = cls.__jobqueue_declared__
