@@ -1,0 +1,78 @@
+"""The group of all commands, and the way from an error to one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from jobqueue.cli.demo.command import demo
+from jobqueue.cli.look import jobs, show, stats
+from jobqueue.cli.operate import delete, requeue
+from jobqueue.cli.run import run as run_command
+from jobqueue.cli.text import clean
+from jobqueue.errors import JobNotFound, JobQueueError, StorageError
+from jobqueue.version import __version__
+
+__all__ = ["cli", "run"]
+
+NOT_FOUND: Final = 1
+WRONG: Final = 2
+NO_STORAGE: Final = 3
+INTERRUPTED: Final = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=(
+        "Exit codes: 0 done; 1 a job was not found, or the demo's numbers are wrong; 2 the command line or a declaration "
+        "is wrong; 3 the storage could not be reached, or refused; 130 interrupted."
+    ),
+)
+@click.version_option(__version__, prog_name="jobqueue")
+def cli() -> None:
+    """Run background jobs, look at them and operate on them.
+
+    Where jobs are stored is said by --url or the environment's JOBQUEUE_URL, for example redis://localhost:6379/0 or
+    embedded:///var/lib/shop.
+    """
+
+
+for _command in (run_command, stats, jobs, show, requeue, delete, demo):
+    cli.add_command(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What was typed behind the program's name; by default that of this process.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
+    try:
+        code = cli.main(arguments, prog_name="jobqueue", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    except JobNotFound as error:
+        return _fail(str(error), NOT_FOUND)
+    except StorageError as error:
+        return _fail(str(error), NO_STORAGE)
+    except JobQueueError as error:
+        return _fail(str(error), WRONG)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"jobqueue: {clean(message)}", err=True)
+    return code

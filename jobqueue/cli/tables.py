@@ -1,0 +1,60 @@
+"""Tables on the terminal. The only module besides the demo's screen that imports rich."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobqueue.cli.text import clean, clean_lines
+
+__all__ = ["print_fields", "print_table"]
+
+PIPE_WIDTH = 200
+"""Columns where the output is no terminal: nobody there can make the window wider."""
+
+
+def console() -> Console:
+    """A console on standard output that takes no markup from text."""
+    out = Console(highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    return out
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Print a table, or the sentence ``empty`` where there is no row.
+
+    Args:
+        columns: The headings; one that begins with ``>`` is aligned to the right.
+        rows: The cells; cleaned here.
+        empty: What to say instead of an empty table.
+    """
+    out = console()
+    if not rows:
+        out.print(empty)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=index == 0,  # ids and names are copied from here
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    out.print(table)
+
+
+def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Print names and values below each other; values may have several lines."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(Text(name), Text(clean_lines(value)))
+    console().print(table)

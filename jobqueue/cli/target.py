@@ -1,0 +1,98 @@
+"""From ``shop.queue:jobs`` to the `JobQueue` that it names."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import click
+
+from jobqueue.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from jobqueue.queue import JobQueue
+
+__all__ = ["import_module", "load_target", "put_first_on_path", "relocate"]
+
+
+def put_first_on_path(folder: Path) -> None:
+    """Make a folder the first place where modules are looked for."""
+    sys.path.insert(0, str(folder.absolute()))
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module that a user named.
+
+    Raises:
+        DeclarationError: There is none, or importing it failed; then its own traceback was printed.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and _is_part(error.name, name):
+            raise DeclarationError(
+                f"there is no module {error.name!r} below {sys.path[0]} or elsewhere on the path: "
+                "run from the project's directory, or name it with --app-dir"
+            ) from error
+        if isinstance(error, ValueError | TypeError) and not name.strip("."):
+            raise DeclarationError(f"{name!r} is no name of a module") from error
+        # It is the user's code that fails: where, is what helps.
+        traceback.print_exception(error)
+        raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _is_part(missing: str | None, name: str) -> bool:
+    return missing is not None and (name == missing or name.startswith(f"{missing}."))
+
+
+def load_target(target: str) -> JobQueue:
+    """The `JobQueue` named by ``module:attribute``.
+
+    Raises:
+        UsageError: It is not of this form.
+        DeclarationError: There is no such module or attribute, or it is something else.
+    """
+    from jobqueue.queue import JobQueue
+
+    module_name, colon, path = target.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise click.UsageError(f"TARGET is module:attribute, as in shop.queue:jobs, not {target!r}")
+    module = import_module(module_name)
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise DeclarationError(f"{module_name} has no {path!r}{_queues_of(module)}") from None
+    if not isinstance(found, JobQueue):
+        raise DeclarationError(f"{target} is no JobQueue but {type(found).__name__}{_queues_of(module)}")
+    return found
+
+
+def _queues_of(module: ModuleType) -> str:
+    from jobqueue.queue import JobQueue
+
+    names = sorted(name for name, value in vars(module).items() if isinstance(value, JobQueue))
+    return f"; its JobQueues are: {', '.join(names)}" if names else "; it holds no JobQueue"
+
+
+def relocate(jobs: JobQueue, url: str | None, namespace: str | None) -> None:
+    """Let a declared `JobQueue` work elsewhere than it says. Before its first use.
+
+    Raises:
+        DeclarationError: The URL or the namespace cannot be.
+    """
+    from jobqueue.backend import check_url
+    from jobqueue.keys import namespace_keys
+    from jobqueue.names import check_namespace
+
+    if url is not None:
+        jobs.url = check_url(url)
+    if namespace is not None:
+        jobs.namespace = check_namespace(namespace)
+        jobs.access.keys = namespace_keys(namespace)
+    jobs.close()  # a module that used it while it was imported did so elsewhere

@@ -1,0 +1,68 @@
+"""Text for a terminal: what is stored may hold anything, and a terminal obeys some of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["as_json", "clean", "clean_lines", "moment", "moment_or_none", "payload_value", "shortened", "span"]
+
+
+def clean(text: str) -> str:
+    """Answer the text in one line, with everything that is not printable written as an escape.
+
+    Control characters could move the cursor, recolour or rename the terminal; line ends could forge a line; the marks of
+    right-to-left writing could show another text than the one that is there.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def clean_lines(text: str) -> str:
+    """Answer the text with its line ends kept and everything else as in `clean`."""
+    return "\n".join(clean(line.replace("\t", "    ")) for line in text.split("\n"))
+
+
+def shortened(text: str, width: int) -> str:
+    """Answer the first line, cleaned, in at most ``width`` characters."""
+    line = clean(text.split("\n", 1)[0])
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def as_json(value: Any) -> str:
+    """Answer JSON in one line of printable ASCII, so that it is harmless on a terminal as well."""
+    # DEL is ASCII, and the one control character that JSON may hold as it is.
+    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def moment(time: datetime) -> str:
+    """Answer a time in UTC to the second."""
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def moment_or_none(time: datetime | None) -> str | None:
+    """Answer a time as ISO 8601 in UTC, for machines."""
+    return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def span(seconds: float) -> str:
+    """Answer a duration in the largest unit that fits."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def payload_value(payload: bytes) -> dict[str, Any]:
+    """Answer the stored arguments under the key ``arguments``, or bytes that are no JSON as ``payload_base64``."""
+    try:
+        return {"arguments": json.loads(payload, parse_constant=_refuse)}
+    except (ValueError, RecursionError):
+        return {"payload_base64": base64.b64encode(payload).decode("ascii")}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
