@@ -7,13 +7,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobqueue import flows
 from jobqueue.backend import Backend
 from jobqueue.clock import Clock
 from jobqueue.drive import arun, run
-from jobqueue.flows import Flow
+from jobqueue.errors import JobQueueError, NotApplied
+from jobqueue.flows import Flow, Pause
 from jobqueue.ids import Chance, SystemChance
 from jobqueue.keys import NamespaceKeys, namespace_keys
 from jobqueue.storage.protocol import AsyncStorage, Storage
@@ -30,10 +31,16 @@ class Opened:
         backend: The backend.
         known: Queues that were registered through it.
         epoch: The epoch of the namespace, once it was looked at.
+        chance: Where its ids, nonces and tokens come from.
+        pauses: Whether flows wait before they send again; under a clock that stands still nobody should.
+        thread: The thread that opened it.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, chance: Chance, *, pauses: bool = True) -> None:
         self.backend = backend
+        self.chance = chance
+        self.pauses = pauses
+        self.thread = threading.get_ident()
         self.known: set[str] = set()
         self.epoch: bytes | None = None
         self.pid = os.getpid()
@@ -81,7 +88,7 @@ class Access:
 
     def __init__(self, namespace: str, open_backend: Callable[[], Backend]) -> None:
         self.keys: NamespaceKeys = namespace_keys(namespace)
-        self.chance: Chance = SystemChance()
+        self._chance: Chance = SystemChance()
         self._open_backend = open_backend
         self._lock = threading.Lock()
         self._opened: Opened | None = None
@@ -97,17 +104,39 @@ class Access:
                 opened = self._opened
                 if opened is None or opened.pid != os.getpid():
                     # A forked child keeps nothing of its parent's: neither connections nor what they know.
-                    opened = self._opened = Opened(self._open_backend())
+                    opened = self._opened = Opened(self._open_backend(), self._chance)
         return opened
+
+    @property
+    def chance(self) -> Chance:
+        """Where ids, nonces and tokens come from now."""
+        return self._replaced[-1].chance if self._replaced else self._chance
 
     def clock(self) -> Clock:
         """The clock of what is in use now."""
         return self.opened().backend.clock
 
-    def replace(self, backend: Backend) -> Callable[[], None]:
-        """Use another backend until the answered function is called; replacements stack."""
-        replacement = Opened(backend)
-        self._replaced.append(replacement)
+    def replace(
+        self, backend: Backend, *, chance: Chance | None = None, pauses: bool = True
+    ) -> Callable[[], None]:  # fmt: skip
+        """Use another backend until the answered function is called; replacements of one thread stack.
+
+        Args:
+            backend: What to use, in all threads.
+            chance: Where ids, nonces and tokens come from; the operating system if None.
+            pauses: Whether flows wait before they send again.
+
+        Raises:
+            JobQueueError: Another thread replaced it and has not ended that yet.
+        """
+        replacement = Opened(backend, self._chance if chance is None else chance, pauses=pauses)
+        with self._lock:
+            if self._replaced and self._replaced[-1].thread != replacement.thread:
+                raise JobQueueError(
+                    "the storage of this JobQueue is swapped already, by a testing() block of another thread: the swap is "
+                    "process-wide, so let that block end first, or give each thread a JobQueue of its own"
+                )
+            self._replaced.append(replacement)
         return lambda: self._replaced.remove(replacement)
 
     def run(self, flow: Flow[T]) -> T:
@@ -122,8 +151,8 @@ class Access:
 
     def _checked(self, opened: Opened, flow: Flow[T]) -> Flow[T]:
         if opened.epoch is None:
-            opened.epoch = yield from flows.prepare(self.keys, self.chance)
-        return (yield from flow)
+            opened.epoch = yield from flows.prepare(self.keys, opened.chance)
+        return (yield from (flow if opened.pauses else _without_pauses(flow)))
 
     def close(self) -> None:
         """Give back the connections; the next use opens new ones."""
@@ -137,3 +166,21 @@ class Access:
         if self._opened is not None:
             await self._opened.aclose()
         self.close()
+
+
+def _without_pauses(flow: Flow[T]) -> Flow[T]:
+    """The same flow, never waiting."""
+    answer: Any = None
+    refusal: NotApplied | None = None
+    while True:
+        try:
+            request = flow.send(answer) if refusal is None else flow.throw(refusal)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        answer, refusal = None, None
+        if isinstance(request, Pause):
+            continue
+        try:
+            answer = yield request
+        except NotApplied as error:
+            refusal = error

@@ -1,0 +1,91 @@
+"""A clock that moves when a test says so."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from jobqueue.durations import milliseconds
+from jobqueue.record import timestamp
+
+__all__ = ["FakeClock"]
+
+START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class FakeClock:
+    """A `Clock` that stands still between two calls of `advance`; any thread may look at it and move it.
+
+    Args:
+        start: What it shows at first, an aware datetime from 1970 on; by default the start of 2030 (UTC).
+
+    Raises:
+        ValueError: ``start`` has no time zone, or lies before 1970.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        start = START if start is None else start
+        if start.utcoffset() is None:
+            raise ValueError(f"start={start!r} has no time zone: use datetime(…, tzinfo=UTC)")
+        self._start = (start - _EPOCH) // timedelta(milliseconds=1)
+        if self._start < 0:
+            raise ValueError(f"start={start!r} lies before 1970, where no storage has times")
+        self._passed = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<FakeClock {self.datetime.isoformat()}>"
+
+    @property
+    def datetime(self) -> datetime:
+        """What it shows, as an aware datetime (UTC)."""
+        return timestamp(self.now())
+
+    def now(self) -> int:
+        """See `Clock.now`."""
+        return self._start + self._passed
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`; milliseconds since this clock was made."""
+        return float(self._passed)
+
+    def refresh(self, max_age: float) -> None:
+        """See `Clock.refresh`; there is nobody to ask."""
+
+    def advance(
+        self,
+        duration: float | timedelta = 0,
+        /,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        milliseconds: float = 0,
+    ) -> None:
+        """Let time pass; what is given is added up. Nothing runs by itself: jobs do so in `Testing.drain`.
+
+        Args:
+            duration: Seconds, or a `timedelta`.
+            days: Days of 24 hours.
+            hours: Hours.
+            minutes: Minutes.
+            seconds: Seconds.
+            milliseconds: Milliseconds; what is below one is rounded.
+
+        Raises:
+            TypeError: Something is no number.
+            ValueError: Time would run backwards, or on for more than a hundred years.
+        """
+        given = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+        if not isinstance(duration, timedelta):
+            duration = timedelta(seconds=duration)
+        step = _step(duration + given)
+        with self._lock:
+            self._passed += step
+
+
+def _step(duration: timedelta) -> int:
+    return milliseconds(duration, "the step of a clock, which never runs backwards,")
