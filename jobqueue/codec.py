@@ -230,7 +230,7 @@ def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
     if isinstance(given, datetime) and isinstance(got, datetime) and None not in (given.tzinfo, got.tzinfo):
         # By subtraction: equality of two zones is always false in the hour that summer time ends.
         return None if given - got == timedelta(0) else _changed(given, got, path)
-    return None if given == got and isinstance(given, bool) is isinstance(got, bool) else _changed(given, got, path)
+    return None if given == got else _changed(given, got, path)
 
 
 def _mapping_differs(given: Any, got: dict[Any, Any], path: str) -> str | None:

@@ -41,17 +41,16 @@ class Registry:
         """
         with self._lock:
             names = (kind.name, *kind.aliases)
-            for name in names:
-                other = self._by_name.get(name)
-                if other is not None and (other.name != kind.name or other.origin != kind.origin):
+            earlier = {name: self._by_name[name] for name in names if name in self._by_name}
+            for name, other in earlier.items():
+                if other.origin != kind.origin:
                     raise DuplicateJob(
                         f"{name!r} is declared twice, by {_where(other)} and by {_where(kind)}: give one of them name=…"
                     )
-            earlier = self._by_name.get(kind.name)
-            if earlier is not None:
-                self._by_class.pop(earlier.target, None)
-                for name in (earlier.name, *earlier.aliases):
-                    del self._by_name[name]
+            for other in earlier.values():
+                self._by_class.pop(other.target, None)
+                for name in (other.name, *other.aliases):
+                    self._by_name.pop(name, None)
             self._by_name.update(dict.fromkeys(names, kind))
             if isinstance(kind.target, type):
                 self._by_class[kind.target] = kind

@@ -315,6 +315,14 @@ def test_a_second_kind_of_the_same_name_is_refused(jobs: JobQueue) -> None:
     assert jobs.registry.names() == ["a"]
 
 
+def test_a_kind_can_be_renamed_where_it_is_declared_again(jobs: JobQueue) -> None:
+    jobs.job(name="a", aliases=("z",))(module_function)
+    kind = jobs.job(name="b", aliases=("a",))(module_function).kind
+
+    assert jobs.registry.get("a") is jobs.registry.get("b") is kind
+    assert (jobs.registry.get("z"), jobs.registry.names()) == (None, ["b"])
+
+
 def test_two_lambdas_of_one_name_are_two_kinds(jobs: JobQueue) -> None:
     jobs.job(name="a")(lambda: 1)
 
@@ -362,13 +370,15 @@ print(f.kind.name)
         (["shop/mail.py"], "shop.mail.f"),
         (["-m", "shop.mail"], "shop.mail.f"),
         (["-m", "shop"], "shop.__main__.f"),
+        (["-m", "without_init.mail"], "without_init.mail.f"),
         (["-c", PROGRAM], "__main__.f"),
     ],
 )
 def test_in_the_started_program_the_name_is_that_for_importers(tmp_path: Path, arguments: list[str], name: str) -> None:
     (tmp_path / "shop").mkdir()
+    (tmp_path / "without_init").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
-    for file in ("plain.py", "shop/mail.py", "shop/__main__.py"):
+    for file in ("plain.py", "shop/mail.py", "shop/__main__.py", "without_init/mail.py"):
         (tmp_path / file).write_text(PROGRAM)
 
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
