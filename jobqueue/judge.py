@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from jobqueue.lifecycle import Step
-from jobqueue.record import ERROR_LIMIT, Stored
+from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
 __all__ = ["SUSPECT", "TOO_OFTEN", "Ending", "Verdict", "after_crash", "after_run", "is_suspect", "unknown_kind"]
@@ -49,11 +49,10 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
     Args:
         stored: The fields of its record.
         outcome: What it raised or returned.
-        text: The error as it is to be kept.
+        text: The error as it is to be kept (see `record.clean`).
         policy: The retry policy of its kind; how many retries it may have is in ``stored``.
         now: Milliseconds since 1970.
     """
-    text = text[:ERROR_LIMIT]
     orderly: dict[str, object] = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
     if isinstance(outcome, Snooze):
         due = now + outcome.delay_ms
@@ -65,7 +64,13 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
     wanted = isinstance(outcome, Retry) or policy.wants(outcome)
     if wanted and (stored.retry < 0 or attempt <= stored.retry):
         after = outcome.after_ms if isinstance(outcome, Retry) else None
-        due = now + (policy.next_delay(attempt) if after is None else after)
+        if after is None:
+            try:
+                after = policy.next_delay(attempt)
+            except Exception as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
+                after = RetryPolicy().next_delay(attempt)
+                orderly["error"] = clean(f"{text}\n(its backoff failed, the default was used: {error!r})")
+        due = now + after
         return Verdict("retried", "retry", {**orderly, "due": due}, due)
     return Verdict("dead", "bury", orderly, now)
 

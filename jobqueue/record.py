@@ -10,7 +10,7 @@ A newer version of the library may append fields. `rewrite` keeps fields that th
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 
 import attrs
 import msgspec
@@ -32,6 +32,7 @@ __all__ = [
     "JobRecord",
     "R",
     "Stored",
+    "clean",
     "decode",
     "encode",
     "job_record",
@@ -45,6 +46,11 @@ NONCE_SIZE: Final = 8
 ERROR_LIMIT: Final = 8_000
 """Characters of an error that are kept."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# Bounds, because whoever can write to the storage can write a record: a number that no storage could keep as a score, or
+# that overflows when one is added, must make that record unreadable and not end the runner that claims it.
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -66,15 +72,15 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     name: str
     payload: bytes
-    retry: int
-    attempt: int
-    recoveries: int
-    created: int
-    due: int
+    retry: Annotated[int, msgspec.Meta(gt=-(2**53), lt=2**53)]
+    attempt: _Count
+    recoveries: _Count
+    created: _Count
+    due: _Count
     error: str | None = None
-    started: int = 0
-    parked: int = 0
-    parked_since: int = 0
+    started: _Count = 0
+    parked: _Count = 0
+    parked_since: _Count = 0
 
 
 _decode: Final = msgspec.msgpack.Decoder(Stored).decode
@@ -111,9 +117,14 @@ def rewrite(record: bytes, **changes: object) -> bytes:
     return record[:NONCE_SIZE] + _encode(fields)
 
 
+def clean(text: str) -> str:
+    """An error's text as it is kept: cut, and without the lone surrogates that nothing could store."""
+    return text[:ERROR_LIMIT].encode("utf-8", "backslashreplace").decode()
+
+
 def wrap_raw(record: bytes, reason: str, now: int) -> bytes:
     """A record that holds undecodable bytes as its payload, so that they can be looked at in the dead place."""
-    stored = Stored("", record, 0, 0, 0, now, now, reason[:ERROR_LIMIT])
+    stored = Stored("", record, 0, 0, 0, now, now, clean(reason))
     return encode(record[:NONCE_SIZE].ljust(NONCE_SIZE, b"\0"), stored)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Sequence
 
@@ -29,7 +30,7 @@ class Loop:
         self._monotonic = monotonic
         self._loop = loop
         self._thread: threading.Thread | None = None
-        self._running: dict[bytes, asyncio.Task[None]] = {}
+        self._running: dict[Task, asyncio.Task[None]] = {}
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Run these; one hop to the loop for all of them."""
@@ -38,7 +39,7 @@ class Loop:
     def interrupt(self, tasks: Sequence[Task]) -> None:
         """Cancel those of these that are running."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel, [task.id for task in tasks])
+            self._loop.call_soon_threadsafe(self._cancel, list(tasks))
 
     def close(self) -> None:
         """End the loop, if it is our own."""
@@ -67,16 +68,17 @@ class Loop:
     def _start(self, tasks: list[Task]) -> None:
         for task in tasks:
             if task.take():
-                self._running[task.id] = asyncio.ensure_future(self._run(task))
+                self._running[task] = running = asyncio.ensure_future(run_coroutine(task, self._monotonic))
+                # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
+                running.add_done_callback(functools.partial(self._ended, task))
 
-    async def _run(self, task: Task) -> None:
-        try:
-            await run_coroutine(task, self._monotonic)
-        finally:
-            del self._running[task.id]
-            self._inbox.put(task)
+    def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if running.cancelled():
+            task.handed_back = True  # it had not begun
+        self._inbox.put(task)
 
-    def _cancel(self, ids: list[bytes]) -> None:
-        for id in ids:
-            if running := self._running.get(id):
+    def _cancel(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if running := self._running.get(task):
                 running.cancel()

@@ -36,7 +36,8 @@ class Heart:
         incarnation: The runner's name.
         info: What to say of the runner; called with the time.
         epoch: What the namespace's epoch was at the start.
-        data_lost: Called, once, when the storage was found with another epoch: it lost its data.
+        data_lost: Called when the storage was found with another epoch: it lost its data. Answers the epoch it has now and
+            the runner's new name, or None to be called again.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Heart:
         incarnation: bytes,
         info: Callable[[int], bytes],
         epoch: bytes,
-        data_lost: Callable[[], bytes | None],
+        data_lost: Callable[[], tuple[bytes, bytes] | None],
     ) -> None:
         self._storage = storage
         self._clock = clock
@@ -88,8 +89,14 @@ class Heart:
                     late / 1000, self._leases.lease / 1000,
                 )  # fmt: skip
             started = self._clock.monotonic()
+            try:
+                answered = self.beat()
+            except Exception:  # noqa: BLE001 - see below
+                # A runner without beats loses everything it holds: nothing may end this thread.
+                _log.exception("a beat met something unexpected; it is tried again")
+                answered = False
             # After a beat without an answer the next one comes sooner: a lease lasts for six of them.
-            due = started + (self._every if self.beat() else self._every / 4)
+            due = started + (self._every if answered else self._every / 4)
 
     def beat(self) -> bool:
         """Extend all leases and register the runner; answers whether the storage answered."""
@@ -111,8 +118,8 @@ class Heart:
             taken = self._leases.extended(batches, outcomes, at.local)
         for task in taken:
             _lost(task, "another runner saw its lease expired and took it")
-        if isinstance(registered, Refused) and (epoch := self._data_lost()) is not None:
-            self._epoch = epoch
+        if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
+            self._epoch, self._incarnation = renewed
         for outcome in (*outcomes, registered):
             if isinstance(outcome, StorageError):
                 trouble = outcome

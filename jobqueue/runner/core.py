@@ -91,7 +91,8 @@ class Core:
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
         self._running = {False: 0, True: 0}  # functions, coroutines
-        self._started: dict[bytes, Task] = {}
+        # By run, not by id: one that lost its lease may still run when the job is claimed again.
+        self._started: dict[Task, None] = {}
         self._unproven: deque[tuple[float, list[Task]]] = deque()
         self._rate = Rate()
         self._probe_at = 0.0
@@ -111,8 +112,15 @@ class Core:
         count = 0
         for task in tasks:
             task.returned = True
-            if self._started.pop(task.id, None) is not None:
+            if task in self._started:
+                del self._started[task]
                 self._running[task.kind is not None and task.kind.is_coroutine] -= 1
+            if not self.leases.holds(task):
+                # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
+                self._drop(task)
+                if not task.handed_back:
+                    self._notice(Notice("late", task))
+                continue
             if task.handed_back:
                 self._back.append(task)
                 continue
@@ -193,8 +201,13 @@ class Core:
         for task in entry.tasks:
             task.unsure = task.unsure or unknown
         if entry.purpose == "claim":
-            if not unknown:
-                self._queues[entry.queue.queue].claim = None
+            queue = self._queues[entry.queue.queue]
+            if queue.claim is not None:
+                queue.claim.unsure = queue.claim.unsure or unknown
+                # Only a request that never left is forgotten. One that went without an answer is asked again under its
+                # number, however often it is refused meanwhile: it may have taken jobs that nobody else will run.
+                if not queue.claim.unsure:
+                    queue.claim = None
         elif entry.purpose == "release":
             self._back.extend(entry.tasks)
         elif entry.purpose in ("finish", "move"):
@@ -223,7 +236,7 @@ class Core:
                 self._notice(Notice("late", task))
 
     def _drop(self, task: Task) -> None:
-        self.leases.held.pop(task.id, None)
+        self.leases.drop(task)
         if self._alone is task:
             self._alone = None
         if self._suspects and task in self._suspects:
@@ -251,7 +264,7 @@ class Core:
 
     def _admit(self, task: Task, now: int) -> Task | None:
         """Look at a claimed job; answers it if it can simply be started."""
-        self.leases.held[task.id] = task
+        self.leases.hold(task)
         try:
             task.stored = decode(task.record)
         except PayloadError as error:
@@ -320,7 +333,7 @@ class Core:
                 self._hand_back([task])
                 continue
             assert task.kind is not None
-            self._started[task.id] = task
+            self._started[task] = None
             self._running[task.kind.is_coroutine] += 1
             start.append(task)
         self._unproven.append((at.local + HAND_BACK_MS, start))
@@ -336,9 +349,9 @@ class Core:
         everything = self._stopping or (bool(self._suspects) and self._alone is None)
         while self._unproven and (everything or self._unproven[0][0] <= at.local):
             _, tasks = self._unproven.popleft()
-            back = [task for task in tasks if task.id in self._started and task.take()]
+            back = [task for task in tasks if task in self._started and task.take()]
             for task in back:
-                del self._started[task.id]
+                del self._started[task]
                 assert task.kind is not None
                 self._running[task.kind.is_coroutine] -= 1
             if back:
@@ -352,7 +365,7 @@ class Core:
         if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
             return ()
         self._leave_at = at.local + LAST_WORDS_MS
-        running = list(self._started.values())
+        running = list(self._started)
         for task in running:
             task.cancelled = True
         return running
@@ -394,7 +407,7 @@ class Core:
         claims = self._claims(at)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
-            self._hand_back(list(self._started.values()))
+            self._hand_back(list(self._started))
             self._last_words = True
         results = self._results
         flush = (

@@ -112,10 +112,12 @@ class Duties:
                 if len(moved.ids) < transitions.LIMIT:
                     break
         gone = [incarnation for incarnation, beat in beats.items() if now - beat.seen > DAY_MS]
-        alive = beats.keys() - set(gone)
         for queue in self._queues():
+            # In this order: a runner registers before its first request, so one whose request is seen here and whose
+            # registration is not seen afterwards has been forgotten for good.
             [requests] = yield Read((Fields(queue.requests),))
-            forgotten = [incarnation for incarnation in requests if incarnation not in alive]
+            [alive] = yield Read((Fields(self._keys.runners),))
+            forgotten = [incarnation for incarnation in requests if incarnation not in alive or incarnation in gone]
             if forgotten:
                 yield from send_one(transitions.prune_requests(queue, forgotten))
         if gone:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from jobqueue.context import Context, set_current
 from jobqueue.errors import PayloadError
+from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.task import Task
 
@@ -73,8 +74,10 @@ def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callabl
     except PayloadError as error:
         task.unfit = True
         task.outcome = error
-        task.text = f"PayloadError: {error}"
-        return None
+        task.text = clean(f"PayloadError: {error}")
+    except BaseException as error:  # noqa: BLE001 - a class's own validators ran: whatever they raise is the job's failure
+        _raised(task, error)
+    return None
 
 
 def _raised(task: Task, error: BaseException) -> None:
@@ -85,4 +88,4 @@ def _raised(task: Task, error: BaseException) -> None:
     # what arguments hold.
     summary = "".join(traceback.format_exception_only(error)).strip()
     frames = "".join(traceback.format_tb(error.__traceback__, limit=-FRAMES))
-    task.text = f"{summary}\n{frames}".rstrip()
+    task.text = clean(f"{summary}\n{frames}".rstrip())

@@ -29,6 +29,26 @@ class Leases:
         self.lease = lease
         self.held: dict[bytes, Task] = {}
 
+    def hold(self, task: Task) -> None:
+        """Take note of a claimed job.
+
+        An earlier claim of the same job by this runner, whose run may still go on, has been lost: the storage would not
+        have given it away otherwise.
+        """
+        earlier = self.held.get(task.id)
+        if earlier is not None:
+            earlier.lease_lost = True
+        self.held[task.id] = task
+
+    def holds(self, task: Task) -> bool:
+        """Whether this claim is still held, as far as is known here."""
+        return self.held.get(task.id) is task
+
+    def drop(self, task: Task) -> None:
+        """This claim has come to its end."""
+        if self.holds(task):
+            del self.held[task.id]
+
     def extend(self, at: Moment) -> list[tuple[Batch, list[Task]]]:
         """The batches that raise all leases to ``at.now`` + lease, each with its jobs."""
         queues: dict[QueueKeys, list[Task]] = {}
@@ -62,7 +82,7 @@ class Leases:
                 if task.id in alive:
                     task.deadline = max(task.deadline, sent + self.lease)
                 # A job that ended while the beat was under way is not held any more, and nothing was taken from it.
-                elif self.held.get(task.id) is task and not task.returned:
+                elif self.holds(task) and not task.returned:
                     task.lease_lost = True
                     taken.append(task)
         return taken

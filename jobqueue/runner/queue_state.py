@@ -17,11 +17,19 @@ NEVER: Final = 2**53
 
 @attrs.define
 class PendingClaim:
-    """A claim request that is not settled: it is repeated under its number, since it may have been carried out."""
+    """A claim request that is not settled: it is repeated under its number, since it may have been carried out.
+
+    Attributes:
+        batch: The request.
+        limit: How many jobs it asks for.
+        sent: When it was first sent (local ms).
+        unsure: It was sent without an answer.
+    """
 
     batch: Batch
     limit: int
     sent: float
+    unsure: bool = False
 
 
 @attrs.define

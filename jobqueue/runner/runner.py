@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -112,8 +113,8 @@ class Runner:
             return
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
-        before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
         self._stopping_by_signal = False
+        before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
         try:
             hard = self._pump(None)
         finally:
@@ -122,6 +123,7 @@ class Runner:
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
             logging.shutdown()
+            sys.stdout.flush()
             os._exit(0)
 
     async def arun(self) -> None:
@@ -175,6 +177,8 @@ class Runner:
         storages = [opened.backend.storage() for _ in range(4)]
         pump_storage, beat_storage, duty_storage, wait_storage = storages
         epoch = self._reach(pump_storage)
+        if epoch is None:
+            return False
         incarnation = jobs.access.chance.entropy(16).hex().encode()
         self._core = core = Core(
             Config(incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines),
@@ -234,10 +238,9 @@ class Runner:
         )  # fmt: skip
         return hard
 
-    def _reach(self, storage: Storage) -> bytes:
-        """Wait until the storage answers; what it refuses for good is raised."""
+    def _reach(self, storage: Storage) -> bytes | None:
+        """Wait until the storage answers its epoch; None if asked to stop before. What is refused for good is raised."""
         access = self.jobs.access
-        pause = threading.Event()
         wait = 0.1
         while True:
             try:
@@ -249,8 +252,8 @@ class Runner:
                 self._log.warning("waiting for the storage: %s", error)
             _, words = self._inbox.take(wait)
             if STOP in words:
-                raise DeclarationError("stopped before the storage could be reached")
-            pause.wait(0)
+                self._log.info("stopped before the storage could be reached")
+                return None
             wait = min(wait * 2, 2.0)
 
     def _declared_queues(self) -> list[str]:
@@ -318,6 +321,7 @@ class Runner:
 
     def _start(self, tasks: Sequence[Task]) -> None:
         if tasks:
+            self.status.running = self._core.outstanding
             self._pool.start([task for task in tasks if not _is_coroutine(task)])
             coroutines = [task for task in tasks if _is_coroutine(task)]
             if coroutines:
@@ -356,22 +360,26 @@ class Runner:
             return [self._queue_keys(queue) for queue in self._core.weights]
 
     def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
-        started = self._clock.monotonic()
         while not over.is_set():
+            started = self._clock.monotonic()
+            due = started + self._beat
             try:
                 run(duties.round(), storage, self._clock)
+                due = duties.next_due(started)
             except StorageError as error:
                 self._log.debug("duties: %s", error)
-            due = duties.next_due(started)
+            except Exception:  # noqa: BLE001 - see below
+                # Most likely something that a foreign writer left in the storage. Without its duties a runner rescues
+                # nobody, so it must not end them; what is wrong is said with every round.
+                self._log.exception("the duties of this runner met something unexpected; they are tried again")
             over.wait(max(0.01, (due - self._clock.monotonic()) / 1000))
-            started = self._clock.monotonic()
 
     def _discovered(self, queue: str) -> None:
         with self._guard:
             if queue not in self._core.weights:
                 self._core.serve(queue, default_weight(queue))
 
-    def _data_lost(self, storage: Storage) -> bytes | None:
+    def _data_lost(self, storage: Storage) -> tuple[bytes, bytes] | None:
         self._log.error(
             "the storage lost its data (the namespace's epoch is not the one this runner started with): %d jobs that are "
             "held now will end, and their results will be refused",
@@ -383,9 +391,10 @@ class Runner:
         except StorageError as error:
             self._log.warning("could not register again: %s", error)
             return None
+        incarnation = access.chance.entropy(16).hex().encode()
         with self._guard:
-            self._core.renew(access.chance.entropy(16).hex().encode())
-        return epoch
+            self._core.renew(incarnation)
+        return epoch, incarnation
 
 
 def _is_coroutine(task: Task) -> bool:
