@@ -59,7 +59,7 @@ def is_pydantic(cls: object) -> bool:
 
 def _enc_hook(value: Any) -> Any:
     if is_pydantic(type(value)):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", warnings="error")
     raise NotImplementedError(f"{type(value).__qualname__} has no form in JSON")
 
 

@@ -255,6 +255,7 @@ def _declaring_locals() -> dict[str, Any]:
 
 def _check_type(hint: Any, where: str) -> bool:
     """Refuse a type that cannot travel as JSON; answer whether a value that fits it surely arrives as it was."""
+    _refuse_foreign_constraints(hint, where)
     try:
         msgspec.json.Decoder(hint)
         described = types.type_info(hint)
@@ -266,6 +267,15 @@ def _check_type(hint: Any, where: str) -> bool:
     except Exception as error:
         raise DeclarationError(f"{where} cannot be stored as {_show(hint)}: {error}; {_ADVICE}") from error
     return _walk(described, where, set())
+
+
+def _refuse_foreign_constraints(hint: Any, where: str) -> None:
+    # Annotated may say anything, so most of it is to be ignored; but somebody who writes Gt(0) relies on it.
+    for extra in getattr(hint, "__metadata__", ()):
+        if type(extra).__module__.partition(".")[0] in ("annotated_types", "pydantic"):
+            raise DeclarationError(f"{where}: the constraint {extra!r} would not be checked: use msgspec.Meta(…)")
+    for part in typing.get_args(hint):
+        _refuse_foreign_constraints(part, where)
 
 
 def _walk(node: types.Type, where: str, seen: set[type[Any]]) -> bool:
