@@ -9,6 +9,7 @@ those very bytes once. What a job receives is what was checked here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import sys
@@ -222,7 +223,7 @@ def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
     if isinstance(got, set | frozenset):
         same = isinstance(given, set | frozenset | list | tuple) and set(given) == got
         return None if same else _changed(given, got, path)
-    names = _field_names(got)
+    names = _field_names(type(got))
     if names is not None:
         if type(given) is not type(got):
             return _at(path, f"a {type(given).__qualname__} would arrive as a {type(got).__qualname__}")
@@ -244,13 +245,13 @@ def _mapping_differs(given: Any, got: dict[Any, Any], path: str) -> str | None:
     return problem or _first(round_trip_differs(given[key], got[key], f"{path}[{key!r}]") for key in got)
 
 
-def _field_names(value: Any) -> Sequence[str] | None:
-    cls = type(value)
+@functools.lru_cache(256)
+def _field_names(cls: type[Any]) -> tuple[str, ...] | None:
     if attrs.has(cls):
-        return [attribute.name for attribute in attrs.fields(cls)]
+        return tuple(attribute.name for attribute in attrs.fields(cls))
     if dataclasses.is_dataclass(cls):
-        return [field.name for field in dataclasses.fields(cls)]
-    return cls.__struct_fields__ if isinstance(value, msgspec.Struct) else None
+        return tuple(field.name for field in dataclasses.fields(cls))
+    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
 
 
 def _at(path: str, problem: str) -> str:
@@ -273,5 +274,5 @@ def _find_non_finite(value: Any, path: str) -> str | None:
         return _first(_find_non_finite(key, path) for key in value) or _first(items)
     if isinstance(value, list | tuple | set | frozenset):
         return _first(_find_non_finite(item, f"{path}[{index}]") for index, item in enumerate(value))
-    names = _field_names(value)
+    names = _field_names(type(value))
     return _first(_find_non_finite(getattr(value, name), f"{path}.{name}") for name in names) if names else None
