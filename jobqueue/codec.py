@@ -9,7 +9,6 @@ those very bytes once. What a job receives is what was checked here.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
 import sys
@@ -245,7 +244,6 @@ def _mapping_differs(given: Any, got: dict[Any, Any], path: str) -> str | None:
     return problem or _first(round_trip_differs(given[key], got[key], f"{path}[{key!r}]") for key in got)
 
 
-@functools.lru_cache(256)
 def _field_names(cls: type[Any]) -> tuple[str, ...] | None:
     if attrs.has(cls):
         return tuple(attribute.name for attribute in attrs.fields(cls))
