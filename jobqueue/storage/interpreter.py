@@ -147,6 +147,8 @@ class Interpreter(Contents):
                         check(op.count[0].full, op.count[1])
                     if isinstance(op.stamp, Stamp):
                         check(full_name(batch.scope, COUNTERS), FENCE)
+                    if op.once is not None:  # its value is no number
+                        written[full_name(batch.scope, REQUESTS), op.once.incarnation] = b""
                 case HashAdd():
                     check(op.hash.full, op.field, op.amount)
                 case HashSet():

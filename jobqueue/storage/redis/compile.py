@@ -219,9 +219,7 @@ def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
         args += [b"%d" % each[id_] for id_ in op.records]
 
     def decode(answer: Any) -> Placed:
-        if answer == 1:
-            return Placed(("stored",) * count)
-        return Placed(tuple([_STATES[state] for state in answer]))
+        return Placed(tuple([_STATES[state] for state in (b"n" * count if answer == 1 else answer)]))
 
     return decode
 

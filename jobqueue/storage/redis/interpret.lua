@@ -330,6 +330,9 @@ local function check_numbers(ops)
       if op.stamp == 's' then
         add(COUNTERS, 'fence', 0)
       end
+      if op.requester then -- its value is no number
+        written[#REQUESTS .. ':' .. REQUESTS .. op.requester] = ''
+      end
     end
   end
 end

@@ -20,7 +20,7 @@ class Script:
 
 
 def _load(name: str, header: str) -> Script:
-    source = f"{header}\n".encode() + files(__package__).joinpath(name).read_bytes()
+    source = f"{header}\n".encode() + files("jobqueue.storage.redis").joinpath(name).read_bytes()
     # The server's own name for a script; nothing is kept secret by it.
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
 
