@@ -90,9 +90,13 @@ def relocate(jobs: JobQueue, url: str | None, namespace: str | None) -> None:
     from jobqueue.keys import namespace_keys
     from jobqueue.names import check_namespace
 
+    if url is None and namespace is None:
+        return
+    jobs.close()  # a module that used it while it was imported did so elsewhere
     if url is not None:
+        if jobs._client is not None or any(jobs._given):  # noqa: SLF001 - nobody else has to ask
+            raise DeclarationError("this JobQueue was given a storage or a client in code: --url cannot replace it")
         jobs.url = check_url(url)
     if namespace is not None:
         jobs.namespace = check_namespace(namespace)
         jobs.access.keys = namespace_keys(namespace)
-    jobs.close()  # a module that used it while it was imported did so elsewhere

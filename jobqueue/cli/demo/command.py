@@ -140,7 +140,8 @@ def _value(outcome: Outcome, found: Found) -> dict[str, Any]:
             who: {"files": sums.files, "lines": sums.lines, "words": sums.words, "unreadable": sums.unreadable}
             for who, sums in (("jobs", verdict.by_jobs), ("loop", verdict.by_loop))
         },
-        "killed": None if outcome.killed is None else {"pid": outcome.killed, "cut_off": outcome.cut_off},
+        "killed": outcome.killed
+        and {"pid": outcome.killed, "done_before": outcome.done_before, "cut_off": outcome.cut_off},
         "exit_codes": list(outcome.exit_codes),
         "seconds": round(outcome.seconds, 3),
         "loop_seconds": round(outcome.loop_seconds, 3),

@@ -47,7 +47,7 @@ def count_file(ctx: Context, path: str, stumbles: bool = False, is_halfway: bool
     """
     id, ledger = ctx.record.id, _ledger()
     ledger.write(id, path, "started")
-    if is_halfway and not ctx.record.recoveries:
+    if is_halfway and ctx.attempt == 1 and not ctx.record.recoveries:
         ledger.write(id, path, "halfway")
         # Without this wait the runner might have nothing in its hands at the moment when it is killed.
         threading.Event().wait(PATIENCE)

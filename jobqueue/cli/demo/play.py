@@ -100,6 +100,7 @@ class Outcome:
         verdict: The comparison with the plain loop.
         dead: Jobs in the dead place.
         killed: The process that was killed, or None if that did not come about.
+        done_before: Jobs that had a result when it was killed.
         cut_off: Runs that it had started and not ended.
         exit_codes: Of the runners that were stopped in the regular way.
         seconds: From the first job enqueued to the last one done.
@@ -109,6 +110,7 @@ class Outcome:
     verdict: Verdict
     dead: int
     killed: int | None
+    done_before: int
     cut_off: int
     exit_codes: tuple[int, ...]
     seconds: float
@@ -152,6 +154,7 @@ class _Stage:
         self._path_of: dict[str, str] = {}
         self._done: dict[str, None] = {}
         self._killed: int | None = None
+        self._done_before = 0
         self._news: list[str] = []
 
     def perform(self) -> Outcome:
@@ -172,9 +175,9 @@ class _Stage:
     def _enqueue(self) -> None:
         paths = self._settings.paths
         middle = len(paths) // 2
-        # Small files are urgent. The runners take two of them for each large one, so a third of the large ones is done
-        # when half of all are.
-        halfway = middle + (len(paths) - middle) // 3
+        # Small files are urgent. The runners take two of them for each large one, so a third of the large ones is taken
+        # when half of all are, and a little more when half of all are done.
+        halfway = middle + (len(paths) - middle) * 2 // 5
         stumbling = min(3, len(paths) - 1)
         records = jobs.enqueue_many(
             count_file.opts(queue="high" if index < middle else "low").call(
@@ -247,9 +250,10 @@ class _Stage:
         runner.kill()
         runner.wait()
         self._killed = pid
+        self._done_before = len(self._done)
         self._tell(
-            f"half-way: process {pid} killed with SIGKILL; its jobs come back when its lease of "
-            f"{self._settings.lease:g} s has run out"
+            f"half-way, with {len(self._done)} jobs done, process {pid} was killed with SIGKILL; what it held comes back "
+            f"when its lease of {self._settings.lease:g} s has run out"
         )
 
     def _check_runners(self) -> None:
@@ -296,6 +300,7 @@ class _Stage:
             verdict=judge(self._path_of, still_known, entries, plain),
             dead=sum(counts.dead for counts in jobs.counts().values()),
             killed=self._killed,
+            done_before=self._done_before,
             cut_off=own.count("started") - own.count("counted") - own.count("stumbled"),
             exit_codes=exit_codes,
             seconds=seconds,

@@ -70,7 +70,7 @@ def print_outcome(outcome: Outcome) -> None:
         ("files processed", f"{verdict.counted} of {verdict.jobs} in {outcome.seconds:.1f} s"),
         (
             "runs repeated",
-            f"{verdict.repeated}: {verdict.stumbled} had failed, {after_kill} had been cut off by the kill",
+            f"{verdict.repeated}: {verdict.stumbled} had failed, {after_kill} were not reported when the runner was killed",
         ),
         ("jobs lost", str(len(verdict.lost))),
         ("by the jobs", _sums(verdict.by_jobs)),
