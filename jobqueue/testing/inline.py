@@ -1,0 +1,228 @@
+"""A runner without threads: the production core, driven one job at a time by whoever asks for the next.
+
+It starts, works and stops like a real one: `Core` decides, `Duties` bring back what dead runners left, and everything it
+does goes through the storage. Only three things differ: it holds one job at a time, so the order of runs is the order of
+claims; the clock stands still while it works; and it ends when nothing is due.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Final
+
+import attrs
+
+from jobqueue.clock import Clock, Moment
+from jobqueue.drive import run
+from jobqueue.flows import Flow
+from jobqueue.job import Kind
+from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
+from jobqueue.record import JobRecord
+from jobqueue.registry import Registry
+from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.runner.core import Core
+from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
+from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.settings import default_weight
+from jobqueue.runner.task import Task
+from jobqueue.storage.protocol import Storage
+
+__all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "keep_house"]
+
+LEASE_MS: Final = 30_000
+BEAT_MS: Final = LEASE_MS // 6
+KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
+"""How long dead jobs are kept: as a `Runner` does."""
+PRUNE_EVERY_MS: Final = 60_000
+GRACE_MS: Final = 3_600_000.0
+SILENT: Final = ("released", "trouble", "answers")
+"""Notices that are not the end of a run."""
+REQUESTS: Final = (Snooze, Discard, Retry)
+"""What a job raises or returns to ask for something: no failures."""
+
+
+class RunnerDied(BaseException):
+    """Ends a job in the middle, as if its runner had died there; not an `Exception`, so that jobs do not catch it."""
+
+
+@attrs.frozen
+class Run:
+    """One run of a job.
+
+    Attributes:
+        record: The job as it was claimed.
+        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, or ``crashed`` if its runner died.
+        result: What it returned; None if it did not return.
+        error: What it raised, or returned of `Snooze`, `Discard` and `Retry`; None after a plain success.
+    """
+
+    record: JobRecord[Any]
+    outcome: str
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it raised, if that was a failure and no request."""
+        return None if isinstance(self.error, (*REQUESTS, RunnerDied)) else self.error
+
+
+class InlineRunner:
+    """One runner, from its start to its stop.
+
+    Args:
+        registry: The kinds it knows.
+        keys: The namespace.
+        queues: Answers the queues there are now.
+        storage: What it works on.
+        clock: The clock, which it only reads.
+        incarnation: Its name, never used before.
+
+    Attributes:
+        counts: How many jobs ended how.
+        runs: Every run, in order.
+        current: The job that is being run.
+        died: The job that it held when it died.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        keys: NamespaceKeys,
+        queues: Callable[[], Sequence[str]],
+        storage: Storage,
+        clock: Clock,
+        incarnation: bytes,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.runs: list[Run] = []
+        self.current: Task | None = None
+        self.died: Task | None = None
+        self._registry = registry
+        self._queues = queues
+        self._storage = storage
+        self._clock = clock
+        self._waited = 0.0
+        self._result: Any = None
+        self._results: dict[bytes, Any] = {}
+        self._kinds: dict[str, Kind[Any]] = {}
+        self._born = self._moment()
+        self._core = Core(
+            Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
+            {queue: default_weight(queue) for queue in queues()},
+            lambda queue: queue_keys(keys.scope, queue),
+            self._kind,
+            lambda: (True, True),
+            lambda: 0.0,
+            self._noticed,
+        )
+
+    def work(self, most: int | None = None) -> Generator[Task, None, None]:
+        """Yield each job that is to be run now; at the next step it has been run.
+
+        To close the generator where it stands is the death of this runner: what it holds stays in working.
+
+        Args:
+            most: Stop after so many jobs; None: when nothing is due any more.
+        """
+        looked = False  # whether every queue was asked after the last job
+        while True:
+            decision = self._core.decide(self._moment())
+            for task in decision.start:
+                taken = task.take()
+                assert taken, "nobody else starts its jobs"
+                self.current, self._result, looked = task, None, False
+                yield task
+                self.current = None
+                if isinstance(task.outcome, RunnerDied):
+                    self.died = task
+                    self.counts["crashed"] += 1
+                    self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))
+                    return
+                self._results[task.id] = self._result
+                if most is not None and not task.handed_back:
+                    most -= 1
+                if most == 0:
+                    self.stop()
+                # By a clock that stood still since its start, so that it never counts on quick jobs and claims ahead.
+                self._core.returned([task], Moment(self._clock.now(), self._born.local))
+            match decision.then:
+                case Send(batches):
+                    self._core.answered(self._storage.apply(batches), self._moment())
+                case Leave():
+                    return
+                case Rest(until, listen):
+                    if not listen:
+                        # It waits before it asks again, after a reply was lost. That takes no time here.
+                        self._waited += max(1.0, until - self._moment().local)
+                    elif looked or self._core.stopping:
+                        self.stop()
+                    else:
+                        looked = True
+                        for queue in self._queues():
+                            self._core.serve(queue, default_weight(queue))
+                        self._core.woken(self._moment())
+
+    def stop(self) -> None:
+        """Claim no more; `work` ends when everything is stored or handed back."""
+        self._core.stop(self._moment())
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
+
+    def _kind(self, name: str) -> Kind[Any] | None:
+        kind = self._registry.get(name)
+        if kind is None:
+            return None
+        known = self._kinds.get(name)
+        if known is None:
+            known = self._kinds[name] = self._listening(kind)
+        return known
+
+    def _listening(self, kind: Kind[Any]) -> Kind[Any]:
+        """The same kind, whose jobs leave here what they return."""
+
+        def bind(payload: bytes, context: Any) -> Callable[[], Any]:
+            call = kind.bind(payload, context)
+
+            def function() -> Any:
+                self._result = result = call()
+                return result
+
+            async def coroutine() -> Any:
+                awaitable: Awaitable[Any] = call()
+                self._result = result = await awaitable
+                return result
+
+            return coroutine if kind.is_coroutine else function
+
+        return attrs.evolve(kind, bind=bind)
+
+    def _noticed(self, notice: Notice) -> None:
+        task = notice.task
+        if task is None or notice.what in SILENT:
+            return
+        self.counts[notice.what] += 1
+        if task.id in self._results:
+            result = self._results.pop(task.id)
+            if isinstance(result, REQUESTS):
+                result = None
+            self.runs.append(Run(task.job_record(), notice.what, result, task.outcome))
+
+
+def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storage, clock: Clock) -> None:
+    """What other runners have done until now: taken the jobs of those that died, and forgotten what is too old.
+
+    A lease is taken only after two looks that lie two of its beats apart, and other runners look with every beat. A
+    clock that jumps leaves them no time for it. So both looks are made up for: one as of two beats ago, one now.
+    """
+    now = Moment(clock.now(), clock.monotonic())
+    looking = Moment(now.now, now.local - PRUNE_EVERY_MS)
+    duties = Duties(
+        keys, lambda: list(queues), lease=LEASE_MS, beat=BEAT_MS, keep_dead=KEEP_DEAD_MS, moment=lambda: looking,
+        reports=Reports(rescued=lambda _: None, queue=lambda _: None), discover=False,
+    )  # fmt: skip
+    for looking in (Moment(now.now - 2 * BEAT_MS, now.local - 2 * BEAT_MS), now):  # noqa: B007 - read by `moment`
+        flow: Flow[None] = duties.round()
+        run(flow, storage, clock)

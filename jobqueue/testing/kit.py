@@ -1,0 +1,547 @@
+"""`JobQueue.testing`: the real rules, over memory and a clock that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, overload
+
+import attrs
+
+from jobqueue import lookup
+from jobqueue.context import Context, Flags, current_context
+from jobqueue.drive import run
+from jobqueue.errors import JobQueueError
+from jobqueue.flows import Flow, Read
+from jobqueue.job import Call
+from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.queue import JobQueue
+from jobqueue.record import JobRecord, R
+from jobqueue.registry import JobFunction
+from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Page, Place
+from jobqueue.testing.assertions import What, listing, pattern
+from jobqueue.testing.awaited import Watch
+from jobqueue.testing.backend import CountingChance, KitBackend
+from jobqueue.testing.clock import FakeClock
+from jobqueue.testing.inline import BEAT_MS, REQUESTS, InlineRunner, Run, RunnerDied, keep_house
+
+__all__ = ["Testing", "TestingError", "open_testing"]
+
+T = TypeVar("T")
+
+RUNS: Final = 10_000
+"""Runs after which a drain gives up, since something runs in circles."""
+EVERYTHING: Final = 2**31
+LATEST: Final = b"\xff" * 64
+ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "crashed", "late")
+
+
+class TestingError(JobQueueError):
+    """A testing block was used in a way that cannot work, or left with something undone."""
+
+    __test__ = False  # what begins with "Test" is no test
+
+
+@attrs.define
+class _Tally:
+    """What a drain has done so far."""
+
+    counts: Counter[str] = attrs.field(factory=Counter)
+    runs: list[Run] = attrs.field(factory=list)
+    failure: BaseException | None = None
+
+    def end(self) -> None:
+        """Raise the failure of the job that ended it, if one did."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            self.runs.clear()  # or the error would hold itself, by way of the frames in its traceback
+            try:
+                raise failure
+            finally:
+                del failure
+
+    def answer(self) -> dict[str, int]:
+        return {what: self.counts[what] for what in ORDER if self.counts[what]}
+
+
+class Testing:
+    """What a test does with a `JobQueue` whose storage was swapped: see `JobQueue.testing`.
+
+    Nothing runs by itself. Time passes in `clock` and `jump`, jobs run in `drain`, `run_one` and `run_until_idle`, one at a
+    time, by the rules of a `Runner` with a lease of 30 seconds. Functions run where the call is made, in `adrain` and its
+    like on a thread; coroutines on an event loop.
+
+    Attributes:
+        clock: What time it is.
+    """
+
+    __test__ = False
+
+    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, chance: CountingChance) -> None:
+        self.clock = clock
+        self._jobs = jobs
+        self._backend = backend
+        self._chance = chance
+        self._busy = threading.Lock()
+        self._runner: InlineRunner | None = None
+        self._loop: asyncio.Runner | None = None
+
+    # ------------------------------------------------------------------------------------------------------ assertions
+
+    @overload
+    def enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> list[JobRecord[R]]: ...
+    @overload
+    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]: ...
+
+    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]:
+        """The jobs that are to be run, now or later, of all queues, in the order in which they were enqueued.
+
+        Args:
+            what: Only of this kind (a declared function, a class, a name), or only this one: a `Call` or an instance is
+                exact, options of a call included. Positional.
+            partial: Only with these arguments, as the job receives them, defaults filled in; others do not matter.
+
+        Raises:
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        return [record for record in self._find("ready", "waiting") if wanted.differences(self._jobs, record) == []]
+
+    @overload
+    def assert_enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> JobRecord[R]: ...
+    @overload
+    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]: ...
+
+    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]:
+        """Answer the first job that `enqueued` finds.
+
+        Raises:
+            AssertionError: There is none; the message lists what is enqueued.
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        records = self._find("ready", "waiting")
+        for record in records:
+            if wanted.differences(self._jobs, record) == []:
+                return record
+        lines = [f"no job {wanted} is enqueued; what is enqueued{self._others()}:"]
+        lines += listing(self._jobs, wanted, records, self.clock.datetime) if records else ["  nothing"]
+        raise AssertionError("\n".join(lines))
+
+    def refute_enqueued(self, what: What | None = None, /, **partial: Any) -> None:
+        """Check that `enqueued` finds nothing.
+
+        Raises:
+            AssertionError: It does; the message lists what.
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        found = self.enqueued(what, **partial)
+        if found:
+            lines = listing(self._jobs, wanted, found, self.clock.datetime)
+            raise AssertionError("\n".join([f"{wanted} is enqueued, and should not be:", *lines]))
+
+    def dead(self) -> list[JobRecord[Any]]:
+        """The jobs that were given up, of all queues, those longest dead first."""
+        return self._find("dead", in_order=False)
+
+    # --------------------------------------------------------------------------------------------------------- running
+
+    def drain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
+        """Run all that is due now, also what is enqueued on the way; the clock stands still.
+
+        Args:
+            reraise: Raise what a job raised, when that attempt is stored; the jobs behind it stay where they are. What a
+                job asks for (`Snooze`, `Discard`, `Retry`) is no failure. False: go on, and count it.
+            limit: Runs after which to give up.
+
+        Returns:
+            How many runs ended how, without zeros: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``,
+            ``parked`` (unknown kind), ``crashed`` (`crash_runner` inside of the job), ``late`` (the job had been taken
+            away; its result was refused).
+
+        Raises:
+            TestingError: The limit was reached; or from an event loop (use `adrain`), from a job, or after the block.
+        """
+        self._refuse_loop("drain")
+        tally = _Tally()
+        self._run_here("drain", self._work(tally, limit, None, reraise=reraise))
+        tally.end()
+        return tally.answer()
+
+    async def adrain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
+        """See `drain`."""
+        tally = _Tally()
+        await self._run_on_loop("adrain", self._work(tally, limit, None, reraise=reraise))
+        tally.end()
+        return tally.answer()
+
+    def run_one(self, *, reraise: bool = True) -> Run:
+        """Run the job that a runner would start next, and no other.
+
+        That is the first of the queue with the largest weight (``high`` before the others) that has any.
+
+        Args:
+            reraise: Raise what the job raised, when the attempt is stored.
+
+        Returns:
+            What became of it: ``result``, ``outcome`` (as in `drain`), ``error`` and ``record``.
+
+        Raises:
+            TestingError: Nothing is due; or from an event loop (use `arun_one`), from a job, or after the block.
+        """
+        self._refuse_loop("run_one")
+        tally = _Tally()
+        self._run_here("run_one", self._work(tally, RUNS, 1, reraise=reraise))
+        tally.end()
+        return self._only(tally)
+
+    async def arun_one(self, *, reraise: bool = True) -> Run:
+        """See `run_one`."""
+        tally = _Tally()
+        await self._run_on_loop("arun_one", self._work(tally, RUNS, 1, reraise=reraise))
+        tally.end()
+        return self._only(tally)
+
+    def run_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
+        """`drain` and `jump` in turn until no job is left but dead ones.
+
+        Args:
+            reraise: Raise what a job raised, and stop there. Not by default: retries are what one comes here for.
+            limit: Runs after which to give up.
+
+        Returns:
+            How many runs ended how, as in `drain`.
+
+        Raises:
+            TestingError: As in `drain`.
+        """
+        self._refuse_loop("run_until_idle")
+        tally = _Tally()
+        self._run_here("run_until_idle", self._idle(tally, limit, reraise=reraise))
+        tally.end()
+        return tally.answer()
+
+    async def arun_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
+        """See `run_until_idle`."""
+        tally = _Tally()
+        await self._run_on_loop("arun_until_idle", self._idle(tally, limit, reraise=reraise))
+        tally.end()
+        return tally.answer()
+
+    def jump(self) -> timedelta:
+        """Advance the clock to the next moment at which a job is due that is not due yet, and answer how far that was.
+
+        The job of a runner that died counts too: it is due when others may take it.
+
+        Raises:
+            TestingError: There is no such job; or from an event loop (use `ajump`), or after the block.
+        """
+        self._refuse_loop("jump")
+        return self._jump("jump")
+
+    async def ajump(self) -> timedelta:
+        """See `jump`."""
+        return self._jump("ajump")
+
+    # ---------------------------------------------------------------------------------------------------------- faults
+
+    def crash_runner(self) -> JobRecord[Any]:
+        """Let a runner die while it holds a job, without a word to the storage.
+
+        In a test: it takes the job that `run_one` would run, and dies before running it. Inside of a job: it dies at this
+        line; what the job did so far stays done, and `drain` counts it as ``crashed``. Either way the job stays in working
+        until its lease is over (30 s) and others have looked twice (10 s): from then on the next drain runs it. So
+        ``clock.advance(seconds=46)`` is always enough, and `jump` knows the moment.
+
+        Returns:
+            The job it held.
+
+        Raises:
+            TestingError: Nothing is due; or after the block.
+        """
+        runner = self._runner
+        if runner is not None and runner.current is not None and _fence() == runner.current.fence:
+            raise RunnerDied(f"the runner of job {runner.current.id.decode()} dies here")
+        with self._alone("crash_runner"):
+            self._keep_house()
+            work = self._new_runner().work()
+            task = next(work, None)
+            work.close()
+        if task is None:
+            raise TestingError(f"crash_runner(): no job is due that a runner could hold; {self._next()}")
+        return task.job_record()
+
+    def lose_reply(self, times: int = 1) -> None:
+        """Let the storage carry out the next call of code under test, or of the runner, and lose its reply.
+
+        Both send again what cannot harm: an enqueue two times before it raises `OutcomeUnknown`, so that takes three
+        losses; a runner until it is answered. Nothing waits for real in between.
+
+        Args:
+            times: How many replies to lose.
+
+        Raises:
+            ValueError: ``times`` is not from 1 to 100.
+            TestingError: After the block.
+        """
+        if not 1 <= times <= 100:
+            raise ValueError(f"times must be from 1 to 100, not {times}")
+        self._check_open("lose_reply")
+        self._backend.lose(times)
+
+    def context(
+        self,
+        *,
+        attempt: int = 1,
+        fence: int = 1,
+        lease_lost: bool = False,
+        cancelled: bool = False,
+        record: JobRecord[Any] | None = None,
+        logger: logging.Logger | None = None,
+    ) -> Context:
+        """A context for a plain call of a job's function, without any queue.
+
+        Args:
+            attempt: 1 for the first run.
+            fence: The number of the claim.
+            lease_lost: Whether the runner lost its right to the job.
+            cancelled: Whether the job was asked to end.
+            record: The job; by default one that tells nothing.
+            logger: Where the job should log to.
+
+        Raises:
+            ValueError: ``attempt`` is below 1.
+        """
+        if attempt < 1:
+            raise ValueError(f"attempt={attempt}: the first run is attempt 1")
+        now = self.clock.datetime
+        if record is None:
+            record = JobRecord(
+                id="0" * 32, name="(plain call)", queue="low", payload=b"{}", attempt=attempt - 1, retry=13, created=now,
+                due=now, error=None, place="working", fence=fence,
+            )  # fmt: skip
+        flags = Flags()
+        flags.lease_lost, flags.cancelled = lease_lost, cancelled
+        if logger is None:
+            return Context(record, attempt=attempt, fence=fence, flags=flags)
+        return Context(record, attempt=attempt, fence=fence, flags=flags, logger=logger)
+
+    # ---------------------------------------------------------------------------------------------------------- inside
+
+    def _work(self, tally: _Tally, limit: int, most: int | None, *, reraise: bool) -> Generator[Task, None, None]:
+        """Yield each job to be run; stop after ``most`` runs, or at a failure that is to be raised."""
+        self._keep_house()
+        died = True
+        while died:
+            self._runner = runner = self._new_runner()
+            beyond: Task | None = None
+            for task in runner.work(most):
+                if limit <= 0:
+                    beyond, task.handed_back = task, True
+                    runner.stop()
+                    continue
+                limit -= 1
+                yield task
+                tally.failure = _failure(task.outcome, reraise=reraise)
+                if tally.failure is not None:
+                    runner.stop()
+            self._runner = None
+            tally.counts += runner.counts
+            tally.runs += runner.runs
+            if beyond is not None:
+                raise TestingError(
+                    f"gave up after {len(tally.runs)} runs, before another one of {beyond.stored.name!r}: does a job "
+                    "enqueue itself, or retry or snooze without end? If so many runs are meant, say limit=…"
+                )
+            # Another runner goes on with what the dead one did not hold.
+            died = runner.died is not None and most is None and tally.failure is None
+
+    def _idle(self, tally: _Tally, limit: int, *, reraise: bool) -> Generator[Task, None, None]:
+        while True:
+            yield from self._work(tally, limit - len(tally.runs), None, reraise=reraise)
+            if tally.failure is not None or self._next_moment() is None:
+                return
+            self._jump("run_until_idle")
+
+    def _run_here(self, call: str, work: Generator[Task, None, None]) -> None:
+        with self._alone(call):
+            for task in work:
+                if _is_coroutine(task):
+                    if self._loop is None:
+                        # With a factory of its own it leaves the thread's current event loop, and its end, alone.
+                        self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+                    self._loop.run(run_coroutine(task, self.clock.monotonic))
+                else:
+                    run_function(task, self.clock.monotonic)
+
+    async def _run_on_loop(self, call: str, work: Generator[Task, None, None]) -> None:
+        with self._alone(call):
+            for task in work:
+                if _is_coroutine(task):
+                    await asyncio.create_task(run_coroutine(task, self.clock.monotonic))
+                else:
+                    # On a thread, as a runner does: it may call asyncio.run, or wait for what this loop serves.
+                    await asyncio.to_thread(run_function, task, self.clock.monotonic)
+
+    def _new_runner(self) -> InlineRunner:
+        return InlineRunner(
+            self._jobs.registry,
+            self._jobs.access.keys,
+            self._queues,
+            self._backend.storage(),
+            self.clock,
+            self._chance.entropy(16).hex().encode(),
+        )
+
+    def _keep_house(self) -> None:
+        keep_house(self._jobs.access.keys, self._keys(), self._backend.memory, self.clock)
+
+    def _jump(self, call: str) -> timedelta:
+        self._check_open(call)
+        moment = self._next_moment()
+        if moment is None:
+            raise TestingError(f"{call}(): no job becomes due later; {self._next()}")
+        distance = timedelta(milliseconds=moment - self.clock.now())
+        self.clock.advance(distance)
+        return distance
+
+    def _next_moment(self) -> int | None:
+        """When (ms) something becomes due that is not due yet."""
+        now = self.clock.now()
+        moments = []
+        for queue in self._keys():
+            moments += self._read(_ahead(queue, now))
+        return min(moments, default=None)
+
+    def _only(self, tally: _Tally) -> Run:
+        if not tally.runs:
+            raise TestingError(f"run_one(): no job is due; {self._next()}")
+        return tally.runs[0]
+
+    def _next(self) -> str:
+        moment = self._next_moment()
+        if moment is not None:
+            return f"the next one is in {timedelta(milliseconds=moment - self.clock.now())}: jump() goes there"
+        ready = len(self._find("ready", "waiting"))
+        return f"{ready} are due now: drain() runs them" if ready else "nothing is enqueued"
+
+    def _others(self) -> str:
+        held, dead = len(self._find("working")), len(self.dead())
+        counts = [f"{count} {place}" for count, place in ((held, "working"), (dead, "dead")) if count]
+        return f" (besides {' and '.join(counts)})" if counts else ""
+
+    def _find(self, *places: Place, in_order: bool = True) -> list[JobRecord[Any]]:
+        records = self._read(lookup.find(self._keys(), places, None, EVERYTHING, None))
+        return sorted(records, key=lambda record: (record.created, record.id)) if in_order else records
+
+    def _queues(self) -> Sequence[str]:
+        declared = {kind.queue for kind in self._jobs.registry}
+        return sorted(declared.union(self._read(lookup.queues(self._jobs.access.keys))))
+
+    def _keys(self) -> list[QueueKeys]:
+        return [queue_keys(self._jobs.namespace, queue) for queue in self._queues()]
+
+    def _read(self, flow: Flow[T]) -> T:
+        """By the short way to the memory: nothing gets lost there, and nested blocks do not matter."""
+        return run(flow, self._backend.memory, self.clock)
+
+    def _refuse_loop(self, call: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise TestingError(f"{call}() cannot be called inside of a running event loop: use `await t.a{call}()`")
+
+    def _check_open(self, call: str) -> None:
+        if self._jobs.access.opened().backend is not self._backend:
+            raise TestingError(f"{call}(): this testing() block has ended, or another one inside of it is open")
+
+    @contextmanager
+    def _alone(self, call: str) -> Iterator[None]:
+        self._check_open(call)
+        if not self._busy.acquire(blocking=False):
+            raise TestingError(f"{call}(): jobs are being run already; a job, or another thread, cannot run them too")
+        try:
+            yield
+        finally:
+            self._runner = None
+            self._busy.release()
+
+    def close(self) -> None:
+        """End the event loop on which coroutine jobs ran; the end of the block does this."""
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
+
+def _ahead(queue: QueueKeys, now: int) -> Flow[list[int]]:
+    """When (ms) the next waiting job of a queue is due, and when the next held one may be taken."""
+    waiting = Page(queue.waiting, 1, after=(now, LATEST))
+    held = Page(queue.working, 1, after=(now - 2 * BEAT_MS, LATEST))
+    [dues, ends] = yield Read((waiting, held))
+    return [due for _, due in dues] + [end + 2 * BEAT_MS for _, end in ends]
+
+
+def _is_coroutine(task: Task) -> bool:
+    assert task.kind is not None
+    return task.kind.is_coroutine
+
+
+def _fence() -> int | None:
+    try:
+        return current_context().fence
+    except LookupError:
+        return None
+
+
+def _failure(error: BaseException | None, *, reraise: bool) -> BaseException | None:
+    """What is to be raised of what a job raised.
+
+    An interrupt of the whole test run, or the verdict of a test framework, always is: these are no `Exception`.
+    """
+    if isinstance(error, (*REQUESTS, RunnerDied)):
+        return None
+    own = isinstance(error, Exception | SystemExit | asyncio.CancelledError)
+    return error if reraise or not own else None
+
+
+@contextmanager
+def open_testing(jobs: JobQueue, start: datetime | None = None) -> Iterator[Testing]:
+    """See `JobQueue.testing`.
+
+    Raises:
+        JobQueueError: Another thread has a block open on this `JobQueue`.
+        TestingError: At the end: an ``a…`` call was never awaited.
+        ValueError: ``start`` has no time zone.
+    """
+    clock = FakeClock(start)
+    backend, chance = KitBackend(clock), CountingChance("testing")
+    restore: Callable[[], None] = jobs.access.replace(backend, chance=chance, pauses=False)
+    testing = Testing(jobs, backend, clock, chance)
+    try:
+        with Watch(jobs.access) as watch:
+            jobs.counts()  # the first use of a namespace marks it; here and now, so that no lost reply concerns that
+            yield testing
+            unused = watch.unused()
+    finally:
+        restore()
+        testing.close()
+    if unused:
+        calls = "\n".join(f"  {call}" for call in unused)
+        raise TestingError(
+            f"never awaited, so nothing happened:\n{calls}\nwrite `await` in front, or use the sync twin"
+        )
