@@ -116,6 +116,11 @@ class Access:
         """The clock of what is in use now."""
         return self.opened().backend.clock
 
+    @property
+    def depth(self) -> int:
+        """How many replacements are in use, one inside of the other."""
+        return len(self._replaced)
+
     def replace(
         self, backend: Backend, *, chance: Chance | None = None, pauses: bool = True
     ) -> Callable[[], None]:  # fmt: skip

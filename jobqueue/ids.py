@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from typing import Final, Protocol
 
 __all__ = ["Chance", "SeededChance", "SystemChance", "uuid7"]
@@ -46,7 +45,9 @@ class Chance(Protocol):
 class SystemChance:
     """The operating system's randomness: nothing is kept between calls, so a forked child shares nothing."""
 
-    entropy: Callable[[int], bytes] = staticmethod(os.urandom)
+    def entropy(self, size: int) -> bytes:
+        """See `Chance.entropy`."""
+        return os.urandom(size)
 
     def jitter(self) -> float:
         """See `Chance.jitter`."""

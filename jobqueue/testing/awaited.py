@@ -20,7 +20,7 @@ from jobqueue.lock import Lease, Lock
 from jobqueue.queue import JobQueue
 from jobqueue.registry import BoundFunction, JobFunction
 
-__all__ = ["Watch", "watched"]
+__all__ = ["Watch", "watch_also"]
 
 ENOUGH: Final = 256
 """So many remembered calls are gone through for those that have begun."""
@@ -81,11 +81,21 @@ class Watch:
         return found
 
 
+def watch_also(cls: type, access_of: Callable[[Any], Access]) -> None:
+    """Notice the ``a…`` calls of another class, once no block is open.
+
+    Args:
+        cls: The class.
+        access_of: Answers the storage access that an instance uses.
+    """
+    _ACCESS[cls] = access_of
+
+
 def _is_unused(coroutine: Coroutine[Any, Any, Any]) -> bool:
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
-def watched(cls: type, name: str, access_of: Callable[[Any], Access]) -> Callable[..., Any]:
+def _watched(cls: type, name: str, access_of: Callable[[Any], Access]) -> Callable[..., Any]:
     """A coroutine method of a class that tells the innermost watch of its `JobQueue` what it hands out."""
     original = vars(cls)[name]
 
@@ -113,7 +123,7 @@ def _patch() -> None:
         for name, method in list(vars(cls).items()):
             if inspect.iscoroutinefunction(method) and not name.startswith("_"):
                 _originals.append((cls, name, method))
-                setattr(cls, name, watched(cls, name, access_of))
+                setattr(cls, name, _watched(cls, name, access_of))
 
 
 def _unpatch() -> None:

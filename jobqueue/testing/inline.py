@@ -62,11 +62,6 @@ class Run:
     result: Any = None
     error: BaseException | None = None
 
-    @property
-    def failure(self) -> BaseException | None:
-        """What it raised, if that was a failure and no request."""
-        return None if isinstance(self.error, (*REQUESTS, RunnerDied)) else self.error
-
 
 class InlineRunner:
     """One runner, from its start to its stop.

@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final
 
 import attrs
 
-from jobqueue import lookup
-from jobqueue.context import Context, Flags, current_context
-from jobqueue.drive import run
+from jobqueue.context import current_context
 from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow, Read
-from jobqueue.job import Call
-from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.keys import QueueKeys
 from jobqueue.queue import JobQueue
-from jobqueue.record import JobRecord, R
-from jobqueue.registry import JobFunction
+from jobqueue.record import JobRecord
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Page, Place
-from jobqueue.testing.assertions import What, listing, pattern
-from jobqueue.testing.awaited import Watch
+from jobqueue.storage.ops import Page
+from jobqueue.testing.awaited import Watch, watch_also
 from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.inline import BEAT_MS, REQUESTS, InlineRunner, Run, RunnerDied, keep_house
+from jobqueue.testing.looking import Looking
 
 __all__ = ["Testing", "TestingError", "open_testing"]
 
-T = TypeVar("T")
-
 RUNS: Final = 10_000
 """Runs after which a drain gives up, since something runs in circles."""
-EVERYTHING: Final = 2**31
 LATEST: Final = b"\xff" * 64
 ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "crashed", "late")
 
@@ -71,7 +63,7 @@ class _Tally:
         return {what: self.counts[what] for what in ORDER if self.counts[what]}
 
 
-class Testing:
+class Testing(Looking):
     """What a test does with a `JobQueue` whose storage was swapped: see `JobQueue.testing`.
 
     Nothing runs by itself. Time passes in `clock` and `jump`, jobs run in `drain`, `run_one` and `run_until_idle`, one at a
@@ -85,78 +77,11 @@ class Testing:
     __test__ = False
 
     def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, chance: CountingChance) -> None:
-        self.clock = clock
-        self._jobs = jobs
-        self._backend = backend
+        super().__init__(jobs, backend, clock)
         self._chance = chance
         self._busy = threading.Lock()
         self._runner: InlineRunner | None = None
         self._loop: asyncio.Runner | None = None
-
-    # ------------------------------------------------------------------------------------------------------ assertions
-
-    @overload
-    def enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> list[JobRecord[R]]: ...
-    @overload
-    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]: ...
-
-    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]:
-        """The jobs that are to be run, now or later, of all queues, in the order in which they were enqueued.
-
-        Args:
-            what: Only of this kind (a declared function, a class, a name), or only this one: a `Call` or an instance is
-                exact, options of a call included. Positional.
-            partial: Only with these arguments, as the job receives them, defaults filled in; others do not matter.
-
-        Raises:
-            PayloadError: An argument that the kind does not have, or of another type.
-            UnknownJob: The kind is not declared on this `JobQueue`.
-            TypeError: ``what`` names no kind.
-        """
-        wanted = pattern(self._jobs, what, partial)
-        return [record for record in self._find("ready", "waiting") if wanted.differences(self._jobs, record) == []]
-
-    @overload
-    def assert_enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> JobRecord[R]: ...
-    @overload
-    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]: ...
-
-    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]:
-        """Answer the first job that `enqueued` finds.
-
-        Raises:
-            AssertionError: There is none; the message lists what is enqueued.
-            PayloadError: An argument that the kind does not have, or of another type.
-            UnknownJob: The kind is not declared on this `JobQueue`.
-            TypeError: ``what`` names no kind.
-        """
-        wanted = pattern(self._jobs, what, partial)
-        records = self._find("ready", "waiting")
-        for record in records:
-            if wanted.differences(self._jobs, record) == []:
-                return record
-        lines = [f"no job {wanted} is enqueued; what is enqueued{self._others()}:"]
-        lines += listing(self._jobs, wanted, records, self.clock.datetime) if records else ["  nothing"]
-        raise AssertionError("\n".join(lines))
-
-    def refute_enqueued(self, what: What | None = None, /, **partial: Any) -> None:
-        """Check that `enqueued` finds nothing.
-
-        Raises:
-            AssertionError: It does; the message lists what.
-            PayloadError: An argument that the kind does not have, or of another type.
-            UnknownJob: The kind is not declared on this `JobQueue`.
-            TypeError: ``what`` names no kind.
-        """
-        wanted = pattern(self._jobs, what, partial)
-        found = self.enqueued(what, **partial)
-        if found:
-            lines = listing(self._jobs, wanted, found, self.clock.datetime)
-            raise AssertionError("\n".join([f"{wanted} is enqueued, and should not be:", *lines]))
-
-    def dead(self) -> list[JobRecord[Any]]:
-        """The jobs that were given up, of all queues, those longest dead first."""
-        return self._find("dead", in_order=False)
 
     # --------------------------------------------------------------------------------------------------------- running
 
@@ -303,43 +228,6 @@ class Testing:
         self._check_open("lose_reply")
         self._backend.lose(times)
 
-    def context(
-        self,
-        *,
-        attempt: int = 1,
-        fence: int = 1,
-        lease_lost: bool = False,
-        cancelled: bool = False,
-        record: JobRecord[Any] | None = None,
-        logger: logging.Logger | None = None,
-    ) -> Context:
-        """A context for a plain call of a job's function, without any queue.
-
-        Args:
-            attempt: 1 for the first run.
-            fence: The number of the claim.
-            lease_lost: Whether the runner lost its right to the job.
-            cancelled: Whether the job was asked to end.
-            record: The job; by default one that tells nothing.
-            logger: Where the job should log to.
-
-        Raises:
-            ValueError: ``attempt`` is below 1.
-        """
-        if attempt < 1:
-            raise ValueError(f"attempt={attempt}: the first run is attempt 1")
-        now = self.clock.datetime
-        if record is None:
-            record = JobRecord(
-                id="0" * 32, name="(plain call)", queue="low", payload=b"{}", attempt=attempt - 1, retry=13, created=now,
-                due=now, error=None, place="working", fence=fence,
-            )  # fmt: skip
-        flags = Flags()
-        flags.lease_lost, flags.cancelled = lease_lost, cancelled
-        if logger is None:
-            return Context(record, attempt=attempt, fence=fence, flags=flags)
-        return Context(record, attempt=attempt, fence=fence, flags=flags, logger=logger)
-
     # ---------------------------------------------------------------------------------------------------------- inside
 
     def _work(self, tally: _Tally, limit: int, most: int | None, *, reraise: bool) -> Generator[Task, None, None]:
@@ -439,26 +327,6 @@ class Testing:
         ready = len(self._find("ready", "waiting"))
         return f"{ready} are due now: drain() runs them" if ready else "nothing is enqueued"
 
-    def _others(self) -> str:
-        held, dead = len(self._find("working")), len(self.dead())
-        counts = [f"{count} {place}" for count, place in ((held, "working"), (dead, "dead")) if count]
-        return f" (besides {' and '.join(counts)})" if counts else ""
-
-    def _find(self, *places: Place, in_order: bool = True) -> list[JobRecord[Any]]:
-        records = self._read(lookup.find(self._keys(), places, None, EVERYTHING, None))
-        return sorted(records, key=lambda record: (record.created, record.id)) if in_order else records
-
-    def _queues(self) -> Sequence[str]:
-        declared = {kind.queue for kind in self._jobs.registry}
-        return sorted(declared.union(self._read(lookup.queues(self._jobs.access.keys))))
-
-    def _keys(self) -> list[QueueKeys]:
-        return [queue_keys(self._jobs.namespace, queue) for queue in self._queues()]
-
-    def _read(self, flow: Flow[T]) -> T:
-        """By the short way to the memory: nothing gets lost there, and nested blocks do not matter."""
-        return run(flow, self._backend.memory, self.clock)
-
     def _refuse_loop(self, call: str) -> None:
         try:
             asyncio.get_running_loop()
@@ -486,6 +354,9 @@ class Testing:
         if self._loop is not None:
             self._loop.close()
             self._loop = None
+
+
+watch_also(Testing, lambda testing: testing._jobs.access)  # noqa: SLF001 - its own module
 
 
 def _ahead(queue: QueueKeys, now: int) -> Flow[list[int]]:
@@ -529,7 +400,8 @@ def open_testing(jobs: JobQueue, start: datetime | None = None) -> Iterator[Test
         ValueError: ``start`` has no time zone.
     """
     clock = FakeClock(start)
-    backend, chance = KitBackend(clock), CountingChance("testing")
+    # Blocks inside of one another share no ids.
+    backend, chance = KitBackend(clock), CountingChance(f"testing {jobs.access.depth}")
     restore: Callable[[], None] = jobs.access.replace(backend, chance=chance, pauses=False)
     testing = Testing(jobs, backend, clock, chance)
     try:

@@ -1,0 +1,161 @@
+"""What a test can see of the jobs in its block, and what it is told when it expected others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar, overload
+
+from jobqueue import lookup
+from jobqueue.context import Context, Flags
+from jobqueue.drive import run
+from jobqueue.flows import Flow
+from jobqueue.job import Call
+from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.queue import JobQueue
+from jobqueue.record import JobRecord, R
+from jobqueue.registry import JobFunction
+from jobqueue.storage.ops import Place
+from jobqueue.testing.backend import KitBackend
+from jobqueue.testing.clock import FakeClock
+from jobqueue.testing.patterns import What, listing, pattern
+
+__all__ = ["Looking"]
+
+T = TypeVar("T")
+
+EVERYTHING: Final = 2**31
+
+
+class Looking:
+    """The half of `Testing` that changes nothing.
+
+    It reads the memory by the short way: nothing gets lost there, and blocks inside of this one do not matter.
+
+    Attributes:
+        clock: What time it is.
+    """
+
+    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock) -> None:
+        self.clock = clock
+        self._jobs = jobs
+        self._backend = backend
+
+    @overload
+    def enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> list[JobRecord[R]]: ...
+    @overload
+    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]: ...
+
+    def enqueued(self, what: What | None = None, /, **partial: Any) -> list[JobRecord[Any]]:
+        """The jobs that are to be run, now or later, of all queues, in the order in which they were enqueued.
+
+        Args:
+            what: Only of this kind (a declared function, a class, a name), or only this one: a `Call` or an instance is
+                exact, options of a call included. Positional.
+            partial: Only with these arguments, as the job receives them, defaults filled in; others do not matter.
+
+        Raises:
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        return [record for record in self._find("ready", "waiting") if wanted.differences(self._jobs, record) == []]
+
+    @overload
+    def assert_enqueued(self, what: JobFunction[..., Any, ..., R] | Call[R], /, **partial: Any) -> JobRecord[R]: ...
+    @overload
+    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]: ...
+
+    def assert_enqueued(self, what: What, /, **partial: Any) -> JobRecord[Any]:
+        """Answer the first job that `enqueued` finds.
+
+        Raises:
+            AssertionError: There is none; the message lists what is enqueued.
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        records = self._find("ready", "waiting")
+        for record in records:
+            if wanted.differences(self._jobs, record) == []:
+                return record
+        lines = [f"no job {wanted} is enqueued; what is enqueued{self._others()}:"]
+        lines += listing(self._jobs, wanted, records, self.clock.datetime) if records else ["  nothing"]
+        raise AssertionError("\n".join(lines))
+
+    def refute_enqueued(self, what: What | None = None, /, **partial: Any) -> None:
+        """Check that `enqueued` finds nothing.
+
+        Raises:
+            AssertionError: It does; the message lists what.
+            PayloadError: An argument that the kind does not have, or of another type.
+            UnknownJob: The kind is not declared on this `JobQueue`.
+            TypeError: ``what`` names no kind.
+        """
+        wanted = pattern(self._jobs, what, partial)
+        found = self.enqueued(what, **partial)
+        if found:
+            lines = listing(self._jobs, wanted, found, self.clock.datetime)
+            raise AssertionError("\n".join([f"{wanted} is enqueued, and should not be:", *lines]))
+
+    def dead(self) -> list[JobRecord[Any]]:
+        """The jobs that were given up, of all queues, those longest dead first."""
+        return self._find("dead", in_order=False)
+
+    def context(
+        self,
+        *,
+        attempt: int = 1,
+        fence: int = 1,
+        lease_lost: bool = False,
+        cancelled: bool = False,
+        record: JobRecord[Any] | None = None,
+        logger: logging.Logger | None = None,
+    ) -> Context:
+        """A context for a plain call of a job's function, without any queue.
+
+        Args:
+            attempt: 1 for the first run.
+            fence: The number of the claim.
+            lease_lost: Whether the runner lost its right to the job.
+            cancelled: Whether the job was asked to end.
+            record: The job; by default one that tells nothing.
+            logger: Where the job should log to.
+
+        Raises:
+            ValueError: ``attempt`` is below 1.
+        """
+        if attempt < 1:
+            raise ValueError(f"attempt={attempt}: the first run is attempt 1")
+        now = self.clock.datetime
+        if record is None:
+            record = JobRecord(
+                id="0" * 32, name="(plain call)", queue="low", payload=b"{}", attempt=attempt - 1, retry=13, created=now,
+                due=now, error=None, place="working", fence=fence,
+            )  # fmt: skip
+        flags = Flags()
+        flags.lease_lost, flags.cancelled = lease_lost, cancelled
+        if logger is None:
+            return Context(record, attempt=attempt, fence=fence, flags=flags)
+        return Context(record, attempt=attempt, fence=fence, flags=flags, logger=logger)
+
+    def _others(self) -> str:
+        held, dead = len(self._find("working")), len(self.dead())
+        counts = [f"{count} {place}" for count, place in ((held, "working"), (dead, "dead")) if count]
+        return f" (besides {' and '.join(counts)})" if counts else ""
+
+    def _find(self, *places: Place, in_order: bool = True) -> list[JobRecord[Any]]:
+        records = self._read(lookup.find(self._keys(), places, None, EVERYTHING, None))
+        return sorted(records, key=lambda record: (record.created, record.id)) if in_order else records
+
+    def _queues(self) -> Sequence[str]:
+        declared = {kind.queue for kind in self._jobs.registry}
+        return sorted(declared.union(self._read(lookup.queues(self._jobs.access.keys))))
+
+    def _keys(self) -> list[QueueKeys]:
+        return [queue_keys(self._jobs.namespace, queue) for queue in self._queues()]
+
+    def _read(self, flow: Flow[T]) -> T:
+        return run(flow, self._backend.memory, self.clock)
