@@ -15,10 +15,11 @@ from urllib.parse import quote
 import click
 
 from jobqueue.cli.common import json_option, print_json
+from jobqueue.cli.text import clean_lines
 
 if TYPE_CHECKING:
     from jobqueue.cli.demo.files import Found
-    from jobqueue.cli.demo.play import Outcome, Scene
+    from jobqueue.cli.demo.play import Outcome, Scene, Settings
 
 __all__ = ["demo"]
 
@@ -59,15 +60,19 @@ def demo(
     the exit code is 1 if they are not equal or a job is lost. On a server of your own (--url) a few small keys remain.
     """
     from jobqueue.cli.demo.files import find_files
-    from jobqueue.cli.demo.play import Settings, play
+    from jobqueue.cli.demo.play import DemoFailed, Settings
+    from jobqueue.names import check_namespace
 
     found = find_files(path)
     if not found.paths:
         raise click.UsageError(f"there is no file below {path}" if path else "this Python has no sources: name a PATH")
-    namespace = namespace or f"demo-{secrets.token_hex(4)}"
+    namespace = f"demo-{secrets.token_hex(4)}" if namespace is None else check_namespace(namespace)
     with _terminated_like_interrupted(), _workplace(folder) as place:
         own = place / namespace
-        own.mkdir(parents=True)
+        try:
+            own.mkdir(parents=True)
+        except OSError as error:
+            raise click.UsageError(f"{own} cannot be made: {error.strerror}") from error
         settings = Settings(
             paths=found.paths,
             url=url or f"embedded://{quote(str(place / 'server'))}",
@@ -78,20 +83,36 @@ def demo(
             lease=LEASE,
             patience=PATIENCE,
         )
-        if json_output:
-            outcome = play(settings, _show_nothing)
-            print_json(_value(outcome, found))
-        else:
-            from jobqueue.cli.demo.screen import live, print_outcome
+        try:
+            ok = _as_json(settings, found) if json_output else _on_screen(settings, found)
+        except DemoFailed as error:
+            if json_output:
+                print_json({"ok": False, "error": str(error)})
+            click.echo(f"jobqueue: {clean_lines(str(error))}", err=True)
+            ok = False
+        if folder is not None and not json_output:
+            click.echo(f"ledger and logs: {own}")
+    return 0 if ok else 1
 
-            if found.left_out:
-                click.echo(f"{found.left_out} files are left out: their names are no text", err=True)
-            with live() as show:
-                outcome = play(settings, show)
-            print_outcome(outcome)
-            if folder is not None:
-                click.echo(f"ledger and logs: {own}")
-    return 0 if outcome.ok else 1
+
+def _on_screen(settings: Settings, found: Found) -> bool:
+    from jobqueue.cli.demo.play import play
+    from jobqueue.cli.demo.screen import live, print_outcome
+
+    if found.left_out:
+        click.echo(f"{found.left_out} files are left out: their names are no text", err=True)
+    with live() as show:
+        outcome = play(settings, show)
+    print_outcome(outcome)
+    return outcome.ok
+
+
+def _as_json(settings: Settings, found: Found) -> bool:
+    from jobqueue.cli.demo.play import play
+
+    outcome = play(settings, _show_nothing)
+    print_json(_value(outcome, found))
+    return outcome.ok
 
 
 def _show_nothing(_: Scene) -> None:
