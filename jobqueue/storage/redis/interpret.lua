@@ -114,10 +114,11 @@ end
 ---------------------------------------------------------------------------------------------------------- requests
 -- The value of a request is netstrings: number, fence, id …
 
-local function netstrings(values)
-  local parts = {}
-  for i = 1, #values do
-    parts[i] = #values[i] .. ':' .. values[i] .. ','
+local function netstrings(number, fence, ids, m)
+  local parts, n = { #number, ':', number, ',', #fence, ':', fence, ',' }, 8
+  for i = 1, m do -- pieces, because joining each by itself would make a string more per id
+    parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = #ids[i], ':', ids[i], ','
+    n = n + 4
   end
   return table.concat(parts)
 end
@@ -479,6 +480,12 @@ local function choose(op)
     end
   end
   local expect = op.expect
+  if not expect and op.pick ~= 'T' then -- everything picked moves
+    for i = n + 1, #list do
+      list[i] = nil
+    end
+    return list, n, n, nil, records, nil
+  end
   if not op.from_list and (op.pick == 'T' or op.was) then
     present = ask('ZMSCORE', op.source, list, base + 1, base + n)
   end
@@ -551,7 +558,10 @@ local function sift(op, ids, m, scores, records)
     end
   end
   local missing, kept = {}, 0
-  for i = 1, m do
+  while kept < m and records[kept + 1] do
+    kept = kept + 1
+  end
+  for i = kept + 1, m do
     if records[i] then
       kept = kept + 1
       ids[kept], records[kept] = ids[i], records[i]
@@ -695,19 +705,19 @@ function run.V(op)
     ids[i] = nil
   end
   if op.requester then
-    local values = { op.number, format('%.0f', fence) }
-    for i = 1, m do
-      values[i + 2] = ids[i]
-    end
-    call('HSET', REQUESTS, op.requester, netstrings(values))
+    call('HSET', REQUESTS, op.requester, netstrings(op.number, format('%.0f', fence), ids, m))
   end
-  local given = {}
   if op.give then
     for i = 1, m do
-      given[i] = records[i] or ''
+      if not records[i] then
+        records[i] = ''
+      end
+    end
+    for i = m + 1, #records do
+      records[i] = nil
     end
   end
-  return { op.pick == 'T' and m == n and 1 or ids, given, missing, fence, left, next }
+  return { op.pick == 'T' and m == n and 1 or ids, op.give and records or {}, missing, fence, left, next }
 end
 
 ------------------------------------------------------------------------------------------------------------ batches
