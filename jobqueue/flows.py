@@ -17,7 +17,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, job_record
-from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query
+from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query, Refused
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
@@ -182,11 +182,11 @@ def store(
     queues: dict[str, list[JobRecord[Any]]] = {}
     for record in records:
         queues.setdefault(record.queue, []).append(record)
-    registering = [
-        transitions.register_queue(namespace_keys(namespace), queue, clock.now())
+    registering = {
+        queue: transitions.register_queue(namespace_keys(namespace), queue, clock.now())
         for queue in queues
         if queue not in known
-    ]
+    }
     failed: NotApplied | OutcomeUnknown | None = None
     missing: dict[str, None] = {}
     start = 0
@@ -194,18 +194,23 @@ def store(
     while failed is None and any(len(jobs) > start for jobs in queues.values()):
         parts = {queue: jobs[start : start + CHUNK] for queue, jobs in queues.items() if len(jobs) > start}
         batches = [_put(queue_keys(namespace, queue), part) for queue, part in parts.items()]
-        outcomes = yield from send(registering + batches)
-        # Best effort: runners register the queues they serve, and the next connection does it again.
-        known.update(queues if registering else ())
+        outcomes = yield from send([*registering.values(), *batches])
+        for queue, outcome in zip(registering, outcomes, strict=False):
+            # Best effort: runners register the queues they serve, and the next call does it again.
+            if isinstance(outcome, Applied | Refused):
+                known.add(queue)
         for (queue, part), outcome in zip(parts.items(), outcomes[len(registering) :], strict=True):
+            why: NotApplied | OutcomeUnknown
             if isinstance(outcome, Applied):
-                _refuse_foreign(queue, part, outcome)
-                continue
-            assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
-            missing.update(dict.fromkeys(record.id for record in part))
-            if failed is None or isinstance(outcome, OutcomeUnknown):
-                failed = outcome
-        registering = []
+                lost = _foreign(part, outcome)
+                why = StorageRefused(f"queue {queue!r} holds another job with this id, which was not changed")
+            else:
+                assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
+                lost, why = part, outcome
+            missing.update(dict.fromkeys(record.id for record in lost))
+            if lost and (failed is None or isinstance(why, OutcomeUnknown)):
+                failed = why
+        registering = {}
         start += CHUNK
     if failed is not None:
         unsent = {record.id for jobs in queues.values() for record in jobs[start:]}
@@ -216,24 +221,19 @@ def store(
     return list(records)
 
 
-def _refuse_foreign(queue: str, part: Sequence[JobRecord[Any]], outcome: Applied) -> None:
+def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord[Any]]:
+    """Those whose id belongs to another job."""
+    if not any(isinstance(answer, Placed) and "different" in answer.states for answer in outcome.answers):
+        return []
     states: dict[str, str] = {}
     answers = iter(outcome.answers)
     for place in ("ready", "waiting"):
-        ids = [record.id for record in part if record.place == place]
+        ids = dict.fromkeys(record.id for record in part if (record.place == "waiting") is (place == "waiting"))
         if ids:
             placed = next(answers)
             assert isinstance(placed, Placed)
             states.update(zip(ids, placed.states, strict=True))
-    taken = [record for record in part if states[record.id] == "different"]
-    if taken:
-        raise StorageRefused(
-            f"queue {queue!r} holds another job with the id {taken[0].id}"
-            + (f" (and {len(taken) - 1} more of these ids)" if len(taken) > 1 else "")
-            + "; nothing of it was changed",
-            stored=[record for record in part if states[record.id] != "different"],
-            records=taken,
-        )
+    return [record for record in part if states[record.id] == "different"]
 
 
 def _explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:

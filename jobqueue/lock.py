@@ -6,7 +6,9 @@ itself after its time to live; the fence tells what a late holder wrote from wha
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
@@ -98,25 +100,34 @@ class Lock:
         self.ttl = milliseconds(ttl, "ttl")
         if not self.ttl:
             raise ValueError(f"the lock {name!r} needs a ttl of at least a millisecond")
-        self._held: list[Lease] = []
+        # One object may be used by many threads and tasks, and one may enter after another's time was over: each gives
+        # back what it took itself.
+        self._held: dict[object, list[Lease]] = {}
 
     def __enter__(self) -> Lease:
         lease = self.access.run(self._take())
-        self._held.append(lease)
+        self._held.setdefault(threading.get_ident(), []).append(lease)
         return lease
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.access.run(self._drop(self._held.pop()))
+        self.access.run(self._drop(self._last(threading.get_ident())))
 
     async def __aenter__(self) -> Lease:
         lease = await self.access.arun(self._take())
-        self._held.append(lease)
+        self._held.setdefault(asyncio.current_task(), []).append(lease)
         return lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:  # fmt: skip
-        await self.access.arun(self._drop(self._held.pop()))
+        await self.access.arun(self._drop(self._last(asyncio.current_task())))
+
+    def _last(self, who: object) -> Lease:
+        leases = self._held[who]
+        lease = leases.pop()
+        if not leases:
+            del self._held[who]
+        return lease
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
         """Call the function under the lock.
@@ -130,26 +141,24 @@ class Lock:
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"{function.__qualname__} is a coroutine function: await lock.arun({function.__name__}, …)")
         try:
-            lease = self.__enter__()
+            lease = self.access.run(self._take())
         except LockTaken:
             return False
         try:
             function(*args, **kwargs)
         finally:
-            self._held.remove(lease)
             self.access.run(self._drop(lease))
         return True
 
     async def arun(self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> bool:
         """Await the coroutine function under the lock; see `run`."""
         try:
-            lease = await self.__aenter__()
+            lease = await self.access.arun(self._take())
         except LockTaken:
             return False
         try:
             await function(*args, **kwargs)
         finally:
-            self._held.remove(lease)
             await self.access.arun(self._drop(lease))
         return True
 

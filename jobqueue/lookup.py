@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jobqueue import transitions
-from jobqueue.errors import JobNotFound, PayloadError, StorageRefused
-from jobqueue.flows import Flow, Read, send_one
+from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
+from jobqueue.flows import Apply, Flow, Read, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.record import JobRecord, record_of, rewrite
-from jobqueue.storage.ops import Fields, Kept, Page, Peek, Place, PlaceKey, Records, Sizes
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek, Place, PlaceKey, Records, Sizes
 
 __all__ = ["delete", "find", "locate", "queues", "requeue", "sizes"]
 
@@ -73,27 +73,28 @@ def find(
     """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
 
     Raises:
-        JobNotFound: There is no job ``after`` in these queues any more.
+        JobNotFound: There is no job ``after`` in these queues and places any more.
     """
     found: list[JobRecord[Any]] = []
     spots = [(queue, place) for queue in keys for place in places]
     cursor: tuple[int, bytes] | None = None
     skipping = False
+    anchor = after.encode() if after is not None else b""
     if after is not None:
         where = yield from locate(keys, after)
-        if where is None:
-            raise JobNotFound(f"no job {after} to continue behind; it may have ended: start again without after=")
+        if where is None or (where[0], where[1].place) not in spots:
+            raise _no_anchor(after)
         queue, kept = where
-        spots = spots[spots.index((queue, kept.place)) :] if (queue, kept.place) in spots else []
+        spots = spots[spots.index((queue, kept.place)) :]
         # A list has no cursor by member: its pages are walked until the job is met.
         skipping = kept.place == "ready"
-        cursor = None if skipping else (kept.score, after.encode())
+        cursor = None if skipping else (kept.score, anchor)
     for queue, place in spots:
         while True:
             entries, cursor = yield from _page(queue, place, cursor)
             for member, kept in entries:
                 if skipping:
-                    skipping = member.decode() != after
+                    skipping = member != anchor
                 elif kept.place == place:
                     record = record_of(member, queue.queue, kept)
                     if name is None or record.name == name:
@@ -102,8 +103,13 @@ def find(
                             return found
             if cursor is None:
                 break
-        skipping = False
+        if skipping:
+            raise _no_anchor(after)  # it left while its list was walked
     return found
+
+
+def _no_anchor(after: str | None) -> JobNotFound:
+    return JobNotFound(f"no job {after} to continue behind: it has moved on or ended; start again without after=")
 
 
 # ----------------------------------------------------------------------------------------------------------- operators
@@ -116,20 +122,27 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         JobNotFound: There is none.
         StorageRefused: It is being run.
     """
+    perhaps: JobRecord[Any] | None = None  # what it is if a request that went without an answer moved it
     while True:
         where = yield from locate(keys, id)
-        if where is None:
-            raise _not_found(id)
+        if where is None or where[1].place == "working":
+            if perhaps is not None:
+                return perhaps
+            raise _not_found(id) if where is None else _running(id, "it is requeued by itself if its runner dies")
         queue, kept = where
         if kept.place == "ready":
             return record_of(id.encode(), queue.queue, kept)
-        if kept.place == "working":
-            raise StorageRefused(f"job {id} is being run right now; if its runner died, it comes back by itself")
+        record = kept.record
         if kept.place == "waiting":
             batch = transitions.hurry(queue, id.encode(), kept.score)
         else:
-            batch = transitions.requeue(queue, id.encode(), kept.score, _revived(kept.record))
-        yield from send_one(batch)
+            record = _revived(record)
+            batch = transitions.requeue(queue, id.encode(), kept.score, record)
+        requeued = record_of(id.encode(), queue.queue, Kept(record, "ready", 0, None))
+        moved, sure = yield from _move(batch)
+        if moved:
+            return requeued
+        perhaps = None if sure else requeued
 
 
 def _revived(record: bytes) -> bytes:
@@ -147,20 +160,43 @@ def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         JobNotFound: There is none.
         StorageRefused: It is being run.
     """
-    was: JobRecord[Any] | None = None
+    perhaps: JobRecord[Any] | None = None
     while True:
         where = yield from locate(keys, id)
         if where is None:
-            if was is None:
-                raise _not_found(id)
-            return was
+            if perhaps is not None:
+                return perhaps
+            raise _not_found(id)
         queue, kept = where
         if kept.place == "working":
-            raise StorageRefused(f"job {id} is being run right now: a job that a runner holds cannot be deleted")
-        was = record_of(id.encode(), queue.queue, kept)
+            raise _running(id, "a job that a runner holds cannot be deleted")
         place: PlaceKey = {"ready": queue.ready, "waiting": queue.waiting, "dead": queue.dead}[kept.place]  # type: ignore[assignment]
         scores: Mapping[bytes, int] | None = None if kept.place == "ready" else {id.encode(): kept.score}
-        yield from send_one(transitions.delete(place, [id.encode()], scores))
+        moved, sure = yield from _move(transitions.delete(place, [id.encode()], scores))
+        was = record_of(id.encode(), queue.queue, kept)
+        if moved:
+            return was
+        perhaps = None if sure else was
+
+
+def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
+    """Apply the move of one job: whether it moved now, and whether that is certain.
+
+    What moved is believed and not looked at again: a runner may have claimed, or ended, the job by then.
+    """
+    [outcome] = yield Apply((batch,))
+    sure = not isinstance(outcome, OutcomeUnknown)
+    if isinstance(outcome, NotApplied):
+        raise outcome
+    applied = outcome if sure else (yield from send_one(batch))
+    assert isinstance(applied, Applied), "a move of an operator has no guard"
+    [moved] = applied.answers
+    assert isinstance(moved, Moved)
+    return bool(moved.ids), sure
+
+
+def _running(id: str, why: str) -> StorageRefused:
+    return StorageRefused(f"job {id} is being run right now: {why}")
 
 
 def _not_found(id: str) -> JobNotFound:
