@@ -18,7 +18,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Answer the record's line."""
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
-        line = f"{time} {record.levelname:<7} {record.name}: {clean(record.getMessage())}"
+        line = f"{time} {record.levelname:<7} {clean(record.name)}: {clean(record.getMessage())}"
         if record.exc_info:
             trace = clean_lines(self.formatException(record.exc_info))
             line += "".join(f"\n    {part}" for part in trace.split("\n"))

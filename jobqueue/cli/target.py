@@ -94,7 +94,7 @@ def relocate(jobs: JobQueue, url: str | None, namespace: str | None) -> None:
         return
     jobs.close()  # a module that used it while it was imported did so elsewhere
     if url is not None:
-        if jobs._client is not None or any(jobs._given):  # noqa: SLF001 - nobody else has to ask
+        if jobs._client is not None or jobs._given[0] is not None:  # noqa: SLF001 - nobody else has to ask
             raise DeclarationError("this JobQueue was given a storage or a client in code: --url cannot replace it")
         jobs.url = check_url(url)
     if namespace is not None:
