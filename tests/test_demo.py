@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -338,33 +339,44 @@ def test_progress_is_drawn_while_it_runs(play: Playing) -> None:
     assert "yes, file by file" in play.seen
 
 
+needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to wait for others' processes")
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Callable[[], bool]]:
+    """A function that waits for the end of a process that somebody else started."""
+    file = os.pidfd_open(pid)
+    try:
+        yield lambda: bool(select.select([file], [], [], 60)[0])
+    finally:
+        os.close(file)
+
+
+@needs_pidfd
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_with_all_its_processes(play: Playing, number: int) -> None:
     play.until("killed with SIGKILL")  # and now it waits for the lease to run out
     runners = play.runners()
     assert len(runners) == 2
     [server] = play.temporary.glob("jobqueue-demo-*/server/pid")
-    processes = [*runners, int(server.read_text())]
-    play.process.send_signal(number)
-    while play.read():
-        pass
-    assert play.process.wait(30) == 130
+    with watched(int(server.read_text())) as server_ends:
+        play.process.send_signal(number)
+        while play.read():
+            pass
+        assert play.process.wait(30) == 130
+        assert server_ends()
     assert "Traceback" not in play.seen
-    for pid in processes:
+    for pid in runners:  # its children, so there is nobody else to reap them
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert list(play.temporary.glob("jobqueue-demo-*")) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open (Linux) to wait for a process of others")
+@needs_pidfd
 def test_killed_it_leaves_no_runner_behind(play: Playing) -> None:
     play.until("killed with SIGKILL")
     dead = int(re.findall(r"process (\d+) was killed", play.seen)[0])
     [living] = [pid for pid in play.runners() if pid != dead]
-    watched = os.pidfd_open(living)
-    try:
+    with watched(living) as runner_ends:
         play.process.kill()
-        ended, _, _ = select.select([watched], [], [], 60)
-        assert ended, f"process {living} still runs"
-    finally:
-        os.close(watched)
+        assert runner_ends()

@@ -191,6 +191,7 @@ def test_what_is_stored_cannot_command_the_terminal(
     with server.client() as client:
         [key] = [key for key in client.scan_iter() if key.endswith(b":records")]
         [(field, stored)] = client.hgetall(key).items()
+        assert isinstance(stored, bytes)
         client.hset(key, field, rewrite(stored, name=f"name{HOSTILE}", error=f"error{HOSTILE}"))
         client.hset(key, b"raw", b"\0" * NONCE_SIZE + HOSTILE.encode())
         client.rpush(key.replace(b":records", b":ready"), b"raw")
