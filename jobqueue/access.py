@@ -121,6 +121,10 @@ class Access:
         """How many replacements are in use, one inside of the other."""
         return len(self._replaced)
 
+    def uses(self, backend: Backend) -> bool:
+        """Whether this is the replacement in use; opens nothing."""
+        return bool(self._replaced) and self._replaced[-1].backend is backend
+
     def replace(
         self, backend: Backend, *, chance: Chance | None = None, pauses: bool = True
     ) -> Callable[[], None]:  # fmt: skip

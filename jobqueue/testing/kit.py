@@ -108,7 +108,7 @@ class Testing(Looking):
         return tally.answer()
 
     async def adrain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
-        """See `drain`."""
+        """See `drain`. To cancel it, or another of its like, is the death of a runner: its job stays in working."""
         tally = _Tally()
         await self._run_on_loop("adrain", self._work(tally, limit, None, reraise=reraise))
         tally.end()
@@ -280,7 +280,7 @@ class Testing(Looking):
         with self._alone(call):
             for task in work:
                 if _is_coroutine(task):
-                    await asyncio.create_task(run_coroutine(task, self.clock.monotonic))
+                    await _run_coroutine(task, self.clock)
                 else:
                     # On a thread, as a runner does: it may call asyncio.run, or wait for what this loop serves.
                     await asyncio.to_thread(run_function, task, self.clock.monotonic)
@@ -335,7 +335,7 @@ class Testing(Looking):
         raise TestingError(f"{call}() cannot be called inside of a running event loop: use `await t.a{call}()`")
 
     def _check_open(self, call: str) -> None:
-        if self._jobs.access.opened().backend is not self._backend:
+        if not self._jobs.access.uses(self._backend):
             raise TestingError(f"{call}(): this testing() block has ended, or another one inside of it is open")
 
     @contextmanager
@@ -365,6 +365,18 @@ def _ahead(queue: QueueKeys, now: int) -> Flow[list[int]]:
     held = Page(queue.working, 1, after=(now - 2 * BEAT_MS, LATEST))
     [dues, ends] = yield Read((waiting, held))
     return [due for _, due in dues] + [end + 2 * BEAT_MS for _, end in ends]
+
+
+async def _run_coroutine(task: Task, clock: FakeClock) -> None:
+    running = asyncio.create_task(run_coroutine(task, clock.monotonic))
+    try:
+        # Shielded, or the job would take for its own a cancellation that is meant for the drain.
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        task.cancelled = True
+        running.cancel()
+        await asyncio.wait([running])
+        raise
 
 
 def _is_coroutine(task: Task) -> bool:
