@@ -48,7 +48,8 @@ def unreachable(label: str, error: BaseException) -> NotApplied:
             "processes: a runner takes three connections"
         )
     return NotApplied(
-        f"{label} cannot be reached ({_text(error)}); nothing was changed. Is the server running, and is the address right?"
+        f"{label} cannot be reached ({_text(error)}); nothing was changed. Is the server running, is the "
+        "address right, and is its maxclients high enough?"
     )
 
 
