@@ -147,7 +147,11 @@ def check_url(url: str) -> str:
     Raises:
         DeclarationError: Nothing can.
     """
-    scheme = urlsplit(url).scheme
+    parts = urlsplit(url)
+    scheme = parts.scheme
+    if scheme == "embedded" and (parts.netloc or len(parts.path) < 2):
+        # embedded://data would be a host, and silently the wrong directory.
+        raise DeclarationError(f"{url!r} names no directory: write its absolute path, as in embedded:///var/lib/shop")
     if scheme in ("memory", "embedded") or scheme in REDIS_SCHEMES:
         return url
     known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
