@@ -123,6 +123,11 @@ class Stage:
         found: Any = self.client.hgetall(_SCOPE + b"claims")
         return dict(found)
 
+    def now(self) -> float:
+        """The server's time, in seconds since 1970."""
+        seconds, micros = self.client.time()
+        return float(seconds) + float(micros) / 1e6
+
     def leases(self) -> dict[bytes, int]:
         """Id → end of its lease, of all jobs in working."""
         found: Any = self.client.zrange(_SCOPE + b"working", 0, -1, withscores=True)
