@@ -138,13 +138,15 @@ def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list
     if any(job.delay is not None or job.at is not None for job in jobs):
         yield Refresh(60_000)
     now = clock.now()
+    entropies = [chance.entropy(10 + NONCE_SIZE) for _ in jobs]
+    # Sorted, so that the order of ids is the order of the jobs: what a dead runner held comes back in the order of ids.
+    ids = sorted(uuid7(now, entropy) for entropy in entropies)
     records = []
-    for job in jobs:
-        entropy = chance.entropy(10 + NONCE_SIZE)
+    for job, id, entropy in zip(jobs, ids, entropies, strict=True):
         due = now + job.delay if job.delay is not None else job.at if job.at is not None else now
         place: Place = "waiting" if due > now else "ready"
         stored = Stored(job.name, job.payload, job.retry, 0, 0, now, due)
-        records.append(job_record(uuid7(now, entropy).encode(), job.queue, stored, place, nonce=entropy[10:]))
+        records.append(job_record(id.encode(), job.queue, stored, place, nonce=entropy[10:]))
     return records
 
 

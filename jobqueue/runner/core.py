@@ -94,6 +94,9 @@ class Core:
         # By run, not by id: one that lost its lease may still run when the job is claimed again.
         self._started: dict[Task, None] = {}
         self._unproven: deque[tuple[float, list[Task]]] = deque()
+        # Of functions and of coroutines: whether some were not started in time, and none has ended since.
+        self._doubted = {False: False, True: False}
+        self._claim_from = 0.0
         self._rate = Rate()
         self._probe_at = 0.0
         self._poll_at = 0.0
@@ -125,6 +128,9 @@ class Core:
                 self._back.append(task)
                 continue
             count += 1
+            if task.kind is not None and self._doubted[task.kind.is_coroutine]:
+                self._doubted[task.kind.is_coroutine] = False
+                self._claim_from = 0.0
             if task.outcome is not None:
                 self._judge(task, at.now)
             if not self._results:
@@ -256,8 +262,8 @@ class Core:
         mark = transitions.claim_of(self.config.incarnation, moved.fence, self.config.beat)
         deadline = claim.sent + self.config.lease
         tasks = [
-            self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline), at.now)
-            for id, record in zip(moved.ids, moved.records, strict=True)
+            self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline, order), at.now)
+            for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True))
         ]
         fresh = [task for task in tasks if task is not None]
         self._fresh.extend(fresh)
@@ -354,8 +360,11 @@ class Core:
                 del self._started[task]
                 assert task.kind is not None
                 self._running[task.kind.is_coroutine] -= 1
+                self._doubted[task.kind.is_coroutine] |= not everything
             if back:
                 self._rate.forget()  # jobs take longer than they did: claim no more ahead
+                if not everything:
+                    self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
             self._hand_back(back)
         if everything and self._suspects and self._stopping:
             self._hand_back(task for task in self._suspects if task is not self._alone)
@@ -393,6 +402,8 @@ class Core:
             until = min(until, self._results_since + LINGER_MS)
         if self._stopping or self._room() <= 0:
             return Rest(until, listen=False)
+        if self._claim_from > at.local:
+            return Rest(min(until, self._claim_from), listen=False)
         due = min((queue.next_due or 0 for queue in self._queues.values()), default=NEVER)
         return Rest(min(until, at.local + max(0, due - at.now)), listen=not self._open(at))
 
@@ -453,10 +464,18 @@ class Core:
         rooms = []
         ahead = self._rate.ahead()
         if threads or not coroutines:
-            rooms.append(self.config.threads + ahead - self._running[False])
+            rooms.append(self._believed(False, self.config.threads + ahead))
         if coroutines:
-            rooms.append(self.config.coroutines + ahead - self._running[True])
+            rooms.append(self._believed(True, self.config.coroutines + ahead))
         return min(rooms)
+
+    def _believed(self, coroutines: bool, capacity: int) -> int:
+        """Room for functions or coroutines; one at a time after some were not started, though there seemed to be room.
+
+        A coroutine that blocks the event loop would otherwise keep all its neighbours going back and forth.
+        """
+        room = capacity - self._running[coroutines]
+        return min(room, 1) if self._doubted[coroutines] else room
 
     def _claims(self, at: Moment) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones."""
@@ -468,7 +487,7 @@ class Core:
             self._ring = False
             if room <= 0 and not self._stopping:
                 return [self._claim(queue, 0, at) for queue in self._queues.values()]
-        if room <= 0:
+        if room <= 0 or at.local < self._claim_from:
             return []
         open_queues = self._open(at)
         if open_queues and at.local >= self._probe_at:

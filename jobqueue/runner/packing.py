@@ -66,7 +66,7 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
     sent = []
     queues: dict[QueueKeys, list[Task]] = {}
     # The order in which they were claimed: the first of them is to be the head again.
-    for task in sorted(back, key=lambda task: (task.fence, task.id)):
+    for task in sorted(back, key=lambda task: (task.fence, task.order)):
         queues.setdefault(task.queue, []).append(task)
     for queue, tasks in queues.items():
         # Each step puts its jobs before those of the step before, so the last part goes first.

@@ -23,6 +23,7 @@ class Task(Flags):
         id: Its id.
         claim: The mark of the claim, which every later move has to show.
         fence: The number in it.
+        order: Its place among the jobs of this claim.
         record: The stored bytes.
         stored: Their fields.
         kind: Its kind; None if the record could not be read or the kind is unknown.
@@ -37,7 +38,7 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_token", "claim", "deadline", "fence", "handed_back", "id", "kind", "outcome", "queue",
+        "_token", "claim", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
         "record", "returned", "stored", "text", "unfit", "unsure", "verdict",
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ class Task(Flags):
         stored: Stored,
         kind: Kind[Any] | None,
         deadline: float,
+        order: int = 0,
     ) -> None:
         super().__init__()
         self.queue = queue
@@ -61,6 +63,7 @@ class Task(Flags):
         self.stored = stored
         self.kind = kind
         self.deadline = deadline
+        self.order = order
         self.outcome: BaseException | None = None
         self.text = ""
         self.unfit = False
