@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -24,8 +23,6 @@ NOT_FOUND: Final = 1
 WRONG: Final = 2
 NO_STORAGE: Final = 3
 INTERRUPTED: Final = 130
-CUT_OFF: Final = 141
-"""What a shell shows for a program that SIGPIPE ended, which Python ignores."""
 
 
 @click.group(
@@ -65,10 +62,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever reads has seen enough (``jobqueue jobs | head``). Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CUT_OFF
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
     except JobNotFound as error:

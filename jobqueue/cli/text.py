@@ -34,8 +34,7 @@ def shortened(text: str, width: int) -> str:
 
 def as_json(value: Any) -> str:
     """Answer JSON in one line of printable ASCII, so that it is harmless on a terminal as well."""
-    # DEL is ASCII, and the one control character that JSON may hold as it is.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
 def moment(time: datetime) -> str:
