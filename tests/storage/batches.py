@@ -161,7 +161,7 @@ class Draw:
         """Mostly what is true now, else something near it."""
         stored, entries = self.dump.get(f"{{{self.scope}}}:claims"), self.dump.get(source.full)
         claims = stored if isinstance(stored, dict) else {}
-        scores = dict(entries) if isinstance(source, SetKey) and _scored(entries) else {}
+        scores = _scores(entries) if isinstance(source, SetKey) else {}
         chosen = tuple(scores) if self.coin() else self.ids(6)
 
         def claim(id_: bytes) -> bytes:
@@ -233,13 +233,13 @@ class Draw:
         stored = self.dump.get(f"{{{self.scope}}}:claims")
         claims = stored if isinstance(stored, dict) else {}
         ids = tuple(dict.fromkeys([self.one(*claims, *IDS[:2]), *self.ids(), *claims]))
-        expect = {id_: claims.get(id_, b"x:1:5") for id_ in ids}
+        expect: Mapping[bytes, bytes] = {id_: claims.get(id_, b"x:1:5") for id_ in ids}
         working, these, give = SetKey(self.scope, "working"), These(ids), self.coin()
         count = (HashKey(self.scope, "counters"), b"done")
         scores = {id_: self.time() for id_ in ids}
         entries = self.dump.get(working.full)
-        ends = dict(entries) if _scored(entries) else {}
-        leases = {id_: (claim, ends.get(id_, 0)) for id_, claim in expect.items()}
+        ends = _scores(entries)
+        leases: Expect = {id_: (claim, ends.get(id_, 0)) for id_, claim in expect.items()}
         moves = (
             Move(working, None, these, expect=expect, count=count, give=give),
             Move(working, working, these, score=self.time(), expect=expect, give=give),
@@ -278,9 +278,11 @@ class Draw:
         return self.one(*kinds)()
 
 
-def _scored(entries: Any) -> bool:
-    """Whether this is what a dump tells of a sorted set; somebody may have made something else of the key."""
-    return isinstance(entries, list) and all(isinstance(entry, tuple) for entry in entries)
+def _scores(entries: Any) -> dict[bytes, int]:
+    """What a dump tells of a sorted set; somebody may have made something else of the key."""
+    if isinstance(entries, list) and all(isinstance(entry, tuple) for entry in entries):
+        return dict(entries)
+    return {}
 
 
 def draw_batch(random: Random, dump: Dump) -> Batch:

@@ -563,14 +563,21 @@ def test_a_storage_works_in_a_forked_child(server: Server, storage: RedisStorage
     storage.apply([put(b"a")])
     storage.interrupt()
     storage.wait([SCOPE], 60)
+    (connection,) = storage._nodes.exchange([(SCOPE, (b"CLIENT", b"ID"))])
 
     pid = os.fork()
     if pid == 0:
         try:
-            os._exit(0 if all(storage.apply([ADD]) == [Applied((None,))] for _ in range(50)) else 1)
+            (mine,) = storage._nodes.exchange([(SCOPE, (b"CLIENT", b"ID"))])
+            right = mine != connection and all(storage.apply([ADD]) == [Applied((None,))] for _ in range(50))
+            storage.interrupt()
+            os._exit(0 if right else 1)
         finally:
             os._exit(2)
     for _ in range(50):
         assert storage.read([Peek(READY, 0, 1)]) == [(b"a",)]
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert count(server) == 50
+    assert storage._nodes.exchange([(SCOPE, (b"CLIENT", b"ID"))]) == [connection]
+    rings: Any = storage._bell
+    assert not rings._interrupts.heard()  # the child's interrupt was its own

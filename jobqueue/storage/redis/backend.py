@@ -8,14 +8,28 @@ from typing import Any, Protocol, TypeVar
 from jobqueue.errors import StorageError
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import Outcome
-from jobqueue.storage.redis.bell import AsyncBell, Bell
-from jobqueue.storage.redis.compile import wake_key
 from jobqueue.storage.redis.faults import refused
 from jobqueue.storage.redis.flow import Guarded, Request, apply_flow, described, facts_flow, read_flow
 
 __all__ = ["AsyncNodes", "AsyncRedisStorage", "Nodes", "RedisStorage"]
 
 T = TypeVar("T")
+
+
+class Rings(Protocol):
+    """Waits for scopes to be rung; see `Bell`."""
+
+    def wait(self, scopes: Sequence[str], timeout: float, /) -> None: ...
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class AsyncRings(Protocol):
+    """The same for one event loop."""
+
+    async def wait(self, scopes: Sequence[str], timeout: float, /) -> None: ...  # noqa: ASYNC109
+    def interrupt(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Nodes(Protocol):
@@ -25,12 +39,8 @@ class Nodes(Protocol):
         """Send each command to the node of its scope; see `Pool.exchange`."""
         ...
 
-    def bell(self) -> Bell:
-        """A new bell."""
-        ...
-
-    def together(self, scopes: Sequence[str], /) -> Sequence[str]:
-        """Those of the scopes that one connection can wait for."""
+    def bell(self) -> Rings:
+        """What waits for their scopes."""
         ...
 
     def close(self) -> None:
@@ -45,12 +55,8 @@ class AsyncNodes(Protocol):
         """See `Nodes.exchange`."""
         ...
 
-    def bell(self) -> AsyncBell:
-        """A new bell."""
-        ...
-
-    def together(self, scopes: Sequence[str], /) -> Sequence[str]:
-        """See `Nodes.together`."""
+    def bell(self) -> AsyncRings:
+        """What waits for their scopes."""
         ...
 
     async def close(self) -> None:
@@ -79,8 +85,8 @@ class RedisStorage:
         return self._drive(read_flow(self._server, queries))
 
     def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        """See `Storage.wait`. In a cluster only the first of the scopes is waited for, up to ``timeout`` seconds."""
-        self._bell.wait([wake_key(scope) for scope in self._nodes.together(channels)], timeout)
+        """See `Storage.wait`."""
+        self._bell.wait(channels, timeout)
 
     def interrupt(self) -> None:
         """See `Storage.interrupt`; may be called in a signal handler."""
@@ -132,7 +138,7 @@ class AsyncRedisStorage:
 
     async def wait(self, channels: Sequence[str], timeout: float, /) -> None:  # noqa: ASYNC109 - the seam's own bound
         """See `RedisStorage.wait`."""
-        await self._bell.wait([wake_key(scope) for scope in self._nodes.together(channels)], timeout)
+        await self._bell.wait(channels, timeout)
 
     async def interrupt(self) -> None:
         """See `AsyncStorage.interrupt`."""

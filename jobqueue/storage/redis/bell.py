@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis import exceptions
 
+from jobqueue.storage.redis.compile import wake_key
 from jobqueue.storage.redis.faults import unreachable
 from jobqueue.storage.redis.link import (
     AsyncConnect,
@@ -31,15 +32,15 @@ from jobqueue.storage.redis.link import (
     usable,
 )
 
-__all__ = ["AsyncBell", "Bell"]
+__all__ = ["AsyncBell", "Bell", "Interrupts"]
 
 MARGIN: float = 5.0
 """Seconds that the server may be late with the end of a wait before the connection counts as lost."""
 
 
-def _blpop(keys: Sequence[bytes], timeout: float) -> bytes:
+def _blpop(scopes: Sequence[str], timeout: float) -> bytes:
     # A timeout of 0 would block for ever.
-    return pack([(b"BLPOP", *keys, b"%.3f" % max(timeout, 0.001))])
+    return pack([(b"BLPOP", *map(wake_key, scopes), b"%.3f" % max(timeout, 0.001))])
 
 
 def _close(*sockets: socket.socket) -> None:
@@ -47,19 +48,59 @@ def _close(*sockets: socket.socket) -> None:
         each.close()
 
 
+class Interrupts:
+    """Interrupts of waits, from any thread and from signal handlers: through a pair of sockets, without a lock."""
+
+    def __init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._hear, self._ring = socket.socketpair()
+        for end in (self._hear, self._ring):
+            end.setblocking(False)
+            weakref.finalize(self, end.close)
+
+    def _mine(self) -> None:
+        if self._pid != os.getpid():
+            self._open()  # a forked child must not interrupt its parent
+
+    def interrupt(self) -> None:
+        """End the wait that is under way, or the next one."""
+        self._mine()
+        with contextlib.suppress(BlockingIOError):  # full of interrupts already
+            self._ring.send(b"i")
+
+    def heard(self) -> bool:
+        """Whether there were interrupts; forgets them."""
+        self._mine()
+        try:
+            return bool(self._hear.recv(4096))
+        except BlockingIOError:
+            return False
+
+    def fileno(self) -> int:
+        """Readable when there was an interrupt."""
+        return self._hear.fileno()
+
+
 class Bell:
-    """Waits for tokens, and can be interrupted from any thread and from a signal handler.
+    """Waits for tokens of scopes, one thread at a time.
 
     Args:
         label: What the server is called in messages.
         connect: Makes a connection, not yet connected.
         send: Sends a command on another connection, to end a wait.
+        interrupts: What ends a wait early.
     """
 
-    def __init__(self, label: str, connect: Connect, send: Callable[[Command], object]) -> None:
+    def __init__(
+        self, label: str, connect: Connect, send: Callable[[Command], object], interrupts: Interrupts | None = None
+    ) -> None:
         self._label = label
         self._new = connect
         self._send = send
+        self._interrupts = interrupts or Interrupts()
         self._reset()
 
     def _reset(self) -> None:
@@ -67,31 +108,26 @@ class Bell:
         self._turn = threading.Lock()
         self._connection: Connection | None = None
         self._id = b""
-        # Interrupts travel through a pair of sockets: no lock to take in a signal handler, no command when nobody waits.
-        self._hear, self._ring = socket.socketpair()
-        self._hear.setblocking(False)
-        self._ring.setblocking(False)
-        # Not in close(): an interrupt may come after it, and a call after it opens connections again.
-        weakref.finalize(self, _close, self._hear, self._ring)
 
     def interrupt(self) -> None:
         """End the wait that is under way, or the next one."""
-        if self._pid != os.getpid():
-            self._reset()
-        with contextlib.suppress(BlockingIOError):  # full of interrupts already
-            self._ring.send(b"i")
+        self._interrupts.interrupt()
 
-    def wait(self, keys: Sequence[bytes], timeout: float) -> None:
-        """Return when there is a token, after an interrupt, or after ``timeout`` seconds. Raises `NotApplied`."""
+    def wait(self, scopes: Sequence[str], timeout: float) -> None:
+        """Return when one of the scopes has a token, after an interrupt, or after ``timeout`` seconds.
+
+        Raises:
+            NotApplied: The server cannot be reached.
+        """
         if self._pid != os.getpid():
             self._reset()
         if timeout <= 0 or not self._turn.acquire(timeout=timeout):
             return
         try:
-            if self._interrupted():
+            if self._interrupts.heard():
                 return
             connection = self._connected()
-            connection.send_packed_command([_blpop(keys, timeout)], check_health=False)
+            connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
             self._until_readable(connection, timeout + MARGIN)
             connection.read_response()
         except (exceptions.RedisError, OSError) as error:
@@ -106,19 +142,13 @@ class Bell:
     def _until_readable(self, connection: Connection, seconds: float) -> None:
         poll = select.poll()
         poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
-        poll.register(self._hear, select.POLLIN)
+        poll.register(self._interrupts, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(seconds * 1000)}
         if not ready:
             raise TimeoutError("no answer to BLPOP")
-        if self._interrupted() and len(ready) == 1:
+        if self._interrupts.heard() and len(ready) == 1:
             # Its answer comes at once now: the token, or nothing. Where CLIENT is forbidden the read below ends it.
             self._send((b"CLIENT", b"UNBLOCK", self._id))
-
-    def _interrupted(self) -> bool:
-        try:
-            return bool(self._hear.recv(4096))
-        except BlockingIOError:
-            return False
 
     def _connected(self) -> Connection:
         connection = self._connection
@@ -148,12 +178,13 @@ class AsyncBell:
         label: str,
         connect: AsyncConnect,
         send: Callable[[Command], Awaitable[object]],
+        rung: asyncio.Event | None = None,
     ) -> None:
         self._label = label
         self._new = connect
         self._send = send
         self._turn = asyncio.Lock()
-        self._rung = asyncio.Event()
+        self._rung = rung or asyncio.Event()
         self._connection: AsyncConnection | None = None
         self._id = b""
 
@@ -161,14 +192,14 @@ class AsyncBell:
         """See `Bell.interrupt`; on the loop's own thread."""
         self._rung.set()
 
-    async def wait(self, keys: Sequence[bytes], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
         """See `Bell.wait`."""
         if timeout <= 0:
             return
         async with self._turn:
             try:
                 async with asyncio.timeout(timeout + 2 * MARGIN):
-                    await self._wait(keys, timeout)
+                    await self._wait(scopes, timeout)
             except (exceptions.RedisError, OSError) as error:
                 await self._drop()
                 raise unreachable(self._label, error) from error
@@ -176,12 +207,12 @@ class AsyncBell:
                 await self._drop()
                 raise
 
-    async def _wait(self, keys: Sequence[bytes], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def _wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
         if self._rung.is_set():
             self._rung.clear()
             return
         connection = await self._connected()
-        await connection.send_packed_command([_blpop(keys, timeout)], check_health=False)
+        await connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
         answer = asyncio.ensure_future(connection.read_response(timeout=timeout + MARGIN))
         rung = asyncio.ensure_future(self._rung.wait())
         try:

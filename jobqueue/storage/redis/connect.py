@@ -8,6 +8,7 @@ given is only read for its address and settings, never used or changed.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -26,14 +27,15 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
+from jobqueue.storage.redis.cluster import Address, AsyncClusterNodes, ClusterNodes
 from jobqueue.storage.redis.flow import Guarded
-from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnection
+from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnect, AsyncConnection, Connect
 from jobqueue.storage.redis.link import Connection as AnyConnection
 from jobqueue.storage.redis.nodes import AsyncOne, One
 
 __all__ = ["Client", "RedisServer", "open_redis"]
 
-Client: TypeAlias = "redis.Redis | redis.asyncio.Redis"
+Client: TypeAlias = "redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster"
 
 # redis-py has no types for what is used of these.
 _CONNECTIONS: Final[dict[str, Any]] = {
@@ -46,6 +48,8 @@ _parse_url: Final[Callable[[str], dict[str, Any]]] = parse_url
 
 ANSWER_SECONDS: Final = 5.0
 """How long a call waits for its answer unless the URL or client says otherwise."""
+_SEVERAL: Final = {"redis+sentinel": 26379, "rediss+sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
+"""Schemes with several addresses, and their usual ports."""
 _KEPT: Final = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
     "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options", "socket_type",
@@ -59,8 +63,8 @@ class Place:
     Attributes:
         by: ``tcp``, ``tls`` or ``unix``.
         settings: Arguments for its connections.
-        nodes: Addresses of the sentinels, if they are to be asked where it is.
-        service: The name that the sentinels know the primary by.
+        nodes: Addresses of sentinels, or of nodes of a cluster to begin with.
+        service: The name that the sentinels know the primary by; empty for a cluster.
     """
 
     by: str
@@ -78,7 +82,11 @@ class Place:
             return f"unix://{settings.get('path', '')}"
         if self.nodes:
             nodes = ",".join(f"{host}:{port}" for host, port in self.nodes)
-            return f"{scheme}+sentinel://{nodes}/{self.service}{database}"
+            return (
+                f"{scheme}+sentinel://{nodes}/{self.service}{database}"
+                if self.service
+                else f"{scheme}+cluster://{nodes}"
+            )
         return f"{scheme}://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}{database}"
 
 
@@ -109,17 +117,31 @@ class RedisServer:
 
     def storage(self) -> RedisStorage:
         """A new storage, with connections of its own."""
+        place = self._place
+        if place.nodes and not place.service:
+            return RedisStorage(self._guarded, ClusterNodes(self.label, place.nodes, self._to))
         return RedisStorage(self._guarded, One(self.label, self._connect))
 
     def async_storage(self) -> AsyncRedisStorage:
         """A new storage for the running event loop, with connections of its own."""
-        timeout = self._place.settings.get("socket_timeout") or ANSWER_SECONDS
+        place = self._place
+        timeout = place.settings.get("socket_timeout") or ANSWER_SECONDS
+        if place.nodes and not place.service:
+            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self.label, place.nodes, self._ato, timeout))
         return AsyncRedisStorage(self._guarded, AsyncOne(self.label, self._aconnect, timeout))
 
-    def _connect(self) -> AnyConnection:
+    def _to(self, address: Address) -> Connect:
+        return functools.partial(self._connect, address)
+
+    def _ato(self, address: Address) -> AsyncConnect:
+        return functools.partial(self._aconnect, address)
+
+    def _connect(self, address: Address | None = None) -> AnyConnection:
         place = self._place
         settings = dict(place.settings)
-        if place.nodes:
+        if address is not None:
+            settings["host"], settings["port"] = address
+        elif place.nodes:
             sentinel = _SENTINEL(place.nodes, sentinel_kwargs=_sentinel_settings(settings))
             try:
                 settings["host"], settings["port"] = sentinel.discover_master(place.service)
@@ -128,11 +150,13 @@ class RedisServer:
         made: AnyConnection = _CONNECTIONS[place.by](**_unretried(settings))
         return made
 
-    async def _aconnect(self) -> AsyncConnection:
+    async def _aconnect(self, address: Address | None = None) -> AsyncConnection:
         place = self._place
         # The exchange as a whole is timed: the library's own timeout would cost a task for each write.
         settings = {**place.settings, "socket_timeout": None}
-        if place.nodes:
+        if address is not None:
+            settings["host"], settings["port"] = address
+        elif place.nodes:
             sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(settings))
             try:
                 settings["host"], settings["port"] = await sentinel.discover_master(place.service)
@@ -157,7 +181,7 @@ def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
         DeclarationError: The URL is none of these, or asks for decoded responses.
     """
     scheme, colon, rest = url.partition("://")
-    if not colon or scheme not in {"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"}:
+    if not colon or scheme not in {"redis", "rediss", "unix", *_SEVERAL}:
         raise DeclarationError(
             f"{_hidden(url)!r} is no address of a Redis server: use redis://, rediss://, unix://, redis+sentinel:// "
             "or redis+cluster://"
@@ -166,15 +190,18 @@ def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
     nodes: tuple[tuple[str, int], ...] = ()
     service = ""
     try:
-        if kind == "sentinel":
+        if kind:
             parts = urlsplit(url)
             login, at, hosts = parts.netloc.rpartition("@")
-            nodes = tuple([_address(host) for host in hosts.split(",")])
+            nodes = tuple([_address(host, _SEVERAL[scheme]) for host in hosts.split(",")])
             service, _, database = parts.path.strip("/").partition("/")
-            if not service:
+            if kind == "sentinel" and not service:
                 raise ValueError("the name of the service is missing: redis+sentinel://host:port/SERVICE/0")
+            if kind == "cluster" and service not in {"", "0"}:
+                raise ValueError("a cluster has only the database 0")
+            service = service if kind == "sentinel" else ""
             query = f"?{parts.query}" if parts.query else ""
-            rest = f"{login}{at}sentinel/{database or 0}{query}"
+            rest = f"{login}{at}any/{database or 0}{query}"
         settings = _parse_url(f"{base}://{rest}")
     except (ValueError, TypeError) as error:
         raise DeclarationError(f"{_hidden(url)!r} cannot be read: {error}") from None
@@ -192,9 +219,9 @@ def _hidden(url: str) -> str:
     return f"{scheme}{colon}{rest.rpartition('@')[2]}".partition("?")[0]
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if host else (text, 26379)
+def _address(text: str, port: int) -> Address:
+    host, colon, given = text.rpartition(":")
+    return (host.strip("[]"), int(given)) if colon and not given.endswith("]") else (text.strip("[]"), port)
 
 
 def _decoding(what: str) -> DeclarationError:
@@ -204,6 +231,8 @@ def _decoding(what: str) -> DeclarationError:
 
 
 def _place_of(client: Client) -> Place:
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        return _cluster_of(client)
     pool = client.connection_pool
     settings: dict[str, Any] = pool.connection_kwargs
     if settings.get("decode_responses"):
@@ -223,6 +252,22 @@ def _place_of(client: Client) -> Place:
         nodes = tuple([(address["host"], int(address["port"])) for address in addresses])
         return Place(by, _with_timeouts(kept, by), nodes, pool.service_name)
     return Place(by, _with_timeouts(kept, by))
+
+
+def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster) -> Place:
+    holder: Any = client if isinstance(client, redis.asyncio.RedisCluster) else client.nodes_manager
+    settings: dict[str, Any] = holder.connection_kwargs
+    if settings.get("decode_responses"):
+        raise _decoding("this client")
+    kept = {name: value for name, value in settings.items() if name in _KEPT or name.startswith("ssl_")}
+    started: list[Any] = [*client.nodes_manager.startup_nodes.values()]
+    nodes = tuple([(str(node.host), int(node.port)) for node in started])
+    by = (
+        "tls"
+        if settings.get("ssl") or issubclass(settings.get("connection_class", object), aio.SSLConnection)
+        else "tcp"
+    )
+    return Place(by, _with_timeouts(kept, by), nodes)
 
 
 def _with_timeouts(settings: Mapping[str, Any], by: str) -> dict[str, Any]:

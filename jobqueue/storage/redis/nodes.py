@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from typing import Any
 
-from jobqueue.storage.redis.bell import AsyncBell, Bell
+from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.link import AsyncConnect, AsyncPool, Connect, Pool
 
@@ -24,13 +24,9 @@ class One:
         """See `Nodes.exchange`."""
         return self._pool.exchange([words for _, words in request])
 
-    def bell(self) -> Bell:
-        """See `Nodes.bell`."""
-        return Bell(self._label, self._connect, lambda command: self._pool.exchange([command]))
-
-    def together(self, scopes: Sequence[str]) -> Sequence[str]:
-        """See `Nodes.together`."""
-        return scopes
+    def bell(self, interrupts: Interrupts | None = None) -> Bell:
+        """See `Nodes.bell`; with ``interrupts`` one of several that are interrupted together."""
+        return Bell(self._label, self._connect, lambda command: self._pool.exchange([command]), interrupts)
 
     def close(self) -> None:
         """See `Nodes.close`."""
@@ -49,13 +45,9 @@ class AsyncOne:
         """See `Nodes.exchange`."""
         return await self._pool.exchange([words for _, words in request])
 
-    def bell(self) -> AsyncBell:
-        """See `Nodes.bell`."""
-        return AsyncBell(self._label, self._connect, lambda command: self._pool.exchange([command]))
-
-    def together(self, scopes: Sequence[str]) -> Sequence[str]:
-        """See `Nodes.together`."""
-        return scopes
+    def bell(self, rung: asyncio.Event | None = None) -> AsyncBell:
+        """See `One.bell`."""
+        return AsyncBell(self._label, self._connect, lambda command: self._pool.exchange([command]), rung)
 
     async def close(self) -> None:
         """See `Nodes.close`."""

@@ -1,0 +1,287 @@
+"""The nodes of a cluster: each scope is one slot, and goes to the node that owns it.
+
+The topology is asked for at the first use and again after anything went wrong. A node that answers MOVED has certainly
+not carried out the request, so it is sent once more to the right one; everything else is told to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeAlias
+
+from redis import exceptions
+from redis.crc import key_slot
+
+from jobqueue.errors import NotApplied, OutcomeUnknown
+from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
+from jobqueue.storage.redis.flow import Request
+from jobqueue.storage.redis.link import AsyncConnect, Connect
+from jobqueue.storage.redis.nodes import AsyncOne, One
+
+__all__ = ["Address", "AsyncClusterNodes", "ClusterNodes"]
+
+Address: TypeAlias = tuple[str, int]
+Ask: TypeAlias = tuple[Address, Request]
+
+SHARED_WAIT_SECONDS: Final = 1.0
+"""How long a wait for several scopes lasts at most: only the first of them can end it, since each has a slot of its own."""
+
+
+class Topology:
+    """Which node owns which slots, as far as known."""
+
+    def __init__(self, label: str, first: Sequence[Address]) -> None:
+        self.label = label
+        self._first = tuple(first)
+        self._ranges: list[tuple[int, int, Address]] = []
+
+    def candidates(self) -> list[Address]:
+        """Nodes that may be asked for the topology, those in use last: they may be the ones that are gone."""
+        return list(dict.fromkeys([*self._first, *[address for _, _, address in self._ranges]]))
+
+    def learn(self, asked: Address, slots: list[list[Any]]) -> None:
+        """Take over what a node answered to CLUSTER SLOTS."""
+        self._ranges = []
+        for low, high, primary, *_ in slots:
+            host = (primary[0] or b"").decode()
+            self._ranges.append((low, high, (host if host not in ("", "?") else asked[0], int(primary[1]))))
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to go by."""
+        return bool(self._ranges)
+
+    def forget(self) -> None:
+        """Ask again before the next use."""
+        self._first = tuple(self.candidates())
+        self._ranges = []
+
+    def owner(self, scope: str) -> Address | None:
+        """The node that owns the scope; any node for the empty scope."""
+        slot = key_slot(f"{{{scope}}}".encode())
+        return next((address for low, high, address in self._ranges if not scope or low <= slot <= high), None)
+
+
+def discover(topology: Topology) -> Generator[Ask, list[Any], NotApplied | None]:
+    """Find the topology if it is not known; answers what went wrong, or None."""
+    problem: NotApplied | None = None
+    for address in topology.candidates() if not topology.known else ():
+        (reply,) = yield address, [("", (b"CLUSTER", b"SLOTS"))]
+        if isinstance(reply, list) and reply:
+            topology.learn(address, reply)
+            return None
+        if isinstance(reply, NotApplied):
+            problem = reply
+        else:
+            problem = NotApplied(
+                f"{topology.label} does not answer as a cluster ({reply}); nothing was changed. Has it been created, "
+                "and all slots been assigned? For a single server use redis://"
+            )
+    return problem
+
+
+def route(topology: Topology, request: Request) -> Generator[Ask, list[Any], list[Any]]:
+    """Send each command to its node; answers as `Pool.exchange`."""
+    replies: list[Any] = [None] * len(request)
+    left = [*range(len(request))]
+    for attempt in (0, 1):
+        problem = yield from discover(topology)
+        groups: dict[Address, list[int]] = {}
+        for index in left:
+            address = None if problem else topology.owner(request[index][0])
+            if address is None:
+                replies[index] = problem or _unowned(topology, request[index][0])
+            else:
+                groups.setdefault(address, []).append(index)
+        for address, indexes in groups.items():
+            answers = yield address, [request[index] for index in indexes]
+            for index, answer in zip(indexes, answers, strict=True):
+                replies[index] = answer
+        failed = (
+            NotApplied,
+            OutcomeUnknown,
+            exceptions.AskError,
+            exceptions.ClusterDownError,
+            exceptions.ReadOnlyError,
+        )
+        if any(isinstance(reply, failed) for reply in replies):
+            topology.forget()
+        left = [index for index, reply in enumerate(replies) if isinstance(reply, exceptions.MovedError)]
+        if not left or attempt:
+            break
+    return replies
+
+
+def _named(address: Address) -> str:
+    return f"redis://{address[0]}:{address[1]}"
+
+
+def find(topology: Topology, scope: str) -> Generator[Ask, list[Any], Address]:
+    """Answer the node of the scope. Raises `NotApplied`."""
+    problem = yield from discover(topology)
+    if problem is not None:
+        raise problem
+    address = topology.owner(scope)
+    if address is None:
+        raise _unowned(topology, scope)
+    return address
+
+
+def _unowned(topology: Topology, scope: str) -> NotApplied:
+    return NotApplied(
+        f"no node of {topology.label} owns the slot of {scope!r}; nothing was changed. See CLUSTER INFO on its nodes"
+    )
+
+
+class ClusterNodes:
+    """See `Nodes`.
+
+    Args:
+        label: What the cluster is called in messages.
+        first: Nodes to begin with.
+        connect: Makes what connects to a node.
+    """
+
+    def __init__(self, label: str, first: Sequence[Address], connect: Callable[[Address], Connect]) -> None:
+        self.topology = Topology(label, first)
+        self._connect = connect
+        self._pools: dict[Address, One] = {}
+
+    def exchange(self, request: Request) -> list[Any]:
+        """See `Nodes.exchange`."""
+        flow = route(self.topology, request)
+        try:
+            address, commands = next(flow)
+            while True:
+                address, commands = flow.send(self.pool(address).exchange(commands))
+        except StopIteration as end:
+            replies: list[Any] = end.value
+            return replies
+
+    def pool(self, address: Address) -> One:
+        """The connections to a node."""
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._pools.setdefault(address, One(_named(address), self._connect(address)))
+        return pool
+
+    def bell(self) -> ClusterBell:
+        """See `Nodes.bell`."""
+        return ClusterBell(self)
+
+    def close(self) -> None:
+        """See `Nodes.close`."""
+        for pool in [*self._pools.values()]:
+            pool.close()
+
+
+class ClusterBell:
+    """See `Bell`: waits at the node of the first scope."""
+
+    def __init__(self, nodes: ClusterNodes) -> None:
+        self._nodes = nodes
+        self._interrupts = Interrupts()
+        self._bells: dict[Address, Bell] = {}
+
+    def wait(self, scopes: Sequence[str], timeout: float) -> None:
+        """See `Bell.wait`."""
+        flow = find(self._nodes.topology, scopes[0])
+        try:
+            address, commands = next(flow)
+            while True:
+                address, commands = flow.send(self._nodes.pool(address).exchange(commands))
+        except StopIteration as end:
+            address = end.value
+        bell = self._bells.get(address)
+        if bell is None:
+            bell = self._bells[address] = self._nodes.pool(address).bell(self._interrupts)
+        try:
+            bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+        except NotApplied:
+            self._nodes.topology.forget()
+            raise
+
+    def interrupt(self) -> None:
+        """See `Bell.interrupt`."""
+        self._interrupts.interrupt()
+
+    def close(self) -> None:
+        """See `Bell.close`."""
+        for bell in [*self._bells.values()]:
+            bell.close()
+
+
+class AsyncClusterNodes:
+    """See `AsyncNodes`."""
+
+    def __init__(
+        self, label: str, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], timeout: float
+    ) -> None:
+        self.topology = Topology(label, first)
+        self._connect = connect
+        self._timeout = timeout
+        self._pools: dict[Address, AsyncOne] = {}
+
+    async def exchange(self, request: Request) -> list[Any]:
+        """See `Nodes.exchange`."""
+        flow = route(self.topology, request)
+        try:
+            address, commands = next(flow)
+            while True:
+                address, commands = flow.send(await self.pool(address).exchange(commands))
+        except StopIteration as end:
+            replies: list[Any] = end.value
+            return replies
+
+    def pool(self, address: Address) -> AsyncOne:
+        """The connections to a node."""
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._pools[address] = AsyncOne(_named(address), self._connect(address), self._timeout)
+        return pool
+
+    def bell(self) -> AsyncClusterBell:
+        """See `Nodes.bell`."""
+        return AsyncClusterBell(self)
+
+    async def close(self) -> None:
+        """See `Nodes.close`."""
+        for pool in [*self._pools.values()]:
+            await pool.close()
+
+
+class AsyncClusterBell:
+    """See `ClusterBell`."""
+
+    def __init__(self, nodes: AsyncClusterNodes) -> None:
+        self._nodes = nodes
+        self._rung = asyncio.Event()
+        self._bells: dict[Address, AsyncBell] = {}
+
+    async def wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+        """See `Bell.wait`."""
+        flow = find(self._nodes.topology, scopes[0])
+        try:
+            address, commands = next(flow)
+            while True:
+                address, commands = flow.send(await self._nodes.pool(address).exchange(commands))
+        except StopIteration as end:
+            address = end.value
+        bell = self._bells.get(address)
+        if bell is None:
+            bell = self._bells[address] = self._nodes.pool(address).bell(self._rung)
+        try:
+            await bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+        except NotApplied:
+            self._nodes.topology.forget()
+            raise
+
+    def interrupt(self) -> None:
+        """See `Bell.interrupt`."""
+        self._rung.set()
+
+    async def close(self) -> None:
+        """See `Bell.close`."""
+        for bell in [*self._bells.values()]:
+            await bell.close()
