@@ -62,17 +62,20 @@ class Program:
     document: str
     names: dict[str, Any] = attrs.field(factory=dict)
     modules: set[str] = attrs.field(factory=set)
+    queues: list[JobQueue] = attrs.field(factory=list)
 
     def run(self, source: str, number: int) -> None:
         """Run one block."""
         named = FILE.match(source)
         if named:
             self._write(named[1], source)
-            return
-        before = set(self.names)
-        code = compile(source, f"{self.document} block {number}", "exec")
-        exec(code, self.names)
-        self._run_tests({name: value for name, value in self.names.items() if name not in before})
+        else:
+            before = set(self.names)
+            exec(compile(source, f"{self.document} block {number}", "exec"), self.names)
+            self._run_tests({name: value for name, value in self.names.items() if name not in before})
+        # Looked for after every block: the next one may use the name for another.
+        for names in (self.names, *(vars(sys.modules[name]) for name in self.modules if name in sys.modules)):
+            self.queues.extend(value for value in names.values() if isinstance(value, JobQueue))
 
     def _write(self, name: str, source: str) -> None:
         path = self.folder / name
@@ -98,12 +101,6 @@ class Program:
                 else:
                     value()
 
-    def queues(self) -> Iterator[JobQueue]:
-        """Every JobQueue that the document made."""
-        modules = [sys.modules[name] for name in sorted(self.modules) if name in sys.modules]
-        for namespace in (self.names, *map(vars, modules)):
-            yield from {id(value): value for value in namespace.values() if isinstance(value, JobQueue)}.values()
-
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Program]:
@@ -118,7 +115,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     monkeypatch.setitem(sys.modules, "document", main)
     made.names = vars(main)
     yield made
-    for queue in made.queues():
+    for queue in made.queues:
         queue.close()
     for name in made.modules:
         sys.modules.pop(name, None)
