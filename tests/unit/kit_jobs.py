@@ -41,7 +41,7 @@ class Broken(Exception):
     pass
 
 
-@jobs.job(name="mail")
+@jobs.job(name="mail", aliases=("post",))
 def mail(to: str, subject: str = "hello") -> str:
     seen.append(("mail", to))
     return f"{subject}, {to}"

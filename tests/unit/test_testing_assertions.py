@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import attrs
 import pytest
 
-from jobqueue import JobQueue, PayloadError, UnknownJob, current_context
+from jobqueue import JobQueue, JobRecord, PayloadError, UnknownJob, current_context
 from jobqueue.testing import Testing
 from tests.unit.kit_jobs import NEW_YEAR, Address, Colour, Resize, add, broken, fresh, jobs, mail, typed, urgent
+
+
+@attrs.define(eq=False)
+class Point:
+    x: int
+    y: int
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_stored_values_are_compared_as_the_job_receives_them(t: Testing) -> None
 
 
 def test_jobs_of_all_queues_are_seen_in_the_order_of_enqueueing(t: Testing) -> None:
-    made = [
+    made: list[JobRecord[Any]] = [
         mail.opts(delay=50).enqueue("1"),
         urgent.enqueue(2),
         mail.enqueue("3"),
@@ -270,6 +277,42 @@ def test_a_renamed_kind_is_found_by_either_name() -> None:
         record = renamed.enqueue(1)
 
         assert t.assert_enqueued("old", number=1) == t.assert_enqueued("new") == record
+
+
+def test_a_job_stored_under_an_earlier_name_is_found(t: Testing) -> None:
+    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+
+    @before.job(name="post")
+    def post(to: str) -> None: ...
+
+    record = post.enqueue("a")
+
+    assert t.assert_enqueued(mail, to="a").id == record.id
+
+
+def test_values_without_equality_are_compared_by_their_fields(t: Testing) -> None:
+    queue = JobQueue(namespace="kit")
+
+    @queue.job(name="point")
+    def point(at: Point) -> None: ...
+
+    with queue.testing() as inner:
+        point.enqueue(Point(1, 2))
+
+        inner.assert_enqueued(point, at=Point(1, 2))
+        inner.refute_enqueued(point, at=Point(1, 3))
+
+
+def test_a_field_that_was_not_stored_is_another_and_no_accident(t: Testing) -> None:
+    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+
+    @before.job(name="resize")
+    def resize(path: str) -> None: ...
+
+    resize.enqueue("x.png")
+
+    t.assert_enqueued(Resize, path="x.png")
+    t.refute_enqueued(Resize, width=7)
 
 
 def test_dead_jobs_are_listed_longest_dead_first(t: Testing) -> None:

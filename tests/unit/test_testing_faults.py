@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from jobqueue import Context, JobQueue, LockTaken, OutcomeUnknown
+from jobqueue import Context, JobQueue, LockTaken, OutcomeUnknown, StorageRefused
+from jobqueue.flows import Flow, Read
+from jobqueue.storage.ops import Fields, HashKey
 from jobqueue.testing import Testing, TestingError
 from tests.unit.kit_jobs import NEW_YEAR, Broken, add, fresh, jobs, mail, seen, urgent
 
@@ -82,6 +85,15 @@ def test_jump_and_run_until_idle_know_when(t: Testing) -> None:
     assert t.clock.datetime == NEW_YEAR + timedelta(seconds=80)
 
 
+def test_jump_passes_over_a_job_that_others_may_take_already(t: Testing) -> None:
+    mail.enqueue("a")
+    t.crash_runner()
+    mail.opts(delay=100).enqueue("b")
+    t.clock.advance(46)
+
+    assert t.jump() == timedelta(seconds=54)
+
+
 def test_five_crashes_in_a_row_and_the_job_is_dead_but_not_its_neighbour(t: Testing) -> None:
     poison = mail.enqueue("poison")
     neighbour = mail.enqueue("neighbour")
@@ -142,6 +154,22 @@ def test_a_runner_can_die_in_the_middle_of_a_job(t: Testing, shape: str) -> None
     assert end == -1
 
 
+def test_a_runner_never_holds_more_than_it_runs(t: Testing) -> None:
+    queue = JobQueue(namespace="kit")
+
+    @queue.job(name="quick")
+    def quick(number: int) -> None:
+        inner.clock.advance(milliseconds=1)  # a real runner claims such jobs by the dozen
+        if number == 35:
+            inner.crash_runner()
+
+    with queue.testing() as inner:
+        queue.enqueue_many([quick.call(number) for number in range(40)])
+
+        assert inner.drain() == {"done": 39, "crashed": 1}
+        assert queue.counts()["low"].working == 1
+
+
 def test_run_one_tells_of_a_crash(t: Testing) -> None:
     queue = JobQueue(namespace="kit")
 
@@ -189,6 +217,34 @@ async def test_so_does_an_asynchronous_one(t: Testing) -> None:
     record = await mail.aenqueue("a")
 
     assert [found.id for found in t.enqueued()] == [record.id]
+    t.lose_reply(3)
+    with pytest.raises(OutcomeUnknown):
+        await mail.aenqueue("b")
+
+
+def test_nobody_waits_for_real_before_it_sends_again(t: Testing, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError(f"slept for {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    t.lose_reply(2)
+    mail.enqueue("a")
+    t.lose_reply(5)
+
+    assert t.drain() == {"done": 1}
+
+
+def test_a_flow_that_never_waits_still_sees_refusals(t: Testing) -> None:
+    mail.enqueue("a")
+
+    def flow() -> Flow[str]:
+        try:
+            yield Read((Fields(HashKey("kit:low", "ready")),))
+        except StorageRefused:
+            return "seen"
+        return "not refused"
+
+    assert jobs.access.run(flow()) == "seen"
 
 
 def test_three_losses_are_an_unknown_outcome_and_sending_again_stores_once(t: Testing) -> None:
