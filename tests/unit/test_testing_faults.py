@@ -160,7 +160,7 @@ def test_a_runner_never_holds_more_than_it_runs(t: Testing) -> None:
     @queue.job(name="quick")
     def quick(number: int) -> None:
         inner.clock.advance(milliseconds=1)  # a real runner claims such jobs by the dozen
-        if number == 35:
+        if number == 30:
             inner.crash_runner()
 
     with queue.testing() as inner:
