@@ -30,9 +30,10 @@ from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import persistence, unserved
 from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
-from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
+from jobqueue.runner.threads import LOOK, RUNG, STOP, Doorbell, Inbox, Listener, Pool
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
 from jobqueue.version import __version__
@@ -115,9 +116,11 @@ class Runner:
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         self._stopping_by_signal = False
         before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+        doorbell = Doorbell(self._inbox)
         try:
             hard = self._pump(None)
         finally:
+            doorbell.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         if hard:
@@ -207,7 +210,7 @@ class Runner:
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
-            moment=self._moment, reports=Reports(self._journal.rescued, self._discovered), discover=self._weights is None,
+            moment=self._moment, reports=Reports(self._rescued, self._discovered), discover=self._weights is None,
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(
@@ -344,6 +347,7 @@ class Runner:
                 self._core.returned(tasks, at)
             if RUNG in words:
                 self._listener.listening = False
+            if RUNG in words or LOOK in words:
                 self._core.woken(at)
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)
@@ -373,6 +377,12 @@ class Runner:
                 # nobody, so it must not end them; what is wrong is said with every round.
                 self._log.exception("the duties of this runner met something unexpected; they are tried again")
             over.wait(max(0.01, (due - self._clock.monotonic()) / 1000))
+
+    def _rescued(self, rescued: list[Rescued]) -> None:
+        self._journal.rescued(rescued)
+        # The rescue rang, but the bell may have been heard by the very runner that is out of touch: its wait at the server
+        # goes on. Looking now keeps the bound of a rescue; if there is no room here, the wake-up is passed on.
+        self._inbox.put(LOOK)
 
     def _discovered(self, queue: str) -> None:
         with self._guard:

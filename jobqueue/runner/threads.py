@@ -6,6 +6,8 @@ Jobs go to the threads and come back through two simple queues. A future for eac
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -16,7 +18,7 @@ from jobqueue.runner.execute import run_function
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
 
-__all__ = ["Inbox", "Listener", "Pool", "Word"]
+__all__ = ["Doorbell", "Inbox", "Listener", "Pool", "Word"]
 
 _log = logging.getLogger("jobqueue.runner")
 
@@ -29,6 +31,10 @@ class Word(str):
 
 RUNG: Final = Word("rung")
 STOP: Final = Word("stop")
+LOOK: Final = Word("look")
+"""There is work in ready, though nobody rang: the token may have gone to a runner that is out of touch."""
+SIGNAL: Final = Word("signal")
+"""Means nothing but that the main thread should look: the handler says the rest."""
 
 
 class Inbox:
@@ -53,6 +59,34 @@ class Inbox:
             else:
                 tasks.append(item)
         return tasks, words
+
+
+class Doorbell:
+    """Ends a wait at the inbox when a signal arrives, whichever thread the system gave it to.
+
+    Handlers run on the main thread alone. If another thread took the signal, the main thread would learn of it when its
+    wait ends: after seconds, while somebody counts down to SIGKILL. Rejected: to block signals in all other threads, for
+    the processes that jobs start would inherit that.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._hear, self._ring = socket.socketpair()
+        self._ring.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; on the main thread, like the making."""
+        signal.set_wakeup_fd(self._before)
+        self._ring.close()
+        self._thread.join(timeout=1)
+        self._hear.close()
+
+    def _listen(self) -> None:
+        while self._hear.recv(4096):
+            self._inbox.put(SIGNAL)
 
 
 class Pool:

@@ -48,7 +48,8 @@ class Fate:
                 return
         self._ledger.write(f"cut-{self._step}", "process")
         for number in self._signals:
-            os.kill(os.getpid(), number)
+            # To this very thread: the system may give a signal to any.
+            signal.pthread_kill(threading.get_ident(), number)
 
 
 class FatefulStorage:
