@@ -76,7 +76,7 @@ def find(
         JobNotFound: There is no job ``after`` in these queues and places any more.
     """
     found: list[JobRecord[Any]] = []
-    spots = [(queue, place) for queue in keys for place in places]
+    spots: list[tuple[QueueKeys, Place]] = [(queue, place) for queue in keys for place in places]
     cursor: tuple[int, bytes] | None = None
     skipping = False
     anchor = after.encode() if after is not None else b""

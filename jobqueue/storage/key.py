@@ -7,17 +7,17 @@ import attrs
 __all__ = ["HashKey", "Key", "ListKey", "LockKey", "SetKey"]
 
 
+def _full(key: Key) -> str:
+    return f"{{{key.scope}}}:{key.name}"
+
+
 @attrs.frozen
 class Key:
     """A key of the storage: a scope (whose keys share a cluster slot) and a name in it."""
 
     scope: str
     name: str
-    full: str = attrs.field(init=False, eq=False, repr=False)
-
-    @full.default
-    def _full(self) -> str:
-        return f"{{{self.scope}}}:{self.name}"
+    full: str = attrs.field(init=False, eq=False, repr=False, default=attrs.Factory(_full, takes_self=True))
 
 
 class ListKey(Key):
