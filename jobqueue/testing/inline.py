@@ -148,7 +148,9 @@ class InlineRunner:
                 case Leave():
                     return
                 case Rest(until, listen):
-                    if not listen:
+                    if decision.start:
+                        pass  # it was to wait for jobs that have been run by now
+                    elif not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
                         self._waited += max(1.0, until - self._moment().local)
                     elif looked or self._core.stopping:
