@@ -205,7 +205,7 @@ class Sim:
         for _ in range(2_000):
             then = self.settle()
             if not self.given:
-                if isinstance(then, Rest) and then.listen and self._rung():
+                if isinstance(then, Rest) and then.listen and self.rung():
                     self.core.woken(self.at)
                     continue
                 if not (isinstance(then, Rest) and then.until - self.at.local < 5):
@@ -214,7 +214,8 @@ class Sim:
             self.run()
         raise AssertionError("the work does not come to an end")
 
-    def _rung(self) -> bool:
+    def rung(self) -> bool:
+        """Whether one of its queues was rung; takes the tokens, as one who listens would."""
         rung = [self.world.rung(queue) for queue in self.weights]  # all of them: each has a token of its own
         return any(rung)
 

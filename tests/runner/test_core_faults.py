@@ -41,6 +41,21 @@ def test_a_lost_call_is_made_again(world: World, step: str, fault: Fault) -> Non
     assert world.jobs.counts()["low"] == Counts(waiting=0, ready=0, working=0, dead=0)
 
 
+@pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.REQUEST_LOST, Fault.REFUSED, Fault.SENT_TWICE])
+def test_a_lost_hand_back_is_made_again(world: World, fault: Fault) -> None:
+    world.enqueue(1, 2, 3)
+    runner = Sim(world, threads=2)
+    runner.settle()
+    world.fail("release", fault, fault)
+    runner.core.stop(runner.at)
+
+    runner.wait(1)
+
+    assert world.numbers("ready") == [1, 2, 3]
+    assert not runner.core.leases.held
+    assert isinstance(runner.settle(), Leave)
+
+
 def test_a_claim_without_an_answer_keeps_its_number(world: World) -> None:
     """Its first sending took jobs: under another number they would wait for the end of a lease."""
     world.enqueue(1, 2)
