@@ -98,7 +98,7 @@ NOT_PURE: Final = (
     "clock", "ids", "drive", "names", "embedded", "embedded_place", "context",
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
-    "storage.redis.backend", "storage.redis.bell", "storage.redis.connect", "storage.redis.faults",
+    "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.link", "storage.redis.nodes", "storage.redis.scripts", "storage.redis",
     "runner.aio", "runner.greeting", "runner.journal", "runner.beat", "runner.execute", "runner.runner", "runner.threads",
 )  # fmt: skip
@@ -318,7 +318,7 @@ def holds_lua(module: Module) -> list[str]:
     found += [
         f"{module.name}:{node.lineno} makes a Script"
         for name, node in calls(module)
-        if name == "Script" and module.name != "storage.redis.scripts"
+        if name == "Script" and inside(module.name, "storage") and module.name != "storage.redis.scripts"
     ]
     return found
 
