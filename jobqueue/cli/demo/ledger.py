@@ -14,7 +14,7 @@ import msgspec
 
 from jobqueue.cli.demo.files import Count
 
-__all__ = ["Entry", "Ledger", "Reader"]
+__all__ = ["Entry", "Halfway", "Ledger", "Reader"]
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -25,8 +25,7 @@ class Entry(msgspec.Struct, frozen=True):
     Attributes:
         job: The id of the job.
         path: Its file.
-        what: ``started``, ``stumbled`` (failed, as planned), ``halfway`` (waits for its runner to be killed) or
-            ``counted``.
+        what: ``started``, ``stumbled`` (failed, as planned), ``halfway`` (waits for its runner to be killed) or ``counted``.
         pid: The process.
         count: What was counted.
     """
@@ -79,3 +78,28 @@ class Reader:
             self._read[path] = self._read.get(path, 0) + end
             entries += [_decode(line) for line in data[:end].splitlines()]
         return entries
+
+
+class Halfway:
+    """A word between the demo and its jobs: half of them are done, and one job shall wait for its runner to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._reached = folder / "halfway"
+        self._taken = folder / "taken"
+
+    def announce(self) -> None:
+        """Say that half of the jobs are done."""
+        self._reached.touch()
+
+    @property
+    def reached(self) -> bool:
+        """Whether it was said."""
+        return self._reached.exists()
+
+    def take(self) -> bool:
+        """Whether the caller is the first of all processes to ask."""
+        try:
+            self._taken.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True

@@ -17,7 +17,7 @@ import attrs
 import jobqueue
 from jobqueue.cli.demo.files import plain_loop
 from jobqueue.cli.demo.jobs import LEDGER, count_file, jobs
-from jobqueue.cli.demo.ledger import Entry, Reader
+from jobqueue.cli.demo.ledger import Entry, Halfway, Reader
 from jobqueue.cli.demo.verdict import Verdict, judge
 from jobqueue.cli.target import relocate
 from jobqueue.errors import DeclarationError, JobQueueError
@@ -30,7 +30,8 @@ __all__ = ["DemoFailed", "Outcome", "QueueState", "Scene", "Settings", "play"]
 QUEUES: Final = ("high", "low")
 ONE_IN: Final = 10
 """One job in so many fails at first."""
-LOOK_SECONDS: Final = 0.1
+SHOW_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.01
 STOP_SECONDS: Final = 15.0
 LOG_END: Final = 2000
 
@@ -165,7 +166,7 @@ class _Stage:
         self._enqueue()
         for number in range(self._settings.runners):
             self._start_runner(number)
-        self._watch(Reader(self._ledger))
+        self._watch(Reader(self._ledger), Halfway(self._ledger))
         seconds = time.monotonic() - began
         exit_codes = self._stop_runners()
         return self._compare(seconds, exit_codes)
@@ -174,14 +175,10 @@ class _Stage:
 
     def _enqueue(self) -> None:
         paths = self._settings.paths
-        middle = len(paths) // 2
-        # Small files are urgent. The runners take two of them for each large one, so a third of the large ones is taken
-        # when half of all are, and a little more when half of all are done.
-        halfway = middle + (len(paths) - middle) * 2 // 5
         stumbling = min(3, len(paths) - 1)
         records = jobs.enqueue_many(
-            count_file.opts(queue="high" if index < middle else "low").call(
-                path, stumbles=index % ONE_IN == stumbling, is_halfway=index == halfway
+            count_file.opts(queue="high" if index < len(paths) // 2 else "low").call(
+                path, stumbles=index % ONE_IN == stumbling, is_last=index == len(paths) - 1
             )
             for index, path in enumerate(paths)
         )
@@ -214,27 +211,35 @@ class _Stage:
 
     # --------------------------------------------------------------------------------------------------------- middle
 
-    def _watch(self, reader: Reader) -> None:
+    def _watch(self, reader: Reader, halfway: Halfway) -> None:
         before: object = None
         changed = time.monotonic()
         while True:
-            self._read(reader)
+            self._read_for(SHOW_SECONDS, reader, halfway)
             counts = jobs.counts()
-            self._show(self._scene(counts))
             left = sum(one.waiting + one.ready + one.working for one in counts.values())
             if not left:
                 self._read(reader)  # what was written before the last job left the queue
-                self._show(self._scene(counts))
+            self._show(self._scene(counts))
+            if not left:
                 return
+            self._check_runners()
             now = time.monotonic()
             state = (counts, len(self._entries))
             if state != before:
                 before, changed = state, now
-            self._check_runners()
-            if now - changed > self._settings.patience:
+            elif now - changed > self._settings.patience:
                 raise DemoFailed(
                     f"nothing happened for {self._settings.patience:g} s and {left} jobs are left; {self._log_ends()}"
                 )
+
+    def _read_for(self, seconds: float, reader: Reader, halfway: Halfway) -> None:
+        """Follow the ledger closely: several hundred jobs are done between two pictures."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._read(reader)
+            if 2 * len(self._done) >= len(self._queue_of) - 1 and not halfway.reached:
+                halfway.announce()
             time.sleep(LOOK_SECONDS)
 
     def _read(self, reader: Reader) -> None:
