@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -532,6 +534,64 @@ def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(server: Server, sto
         clients = client.client_list()
     assert isinstance(clients, list)
     assert len([one for one in clients if one["name"] == "jobqueue"]) == 2  # one that waited, one that ended it
+
+
+@pytest.mark.parametrize("forbidden", ["-client|unblock", "-client|id"])
+async def test_a_wait_can_be_interrupted_without_the_right_to_unblock(own_server: MakeServer, forbidden: str) -> None:
+    server = own_server()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", forbidden)
+    storage = open_redis(f"unix://weak:pw@{server.socket}").storage()
+    for _ in range(2):
+        waiter = threading.Thread(target=storage.wait, args=([SCOPE], 60))
+        waiter.start()
+        await asyncio.to_thread(until, lambda: blocked(server))
+        storage.interrupt()
+        waiter.join(30)
+        assert not waiter.is_alive()
+    storage.close()
+
+    awaited = open_redis(f"unix://weak:pw@{server.socket}").async_storage()
+    for _ in range(2):
+        task = asyncio.create_task(awaited.wait([SCOPE], 60))
+        await asyncio.to_thread(until, lambda: blocked(server))
+        await awaited.interrupt()
+        await asyncio.wait_for(task, 30)
+    await awaited.close()
+
+
+def test_the_end_of_the_server_ends_a_wait(own_server: MakeServer) -> None:
+    server = own_server()
+    storage = open_redis(server.url).storage()
+    ended: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            storage.wait([SCOPE], 60)
+        except NotApplied as error:
+            ended.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    until(lambda: blocked(server))
+    server.kill()
+    waiter.join(30)
+    assert len(ended) == 1
+
+
+WITHOUT_HIREDIS = """
+import sys
+sys.modules["hiredis"] = None  # as where it is not installed
+from jobqueue.storage.redis import open_redis
+from jobqueue.testing import check_async_storage, check_storage
+server = open_redis(sys.argv[1])
+check_storage(server.storage)
+check_async_storage(server.async_storage)
+"""
+
+
+def test_the_rules_are_kept_without_hiredis(server: Server) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_HIREDIS, server.url], check=True, timeout=60)
 
 
 def test_a_wake_up_of_any_scope_ends_a_wait(storage: RedisStorage) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import select
 import socket
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from redis import exceptions
 
@@ -46,6 +48,16 @@ def _blpop(scopes: Sequence[str], timeout: float) -> bytes:
 def _close(*sockets: socket.socket) -> None:
     for each in sockets:
         each.close()
+
+
+def unblock(connection: bytes) -> Command:
+    """Ends the BLPOP of the connection: its answer comes at once then."""
+    return (b"CLIENT", b"UNBLOCK", connection)
+
+
+def _unblocked(replies: list[Any]) -> bool:
+    """Whether that worked, or there was nothing to end any more. It may be forbidden to this user."""
+    return isinstance(replies[0], int)
 
 
 class Interrupts:
@@ -95,7 +107,7 @@ class Bell:
     """
 
     def __init__(
-        self, label: str, connect: Connect, send: Callable[[Command], object], interrupts: Interrupts | None = None
+        self, label: str, connect: Connect, send: Callable[[Command], list[Any]], interrupts: Interrupts | None = None
     ) -> None:
         self._label = label
         self._new = connect
@@ -128,8 +140,10 @@ class Bell:
                 return
             connection = self._connected()
             connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
-            self._until_readable(connection, timeout + MARGIN)
-            connection.read_response()
+            if self._ended(connection, timeout + MARGIN):
+                connection.read_response()
+            else:
+                self._drop()
         except (exceptions.RedisError, OSError) as error:
             self._drop()
             raise unreachable(self._label, error) from error
@@ -139,23 +153,23 @@ class Bell:
         finally:
             self._turn.release()
 
-    def _until_readable(self, connection: Connection, seconds: float) -> None:
+    def _ended(self, connection: Connection, seconds: float) -> bool:
+        """Wait for the answer to BLPOP, or end it after an interrupt; answers whether there is, or will be, an answer."""
         poll = select.poll()
         poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
         poll.register(self._interrupts, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(seconds * 1000)}
+        ready = [fd for fd, _ in poll.poll(seconds * 1000)]
         if not ready:
             raise TimeoutError("no answer to BLPOP")
-        if self._interrupts.heard() and len(ready) == 1:
-            # Its answer comes at once now: the token, or nothing. Where CLIENT is forbidden the read below ends it.
-            self._send((b"CLIENT", b"UNBLOCK", self._id))
+        return not (self._interrupts.heard() and len(ready) == 1) or _unblocked(self._send(unblock(self._id)))
 
     def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or not usable(connection):
             connection = self._connection = connected(self._label, self._new)
             connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
-            self._id = b"%d" % connection.read_response()
+            with contextlib.suppress(exceptions.ResponseError):  # forbidden: an interrupt then costs the connection
+                self._id = b"%d" % connection.read_response()
         return connection
 
     def _drop(self) -> None:
@@ -177,7 +191,7 @@ class AsyncBell:
         self,
         label: str,
         connect: AsyncConnect,
-        send: Callable[[Command], Awaitable[object]],
+        send: Callable[[Command], Awaitable[list[Any]]],
         rung: asyncio.Event | None = None,
     ) -> None:
         self._label = label
@@ -196,16 +210,22 @@ class AsyncBell:
         """See `Bell.wait`."""
         if timeout <= 0:
             return
-        async with self._turn:
-            try:
-                async with asyncio.timeout(timeout + 2 * MARGIN):
-                    await self._wait(scopes, timeout)
-            except (exceptions.RedisError, OSError) as error:
-                await self._drop()
-                raise unreachable(self._label, error) from error
-            except BaseException:
-                await self._drop()
-                raise
+        try:
+            async with asyncio.timeout(timeout):
+                await self._turn.acquire()
+        except TimeoutError:
+            return
+        try:
+            async with asyncio.timeout(timeout + MARGIN):
+                await self._wait(scopes, timeout)
+        except (exceptions.RedisError, OSError) as error:
+            await self._drop()
+            raise unreachable(self._label, error) from error
+        except BaseException:
+            await self._drop()
+            raise
+        finally:
+            self._turn.release()
 
     async def _wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
         if self._rung.is_set():
@@ -213,14 +233,15 @@ class AsyncBell:
             return
         connection = await self._connected()
         await connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
-        answer = asyncio.ensure_future(connection.read_response(timeout=timeout + MARGIN))
+        answer = asyncio.ensure_future(connection.read_response(timeout=math.inf))
         rung = asyncio.ensure_future(self._rung.wait())
         try:
             await asyncio.wait((answer, rung), return_when=asyncio.FIRST_COMPLETED)
             if rung.done():
                 self._rung.clear()
-                if not answer.done():
-                    await self._send((b"CLIENT", b"UNBLOCK", self._id))
+                if not answer.done() and not _unblocked(await self._send(unblock(self._id))):
+                    await self._drop()
+                    return
             await answer
         finally:
             rung.cancel()
@@ -231,7 +252,8 @@ class AsyncBell:
         if connection is None or not await ausable(connection):
             connection = self._connection = await aconnected(self._label, self._new)
             await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
-            self._id = b"%d" % await connection.read_response()
+            with contextlib.suppress(exceptions.ResponseError):
+                self._id = b"%d" % await connection.read_response()
         return connection
 
     async def _drop(self) -> None:
