@@ -9,6 +9,7 @@ A newer version of the library may append fields. `rewrite` keeps fields that th
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 
@@ -38,6 +39,7 @@ __all__ = [
     "job_record",
     "record_of",
     "rewrite",
+    "since_epoch",
     "timestamp",
     "wrap_raw",
 ]
@@ -128,12 +130,20 @@ def wrap_raw(record: bytes, reason: str, now: int) -> bytes:
     return encode(record[:NONCE_SIZE].ljust(NONCE_SIZE, b"\0"), stored)
 
 
+# The two ways are remembered, because jobs that are enqueued together share their times.
+@functools.lru_cache(maxsize=256)
 def timestamp(ms: int) -> datetime:
     """Milliseconds since 1970 as an aware datetime; what lies beyond the calendar is cut to its end."""
     try:
         return _EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
+
+
+@functools.lru_cache(maxsize=256)
+def since_epoch(at: datetime) -> int:
+    """An aware datetime as milliseconds since 1970."""
+    return round((at - _EPOCH) / timedelta(milliseconds=1))
 
 
 @attrs.frozen
