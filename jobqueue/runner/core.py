@@ -146,6 +146,8 @@ class Core:
         else:
             assert task.kind is not None
             task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
+        # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
+        task.outcome = None
 
     def woken(self, at: Moment) -> None:
         """Somebody rang: there may be work in any queue."""

@@ -37,6 +37,8 @@ def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
     else:
         if isinstance(result, _SPOKEN):
             _raised(task, result)
+        else:
+            task.result = result
 
 
 async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
@@ -57,6 +59,8 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     else:
         if isinstance(result, _SPOKEN):
             _raised(task, result)
+        else:
+            task.result = result
 
 
 _SPOKEN: Final = (Snooze, Discard, Retry)

@@ -28,7 +28,8 @@ class Task(Flags):
         stored: Their fields.
         kind: Its kind; None if the record could not be read or the kind is unknown.
         deadline: Local monotonic milliseconds until which the lease is certain.
-        outcome: What the job raised or returned that is not a plain success; None is success.
+        outcome: What the job raised or returned that is not a plain success; None is success, or judged already.
+        result: What the job returned, on success.
         text: The error as it is to be kept.
         unfit: The payload does not fit the kind: the job never started.
         handed_back: The driver did not start it, or interrupted it.
@@ -39,7 +40,7 @@ class Task(Flags):
 
     __slots__ = (
         "_token", "claim", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
-        "record", "returned", "stored", "text", "unfit", "unsure", "verdict",
+        "record", "result", "returned", "stored", "text", "unfit", "unsure", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Task(Flags):
         self.deadline = deadline
         self.order = order
         self.outcome: BaseException | None = None
+        self.result: Any = None
         self.text = ""
         self.unfit = False
         self.handed_back = False

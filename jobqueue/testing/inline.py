@@ -8,7 +8,7 @@ claims; the clock stands still while it works; and it ends when nothing is due.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -16,7 +16,6 @@ import attrs
 from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
 from jobqueue.flows import Flow
-from jobqueue.job import Kind
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
@@ -94,20 +93,17 @@ class InlineRunner:
         self.runs: list[Run] = []
         self.current: Task | None = None
         self.died: Task | None = None
-        self._registry = registry
         self._queues = queues
         self._storage = storage
         self._clock = clock
         self._waited = 0.0
-        self._result: Any = None
-        self._results: dict[bytes, Any] = {}
-        self._kinds: dict[str, Kind[Any]] = {}
+        self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
         self._core = Core(
             Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
-            self._kind,
+            registry.get,
             lambda: (True, True),
             lambda: 0.0,
             self._noticed,
@@ -127,7 +123,7 @@ class InlineRunner:
             for task in decision.start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
-                self.current, self._result, looked = task, None, False
+                self.current, looked = task, False
                 yield task
                 self.current = None
                 if isinstance(task.outcome, RunnerDied):
@@ -135,7 +131,7 @@ class InlineRunner:
                     self.counts["crashed"] += 1
                     self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))
                     return
-                self._results[task.id] = self._result
+                self._errors[task.id] = task.outcome
                 if most is not None and not task.handed_back:
                     most -= 1
                 if most == 0:
@@ -168,44 +164,13 @@ class InlineRunner:
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
 
-    def _kind(self, name: str) -> Kind[Any] | None:
-        kind = self._registry.get(name)
-        if kind is None:
-            return None
-        known = self._kinds.get(name)
-        if known is None:
-            known = self._kinds[name] = self._listening(kind)
-        return known
-
-    def _listening(self, kind: Kind[Any]) -> Kind[Any]:
-        """The same kind, whose jobs leave here what they return."""
-
-        def bind(payload: bytes, context: Any) -> Callable[[], Any]:
-            call = kind.bind(payload, context)
-
-            def function() -> Any:
-                self._result = result = call()
-                return result
-
-            async def coroutine() -> Any:
-                awaitable: Awaitable[Any] = call()
-                self._result = result = await awaitable
-                return result
-
-            return coroutine if kind.is_coroutine else function
-
-        return attrs.evolve(kind, bind=bind)
-
     def _noticed(self, notice: Notice) -> None:
         task = notice.task
         if task is None or notice.what in SILENT:
             return
         self.counts[notice.what] += 1
-        if task.id in self._results:
-            result = self._results.pop(task.id)
-            if isinstance(result, REQUESTS):
-                result = None
-            self.runs.append(Run(task.job_record(), notice.what, result, task.outcome))
+        if task.id in self._errors:
+            self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
 
 
 def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storage, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -50,14 +50,23 @@ class _Tally:
     failure: BaseException | None = None
 
     def end(self) -> None:
-        """Raise the failure of the job that ended it, if one did."""
+        """Raise the failure of the job that ended it, if one did; the runs are forgotten.
+
+        Otherwise errors would hold themselves, by way of the frames in their tracebacks, and all that their jobs held.
+        """
         failure, self.failure = self.failure, None
+        self.runs.clear()
         if failure is not None:
-            self.runs.clear()  # or the error would hold itself, by way of the frames in its traceback
             try:
                 raise failure
             finally:
                 del failure
+
+    def one(self) -> Run | None:
+        """The only run there was, if there was one; or raise as `end` does."""
+        run = self.runs.pop() if self.runs and self.failure is None else None
+        self.end()
+        return run
 
     def answer(self) -> dict[str, int]:
         return {what: self.counts[what] for what in ORDER if self.counts[what]}
@@ -131,15 +140,13 @@ class Testing(Looking):
         self._refuse_loop("run_one")
         tally = _Tally()
         self._run_here("run_one", self._work(tally, RUNS, 1, reraise=reraise))
-        tally.end()
-        return self._only(tally)
+        return tally.one() or self._nothing_due("run_one")
 
     async def arun_one(self, *, reraise: bool = True) -> Run:
         """See `run_one`."""
         tally = _Tally()
         await self._run_on_loop("arun_one", self._work(tally, RUNS, 1, reraise=reraise))
-        tally.end()
-        return self._only(tally)
+        return tally.one() or self._nothing_due("arun_one")
 
     def run_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
         """`drain` and `jump` in turn until no job is left but dead ones.
@@ -207,7 +214,7 @@ class Testing(Looking):
             task = next(work, None)
             work.close()
         if task is None:
-            raise TestingError(f"crash_runner(): no job is due that a runner could hold; {self._next()}")
+            self._nothing_due("crash_runner")
         return task.job_record()
 
     def lose_reply(self, times: int = 1) -> None:
@@ -250,6 +257,7 @@ class Testing(Looking):
             self._runner = None
             tally.counts += runner.counts
             tally.runs += runner.runs
+            runner.runs.clear()  # it and its core hold each other, and an error all that its job held
             if beyond is not None:
                 raise TestingError(
                     f"gave up after {len(tally.runs)} runs, before another one of {beyond.stored.name!r}: does a job "
@@ -315,10 +323,8 @@ class Testing(Looking):
             moments += self._read(_ahead(queue, now))
         return min(moments, default=None)
 
-    def _only(self, tally: _Tally) -> Run:
-        if not tally.runs:
-            raise TestingError(f"run_one(): no job is due; {self._next()}")
-        return tally.runs[0]
+    def _nothing_due(self, call: str) -> NoReturn:
+        raise TestingError(f"{call}(): no job is due; {self._next()}")
 
     def _next(self) -> str:
         moment = self._next_moment()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import subprocess
+import sys
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -130,6 +135,46 @@ def test_a_failure_is_raised_as_the_very_object_once_the_attempt_is_stored(t: Te
         assert (retried.attempt, retried.place, retried.due) == (1, "waiting", NEW_YEAR + timedelta(minutes=2))
         assert (untouched.attempt, untouched.place) == (0, "ready")
         assert queue.counts()["low"].working == 0
+
+
+class Thing:
+    """Something that a job holds while it runs."""
+
+
+@pytest.mark.parametrize("way", ["drain", "drain and count", "run_one", "run_until_idle"])
+@pytest.mark.parametrize("shape", ["function", "coroutine"])
+def test_what_a_failed_job_held_is_let_go_at_once(t: Testing, way: str, shape: str) -> None:
+    queue = JobQueue(namespace="kit")
+    things: list[weakref.ref[Thing]] = []
+
+    def work(ctx: Context) -> None:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        raise Broken(ctx.attempt)
+
+    @queue.job(name="function", retry=0)
+    def function(ctx: Context) -> None:
+        work(ctx)
+
+    @queue.job(name="coroutine", retry=0)
+    async def coroutine(ctx: Context) -> None:
+        work(ctx)
+
+    gc.disable()
+    try:
+        with queue.testing() as inner:
+            (function if shape == "function" else coroutine).enqueue()
+            if way == "drain and count":
+                inner.drain(reraise=False)
+            elif way == "run_until_idle":
+                inner.run_until_idle()
+            else:
+                with contextlib.suppress(Broken):
+                    inner.drain() if way == "drain" else inner.run_one()
+
+            assert [thing() for thing in things] == [None]
+    finally:
+        gc.enable()
 
 
 def test_the_cause_of_a_failure_survives(t: Testing) -> None:
@@ -427,7 +472,7 @@ def test_run_until_idle_ends_although_a_job_does_not(t: Testing) -> None:
 
 def test_the_retries_of_thirty_days_take_well_under_a_second(t: Testing) -> None:
     endless.enqueue()
-    started = time.perf_counter()
+    started = time.process_time()
     runs = 0
 
     while t.clock.datetime < NEW_YEAR + timedelta(days=30):
@@ -437,7 +482,7 @@ def test_the_retries_of_thirty_days_take_well_under_a_second(t: Testing) -> None
 
     # 2 + 4 + … + 1024 minutes for the first ten, then one every 1024 minutes
     assert runs == 51
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5  # of the processor: the machine may be busy
 
 
 def test_the_default_retries_are_those_of_production(t: Testing) -> None:
@@ -625,3 +670,20 @@ def test_snoozed_jobs_come_back(t: Testing) -> None:
 
         assert inner.run_until_idle() == {"snoozed": 2, "done": 1}
     assert times == [NEW_YEAR + timedelta(minutes=minute) for minute in range(3)]
+
+
+def test_the_kit_loads_neither_a_client_nor_a_test_framework() -> None:
+    code = """
+import sys
+from jobqueue import JobQueue
+jobs = JobQueue()
+@jobs.job(name="add")
+def add(a: int) -> int: return a + 1
+with jobs.testing() as t:
+    add.enqueue(1)
+    assert t.run_one().result == 2
+print([name for name in ("redis", "pytest", "hypothesis", "click", "rich") if name in sys.modules])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
