@@ -1,0 +1,160 @@
+"""What the runner's core hands back, and how it comes to its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobqueue import transitions
+from jobqueue.runner.decisions import Leave, Rest, Send
+from jobqueue.storage.ops import Head
+from jobqueue.testing import Fault
+from tests.runner.sim import Sim, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# ------------------------------------------------------------------------------------------------------ going back
+
+
+def test_what_was_not_started_in_time_goes_back_while_others_run(world: World) -> None:
+    world.enqueue(*range(5))
+    runner = Sim(world, threads=4)
+    runner.settle()
+    slow = runner.given[0]
+    assert slow.take(), "the only one that a thread took up"
+    world.clock.advance(milliseconds=49)
+    runner.settle()
+    assert world.numbers("ready") == [4]
+    world.clock.advance(milliseconds=1)
+
+    runner.step()
+
+    assert world.numbers("ready") == [1, 2, 3, 4], "at the head, in their order"
+    assert world.counter("released") == 3
+    assert all(not task.take() for task in runner.given[1:]), "and no thread can start them any more"
+    assert runner.core.outstanding == 1
+
+
+def test_what_went_back_is_left_to_others_for_a_while(world: World) -> None:
+    """Two of four slots are stuck: the runner does not take at once again what it has just given back."""
+    world.enqueue(*range(6))
+    runner = Sim(world, threads=4)
+    runner.settle()
+    first, second, *_ = runner.given
+    assert first.take()
+    assert second.take()
+    world.clock.advance(milliseconds=50)
+    then = runner.settle()
+    assert isinstance(then, Rest)
+    assert then.until == runner.at.local + 50
+    assert world.numbers("ready") == [2, 3, 4, 5]
+
+    world.clock.advance(milliseconds=50)
+    runner.given.clear()
+    runner.settle()
+
+    assert [task.order for task in runner.given] == [0, 0], "then one at a time, each by a claim of its own"
+    runner.core.returned([first], runner.at)
+    runner.run()
+    runner.wait(1)
+    assert world.counter("done") == 5, "all but the one that still runs"
+
+
+def test_a_stop_lets_running_jobs_end_and_hands_the_rest_back(world: World) -> None:
+    world.enqueue(*range(5))
+    runner = Sim(world, threads=3)
+    runner.settle()
+    running, *others = runner.given
+    assert running.take()
+    runner.core.stop(runner.at)
+
+    then = runner.settle()
+
+    assert isinstance(then, Rest)
+    assert not then.listen
+    assert world.numbers("ready") == [1, 2, 3, 4]
+    assert world.numbers("working") == [0]
+    world.clock.advance(seconds=5)
+    runner.core.returned([running], runner.at)
+    assert runner.settle() == Leave(hard=False)
+    assert world.counter("done") == 1
+    assert not any(task.take() for task in others)
+
+
+def test_what_does_not_end_in_time_is_interrupted_and_handed_back_last(world: World) -> None:
+    [id] = world.enqueue(1)
+    runner = Sim(world, grace=2_000)
+    runner.settle()
+    [task] = runner.given
+    task.take()
+    runner.core.stop(runner.at)
+    then = runner.settle()
+    assert isinstance(then, Rest)
+    assert then.until - runner.at.local <= 2_000
+    world.clock.advance(seconds=2)
+    assert runner.step().interrupt == [task]
+    assert task.cancelled
+    assert world.kept(id).place == "working", "it has a second to end"
+    world.clock.advance(seconds=1)
+
+    assert runner.settle() == Leave(hard=True)
+
+    assert world.kept(id).place == "ready"
+    assert world.stored(id).attempt == 0
+    runner.core.returned([task], runner.at)
+    assert world.kept(id).place == "ready", "its late end changes nothing"
+
+
+@pytest.mark.parametrize("holding", [True, False])
+def test_a_stop_with_the_storage_away_ends_in_bounded_time(world: World, holding: bool) -> None:
+    if holding:
+        world.enqueue(1)
+    runner = Sim(world, grace=2_000)
+    runner.settle()
+    for task in runner.given:
+        task.take()
+    world.away = True
+    start = runner.at.local
+    runner.core.stop(runner.at)
+    while not isinstance(then := runner.settle(), Leave):
+        world.clock.advance(milliseconds=max(1, round(then.until - runner.at.local)))
+    assert then.hard is holding
+    assert runner.at.local - start <= 2_000 + 1_000 + 3_000 + 2_000
+
+
+def test_nothing_is_claimed_after_a_stop(world: World) -> None:
+    runner = Sim(world)
+    runner.settle()
+    runner.core.stop(runner.at)
+    world.enqueue(1)
+    runner.core.woken(runner.at)
+    assert isinstance(runner.settle(), Leave)
+    assert world.numbers("ready") == [1]
+    [refused] = world.memory.apply([transitions.claim(world.keys(), b"a", 99, limit=1, now=1, lease=1, beat=1)])
+    assert not hasattr(refused, "answers"), "its requests are closed"
+
+
+def test_a_claim_whose_answer_was_lost_before_the_stop_is_settled_by_it(world: World) -> None:
+    world.enqueue(1, 2)
+    runner = Sim(world)
+    world.fail("claim", Fault.REPLY_LOST)
+    runner.settle()
+    assert world.numbers("working") == [1]
+    runner.core.stop(runner.at)
+    runner.wait(1)
+    assert runner.settle() == Leave(hard=False)
+    assert world.numbers("ready") == [1, 2]
+    assert not world.runs
+
+
+def test_a_claim_brings_a_bounded_number_of_bytes(world: World) -> None:
+    """Head(limit, max_bytes) is what the core asks with."""
+    world.enqueue(1)
+    runner = Sim(world)
+    then = runner.step().then
+    assert isinstance(then, Send)
+    picks = [op.pick for batch in then.batches for op in batch.ops if hasattr(op, "pick")]
+    assert Head(1, transitions.CLAIM_BYTES) in picks
