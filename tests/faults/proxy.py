@@ -56,6 +56,7 @@ class Rule:
         seen: How many matched.
         hit: To how many it happened.
         late: Replies to delayed requests, in order.
+        then: Called when it happened, before the client can know: everything else waits meanwhile.
     """
 
     match: Callable[[Words], bool]
@@ -65,6 +66,7 @@ class Rule:
     seen: int = 0
     hit: int = 0
     late: list[bytes] = attrs.field(factory=list)
+    then: Callable[[], None] | None = None
     held: list[bytes] = attrs.field(factory=list)
 
     def applies(self, words: Words) -> bool:
@@ -150,10 +152,12 @@ class Proxy:
 
     Args:
         upstream: Path of the server's socket, or its host and port; may be changed, for new connections.
+        raw: Pass bytes on without looking for requests in them, as a link between two servers needs; there are no rules.
     """
 
-    def __init__(self, upstream: str | tuple[str, int]) -> None:
+    def __init__(self, upstream: str | tuple[str, int], *, raw: bool = False) -> None:
         self.upstream = upstream
+        self._raw = raw
         self.rules: list[Rule] = []
         self.refused = 0
         self._dark = False
@@ -305,6 +309,10 @@ class Proxy:
             self._pairs.remove(pair)
 
     def _requests(self, pair: _Pair) -> None:
+        if self._raw:
+            arrived, pair.asked = pair.asked, bytearray()
+            pair.server.sendall(arrived)
+            return
         while pair in self._pairs and not pair.dark and (found := _request(pair.asked)):
             words, end = found
             data = bytes(pair.asked[:end])
@@ -319,14 +327,19 @@ class Proxy:
     def _cut(self, pair: _Pair, words: Words, data: bytes, rule: Rule | None) -> None:
         cut = None if rule is None else rule.cut
         if cut in (Cut.LOSE_REQUEST, Cut.DELAY):
-            if rule is not None and cut is Cut.DELAY:
+            assert rule is not None
+            if cut is Cut.DELAY:
                 rule.held.append(data)
+            if rule.then is not None:
+                rule.then()
             pair.close()
             self._pairs.remove(pair)
             return
         if cut is Cut.LOSE_REPLY:
 
             def swallow(_: bytes) -> bool:
+                if rule is not None and rule.then is not None:
+                    rule.then()
                 pair.reset()
                 return False
 
@@ -359,6 +372,11 @@ class Proxy:
         return True
 
     def _replies(self, pair: _Pair) -> None:
+        if self._raw:
+            arrived, pair.answered = pair.answered, bytearray()
+            if pair.client is not None:
+                pair.client.sendall(arrived)
+            return
         while pair.answered and (end := _reply(pair.answered)) is not None:
             data = bytes(pair.answered[:end])
             del pair.answered[:end]
