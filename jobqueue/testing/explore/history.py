@@ -1,0 +1,226 @@
+"""What those who watch from outside remember, and what it forbids.
+
+Only what the invariants need, so that states which differ in nothing else meet. A history is a tuple with an entry per
+job, or per lock user; it is replaced, never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import attrs
+
+from jobqueue.clock import Moment
+from jobqueue.testing.explore.programs import Told
+from jobqueue.testing.explore.stores import Effect, Spot
+
+__all__ = ["Broken", "Entry", "JobHistory", "LockHistory", "Past"]
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+class Past(Protocol):
+    """What a scenario remembers and checks. Each method answers the new history, or raises `Broken`."""
+
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+        """A part took effect; ``memories`` are (state of the process, memory) by process."""
+        ...
+
+    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
+        """A process told something."""
+        ...
+
+    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+        """Nothing more will happen; ``ended``: every actor of a living process is through or rests."""
+        ...
+
+
+@attrs.frozen
+class Entry:
+    """What is remembered of a job.
+
+    Attributes:
+        known: Its producer was told that it is stored, or (-1) that it is not.
+        runs: How often it was started.
+        excuses: How often there was a reason to run it again.
+        gone: Whether it was finished or deleted.
+        started: The fence under which it was last started.
+    """
+
+    known: int = 0
+    runs: int = 0
+    excuses: int = 0
+    gone: bool = False
+    started: int = 0
+
+
+class JobHistory:
+    """The rules of jobs.
+
+    Args:
+        ids: All jobs.
+        rescued: Whether somebody brings back the jobs of dead runners, so that at the end none is left.
+    """
+
+    CHECKS: ClassVar[dict[str, str]] = {
+        "runs": "every run is justified (I8)",
+        "theft": "nobody takes a job from a runner that may believe in its lease (I6)",
+        "start": "a job starts only under the claim that the storage knows (I16)",
+        "early": "no job leaves waiting by itself before its due time (I9)",
+        "kept": "what was accepted ends finished, deleted or dead (liveness)",
+    }
+
+    def __init__(self, ids: Sequence[bytes], *, rescued: bool) -> None:
+        self._index = {id: index for index, id in enumerate(ids)}
+        self._rescued = rescued
+
+    def first(self, spots: dict[bytes, Spot]) -> tuple[Entry, ...]:
+        """The history at the start."""
+        return tuple(Entry(known=int(id in spots)) for id in self._index)
+
+    def effect(
+        self, past: tuple[Entry, ...], effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]
+    ) -> tuple[Entry, ...]:
+        """See `Past`."""
+        entries = list(past)
+        for change in effect.changes:
+            index = self._index[change.id]
+            entry = entries[index]
+            before = change.before
+            if change.step == "enqueue":
+                if entry.known == -1:
+                    raise Broken(f"job {change.id.decode()} was stored after its producer was told that it was not")
+                # A request that went without an answer, sent again after the job ended, stores it again.
+                entries[index] = attrs.evolve(entry, gone=False, excuses=entry.excuses + entry.gone)
+            elif change.after is None:
+                entries[index] = attrs.evolve(entry, gone=True)
+            elif change.step == "promote":
+                assert before is not None
+                if before.score > at.now:
+                    raise Broken(f"job {change.id.decode()} was promoted before it was due (I9)")
+            elif change.step in ("retry", "park", "requeue"):
+                entries[index] = attrs.evolve(entry, excuses=entry.excuses + 1)
+            elif change.step in ("rescue", "condemn", "release"):
+                assert before is not None
+                if change.step != "release":
+                    self._check_theft(change.id, before, at, memories)
+                # Without a start under this claim there is nothing to run again.
+                entries[index] = attrs.evolve(entry, excuses=entry.excuses + (entry.started == before.fence))
+        return tuple(entries)
+
+    def _check_theft(self, id: bytes, before: Spot, at: Moment, memories: Sequence[tuple[str, Any]]) -> None:
+        for state, memory in memories:
+            if state == "dead":
+                continue
+            for held in memory:
+                if held.id == id and held.claim == before.claim and not held.lost and held.deadline > at.local:
+                    raise Broken(f"job {id.decode()} was taken from a runner whose lease was certain until later (I6)")
+
+    def told(
+        self, past: tuple[Entry, ...], process: int, told: Told, at: Moment, spots: dict[bytes, Spot]
+    ) -> tuple[Entry, ...]:
+        """See `Past`."""
+        index = self._index.get(told.args[0]) if told.args else None
+        if index is None:
+            return past
+        id = told.args[0].decode()
+        entry = past[index]
+        if told.what == "start":
+            claim = told.args[1]
+            spot = spots.get(told.args[0])
+            if spot is None or spot.claim != claim:
+                raise Broken(f"job {id} was started under a claim that the storage does not know (any more) (I16)")
+            entry = attrs.evolve(entry, runs=entry.runs + 1, started=int(claim.split(b":")[1]))
+            if entry.runs - 1 > entry.excuses:
+                raise Broken(f"job {id} runs for the {entry.runs}. time, with {entry.excuses} reasons for it (I8)")
+        elif told.what == "stored":
+            entry = attrs.evolve(entry, known=1)
+            if told.args[0] not in spots and not entry.gone:
+                raise Broken(f"job {id} is not there although its producer was told that it is stored (I1)")
+        elif told.what == "not stored":
+            if told.args[0] in spots:
+                raise Broken(f"job {id} is there although its producer was told that it is not stored (I1)")
+            entry = attrs.evolve(entry, known=-1)
+        return (*past[:index], entry, *past[index + 1 :])
+
+    def end(self, past: tuple[Entry, ...], spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+        """See `Past`."""
+        if not ended:
+            raise Broken("somebody waits for an answer that never comes")
+        for id, index in self._index.items():
+            entry, spot = past[index], spots.get(id)
+            if spot is None or spot.place == "dead" or not any(state == "runs" for state in states[:-1]):
+                continue
+            if spot.place == "working" and not self._rescued:
+                continue
+            raise Broken(f"job {id.decode()} stays in {spot.place} for ever")
+
+
+@attrs.frozen
+class Holding:
+    """What a user of a lock believes: the fence, and the local time until which it holds the lock; or nothing."""
+
+    fence: int = 0
+    until: float = 0.0
+    rounds: int = 0
+
+
+class LockHistory:
+    """The rules of locks: the past is the highest fence that wrote, and what each user believes."""
+
+    CHECKS: ClassVar[dict[str, str]] = {
+        "one": "one holder at a time (I15)",
+        "grow": "fences grow from holder to holder (I4)",
+        "write": "what a late holder writes is refused by its fence, and a holder's never (I15)",
+        "drop": "nobody ends another's hold",
+        "ends": "every lock ends: all who want it get it (liveness)",
+    }
+
+    def __init__(self, users: int) -> None:
+        self._users = users
+
+    def first(self) -> tuple[int, tuple[Holding, ...]]:
+        """The history at the start: the highest fence that wrote, holdings."""
+        return 0, (Holding(),) * self._users
+
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+        """See `Past`."""
+        for before, after in effect.locks:
+            if before is None or after is None:
+                continue
+            if after.token != before.token and after.fence <= before.fence:
+                raise Broken(f"a new holder got the fence {after.fence} after {before.fence} (I4)")
+            for user, holding in enumerate(past[1]):
+                believes = holding.fence == before.fence and holding.until > at.local and memories[user][0] != "dead"
+                if believes and after.token != before.token:
+                    raise Broken(f"the lock was taken from user {user + 1}, who still holds it (I15)")
+        return past
+
+    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
+        """See `Past`."""
+        written, holdings = past
+        mine = holdings[process]
+        if told.what == "take":
+            fence, until = told.args
+            for user, other in enumerate(holdings):
+                if user != process and other.until > at.local and until > at.local:
+                    raise Broken(f"users {user + 1} and {process + 1} both hold the lock (I15)")
+            mine = attrs.evolve(mine, fence=fence, until=until)
+        elif told.what == "extend":
+            mine = attrs.evolve(mine, until=told.args[0])
+        elif told.what == "write":
+            [fence] = told.args
+            if mine.until > at.local and fence < written:
+                raise Broken(f"user {process + 1} holds the lock, but somebody with a higher fence wrote (I15)")
+            written = max(written, fence)
+        elif told.what == "leave":
+            mine = Holding(rounds=mine.rounds + 1)
+        return written, (*holdings[:process], mine, *holdings[process + 1 :])
+
+    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+        """See `Past`."""
+        if not ended:
+            raise Broken("somebody never gets the lock")

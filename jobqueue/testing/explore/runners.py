@@ -1,0 +1,315 @@
+"""Producers, runners and operators as programs, made of production rules.
+
+A runner is three programs that share one memory, as it is three threads in production: one claims, runs and stores
+results, one beats, one patrols. What it would send, and what it makes of the answers, is decided by `transitions`,
+`judge`, `runner.packing`, `runner.leases`, `runner.rescue` and `runner.shares`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import attrs
+
+from jobqueue import flows, lookup, transitions
+from jobqueue.clock import Moment
+from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.judge import Verdict, after_run
+from jobqueue.keys import QueueKeys
+from jobqueue.record import JobRecord, Stored, decode
+from jobqueue.retry import RetryPolicy, Snooze
+from jobqueue.runner.leases import Leases
+from jobqueue.runner.packing import pack_releases, pack_results
+from jobqueue.runner.rescue import Watch, patrol
+from jobqueue.runner.shares import Shares
+from jobqueue.runner.task import Task
+from jobqueue.storage.answers import Applied
+from jobqueue.storage.ops import Move
+from jobqueue.testing.explore.programs import (
+    NOT_APPLIED,
+    UNKNOWN,
+    Ask,
+    Env,
+    Idle,
+    Next,
+    Part,
+    Run,
+    Steps,
+    carry_out,
+    spread,
+)
+
+__all__ = ["BACKOFF_MS", "Held", "Setup", "beats", "enqueuer", "operator", "patrols", "runner"]
+
+BACKOFF_MS: Final = 100
+POLICY: Final = RetryPolicy(backoff=lambda n: timedelta(milliseconds=BACKOFF_MS * n))
+
+
+@attrs.frozen
+class Setup:
+    """What a runner is told.
+
+    Attributes:
+        incarnation: Its name.
+        queues: The queues it serves.
+        weights: The weight of each.
+        capacity: How many jobs it holds at a time.
+        lease: Length of a lease in ms.
+        beat: Time between two extensions in ms.
+    """
+
+    incarnation: bytes
+    queues: tuple[QueueKeys, ...]
+    weights: tuple[int, ...]
+    capacity: int
+    lease: int
+    beat: int
+
+
+@attrs.frozen
+class Held:
+    """A job in the hands of a runner, as its memory has it. Times are local milliseconds."""
+
+    id: bytes
+    claim: bytes
+    fence: int
+    record: bytes
+    queue: QueueKeys
+    deadline: float
+    lost: bool = False
+    verdict: tuple[str, str, tuple[tuple[str, object], ...], int | None] | None = None
+    returned: bool = False
+
+
+def _task(held: Held) -> Task:
+    stored = decode(held.record)
+    task = Task(held.queue, held.id, held.claim, held.fence, held.record, stored, None, held.deadline)
+    task.lease_lost, task.returned = held.lost, held.returned
+    if held.verdict is not None:
+        ending, step, changes, score = held.verdict
+        task.verdict = Verdict(ending, step, dict(changes), score)  # type: ignore[arg-type]
+    return task
+
+
+def _leases(env: Env, setup: Setup) -> Leases:
+    leases = Leases(setup.lease)
+    for held in env.memory:
+        leases.held[held.id] = _task(held)
+    return leases
+
+
+def _keep(env: Env, leases: Leases) -> None:
+    verdicts = {(held.id, held.claim): held.verdict for held in env.memory}
+    env.memory = tuple(
+        Held(
+            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, task.lease_lost,
+            verdicts.get((task.id, task.claim)), task.returned,
+        )
+        for task in sorted(leases.held.values(), key=lambda task: task.id)
+    )  # fmt: skip
+
+
+def _claims(tasks: Sequence[Task]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((task.id, task.claim) for task in tasks)
+
+
+# -------------------------------------------------------------------------------------------------------------- runner
+
+
+def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results: tuple[Held, ...]) -> Steps[Next]:
+    """Store results, claim, run what was claimed; again and again."""
+    if not results:
+        yield Idle("work", (setup.queues,))
+    at = env.at
+    shares = Shares({queue.queue: weight for queue, weight in zip(setup.queues, setup.weights, strict=True)})
+    shares._positions.update(zip(shares.weights, ahead, strict=True))  # noqa: SLF001 - its state, as it was
+    names = tuple(queue.queue for queue in setup.queues)
+    split = shares.split(setup.capacity, names)
+    if len(setup.queues) > 1:
+        env.tell("split", tuple(split.get(name, 0) for name in names), setup.weights)
+    number += 1
+    parts = _gather(env, setup, number, split, results, at)
+    answers: list[Any] = [UNKNOWN] * len(parts)
+    while open_ := [index for index, answer in enumerate(answers) if answer in (UNKNOWN, NOT_APPLIED)]:
+        told = yield Ask(tuple(parts[index] for index in open_))
+        for index, answer in zip(open_, told, strict=True):
+            answers[index] = answer
+    leases = _leases(env, setup)
+    for held in results:
+        if (task := leases.held.get(held.id)) is not None and task.claim == held.claim:
+            leases.drop(task)
+    fresh: list[Task] = []
+    for part, answer in zip(parts, answers, strict=True):
+        fresh += _claimed(setup, part, answer, at)
+    for task in fresh:
+        leases.hold(task)
+    _keep(env, leases)
+    ended = yield from _run(env, setup, [(task.id, task.claim) for task in fresh])
+    ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
+    return Next(runner, (setup, number, ahead, tuple(ended)))
+
+
+def _gather(
+    env: Env, setup: Setup, number: int, split: dict[str, int], results: Sequence[Held], at: Moment
+) -> list[Part]:
+    """What goes to each queue: results, what is due, what is handed back, a claim."""
+    tasks = [_task(held) for held in results]
+    parts = []
+    for queue in setup.queues:
+        own = [task for task in tasks if task.queue is queue]
+        ended = [task for task in own if task.returned]
+        back = [task for task in own if not task.returned]
+        sent = [*pack_results(ended), *pack_releases(back)]
+        steps = [_step(entry.batch.ops[0]) for entry in sent]
+        batches = [entry.batch for entry in sent]
+        limit = split.get(queue.queue, 0)
+        if limit and not back:  # it would take at once what it handed back
+            batches.append(transitions.promote(queue, at.now))
+            batches.append(
+                transitions.claim(
+                    queue, setup.incarnation, number, limit=limit, now=at.now, lease=setup.lease, beat=setup.beat
+                )
+            )
+            steps += ["promote", "claim"]
+        if batches:
+            parts.append(Part(env.process, tuple(steps), tuple(batches), _claims(own)))
+    return parts
+
+
+def _step(op: object) -> str:
+    assert isinstance(op, Move)
+    target = op.target.name if op.target else None
+    if target == "waiting":
+        assert op.count is not None
+        return "retry" if op.count[1] == b"retried" else "park"
+    return {None: "finish", "dead": "bury", "ready": "release"}[target]
+
+
+def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
+    if part.steps[-1] != "claim" or not isinstance(answers[-1], Applied):
+        return []
+    [moved] = answers[-1].answers
+    [move] = part.batches[-1].ops
+    [queue] = [queue for queue in setup.queues if queue.ready == move.source]  # type: ignore[union-attr]
+    mark = transitions.claim_of(setup.incarnation, moved.fence, setup.beat)
+    deadline = at.local + setup.lease  # from when it was first sent
+    return [
+        Task(queue, id, mark, moved.fence, record, decode(record), None, deadline)
+        for id, record in zip(moved.ids, moved.records, strict=True)
+    ]
+
+
+def _run(env: Env, setup: Setup, claimed: Sequence[tuple[bytes, bytes]]) -> Steps[list[Held]]:
+    """Run jobs one after the other; answers what is to be stored or handed back."""
+    ended: list[Held] = []
+    for id, claim in claimed:
+        held = _mine(env, id, claim)
+        if held is None:
+            continue  # claimed again by this very runner: that claim counts
+        if held.lost or held.deadline <= env.at.local:
+            ended.append(held)  # nothing starts under a lease that is not certain
+            continue
+        stored = decode(held.record)
+        env.tell("start", id, claim)
+        yield Run(f"runs {id.decode()}")
+        held = _mine(env, id, claim)
+        if held is None:
+            continue
+        verdict = _judge(stored, env.at.now)
+        held = attrs.evolve(held, returned=True, verdict=verdict)
+        env.memory = tuple(held if other.id == id else other for other in env.memory)
+        ended.append(held)
+    return ended
+
+
+def _mine(env: Env, id: bytes, claim: bytes) -> Held | None:
+    return next((held for held in env.memory if held.id == id and held.claim == claim), None)
+
+
+def _judge(stored: Stored, now: int) -> Any:
+    """Jobs do what their name says."""
+    failed = stored.name == "fail" or (stored.name == "fail once" and not stored.attempt)
+    outcome: BaseException | None = RuntimeError("planned") if failed else None
+    if stored.name == "snooze once" and stored.due == stored.created:
+        outcome = Snooze(timedelta(milliseconds=BACKOFF_MS))
+    if outcome is None:
+        return None
+    verdict = after_run(stored, outcome, "RuntimeError: planned", POLICY, now)
+    return verdict.ending, verdict.step, tuple(sorted(verdict.changes.items())), verdict.score
+
+
+# ------------------------------------------------------------------------------------------------------ beat and patrol
+
+
+def beats(env: Env, setup: Setup, due: float) -> Steps[Next]:
+    """Extend all leases, as `Heart.beat` does; at once again if no answer came."""
+    yield Idle("beat", (due,))
+    at = env.at
+    leases = _leases(env, setup)
+    leases.overdue(at)
+    batches = leases.extend(at)
+    _keep(env, leases)
+    if not batches:
+        return Next(beats, (setup, at.local + setup.beat))
+    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks)) for batch, tasks in batches)
+    told = yield Ask(parts)
+    outcomes = [outcome for part, answers in zip(parts, told, strict=True) for outcome in spread(part, answers)]
+    leases = _leases(env, setup)
+    now_held = [
+        (batch, [_same(leases, task) for task in tasks]) for batch, tasks in batches
+    ]  # what was held then, as it is now
+    leases.extended(now_held, outcomes, at.local)
+    _keep(env, leases)
+    failed = any(isinstance(outcome, NotApplied | OutcomeUnknown) for outcome in outcomes)
+    return Next(beats, (setup, due if failed else at.local + setup.beat))
+
+
+def _same(leases: Leases, task: Task) -> Task:
+    held = leases.held.get(task.id)
+    return held if held is not None and held.claim == task.claim else task
+
+
+def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: float) -> Steps[Next]:
+    """Take the jobs of runners that are gone."""
+    [queue] = setup.queues
+    yield Idle("patrol", (queue, setup.lease, seen, after))
+    watch = Watch()
+    watch.seen[queue.scope] = dict(seen)
+    begun = env.at.local
+    try:
+        yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at))
+    except (NotApplied, OutcomeUnknown):
+        return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun))
+    return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun + setup.beat))
+
+
+# ---------------------------------------------------------------------------------------------- producers and operators
+
+
+def enqueuer(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[None]:
+    """Enqueue jobs."""
+    queues = {record.queue for record in records}
+    clock: Any = None  # only registering a queue would look at it
+    try:
+        yield from carry_out(env, flows.store("explore", records, queues, clock))
+    except (NotApplied, OutcomeUnknown) as error:
+        kept = error.stored
+        if isinstance(error, NotApplied):
+            for record in error.records:
+                env.tell("not stored", record.id.encode())
+    else:
+        kept = records
+    for record in kept:
+        env.tell("stored", record.id.encode())
+
+
+def operator(env: Env, queue: QueueKeys, id: bytes, what: str) -> Steps[None]:
+    """Requeue or delete a job once it is dead."""
+    yield Idle("dead", (queue, id))
+    flow: Any = lookup.requeue if what == "requeue" else lookup.delete
+    try:
+        yield from carry_out(env, flow([queue], id.decode()))
+    except (JobNotFound, StorageRefused, NotApplied, OutcomeUnknown):
+        env.tell("in vain", id)

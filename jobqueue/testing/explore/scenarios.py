@@ -1,0 +1,242 @@
+"""The five scenarios: who takes part, what is stored at first, what may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
+from jobqueue.record import JobRecord, Stored, encode, job_record
+from jobqueue.storage.interpreter import Interpreter
+from jobqueue.testing.explore.history import JobHistory, LockHistory
+from jobqueue.testing.explore.locks import TTL_MS, lock_user
+from jobqueue.testing.explore.programs import Program, Programs
+from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, beats, enqueuer, operator, patrols, runner
+from jobqueue.testing.explore.search import PENDING, Conditions, Rules, Search, State
+from jobqueue.testing.explore.stores import Spot, Stores
+
+__all__ = ["SCENARIOS", "Scenario", "build"]
+
+START_MS: Final = 1_000_000
+LEASE_MS: Final = 300
+BEAT_MS: Final = 100
+LONG_MS: Final = 1_000_000
+NAMESPACE: Final = "explore"
+NONCE: Final = b"nonce..."
+
+
+class _Conditions(Conditions):
+    def holds(self, name: str, args: tuple[Any, ...], search: Search, store: int, at: Moment, memory: Any) -> bool:
+        contents = search.stores.contents[store]
+        spots = search.stores.spots[store]
+        match name:
+            case "work":
+                return any(
+                    queue.ready.full in contents.lists
+                    or (queue.waiting.full in contents.sets and contents.sets[queue.waiting.full].first()[0] <= at.now)
+                    for queue in args[0]
+                )
+            case "beat":
+                return at.local >= args[0] and any(not held.lost for held in memory)
+            case "patrol":
+                queue, lease, seen, after = args
+                entries = contents.sets.get(queue.working.full)
+                ripe = any(at.local >= one.since + one.patience for _, one in seen)
+                return (at.local >= after or ripe) and (
+                    entries is not None
+                    and any(score <= at.now or score > at.now + lease for score in entries.scores.values())
+                )
+            case "dead":
+                # A millisecond later: should the job die again in the very one in which it died, a requeue that was on
+                # its way since could not tell the two deaths apart.
+                return bool((spot := spots.get(args[1])) and spot.place == "dead" and spot.score < at.now)
+            case _:
+                lock = contents.locks.get(namespace_keys(NAMESPACE).lock(args[0]).full)
+                return lock is None or lock.until <= at.now
+
+
+@attrs.frozen
+class Scenario:
+    """One scenario.
+
+    Attributes:
+        name: What it is called.
+        about: What happens in it.
+        build: Makes its search and first state from the numbers of runners, jobs and faults.
+    """
+
+    name: str
+    about: str
+    build: Callable[[int, int, int], tuple[Search, State]]
+
+
+def build(
+    actors: Sequence[tuple[int, Program, tuple[Any, ...]]],
+    processes: int,
+    stores: Stores,
+    contents: Interpreter,
+    past: Any,
+    rules: Rules,
+    faults: int,
+) -> tuple[Search, State]:
+    """A search and its first state."""
+    programs = Programs()
+    search = Search(stores, programs, _Conditions(), past, rules, START_MS)
+    store = stores.number_of(contents)
+    first = past.first(stores.spots[store]) if isinstance(past, JobHistory) else past.first()
+    at = Moment(START_MS, 0.0)
+    nodes = [programs.start(process, program, args, at, ()) for process, program, args in actors]
+    state = State(
+        store, 0, 0, faults, search.pasts.of(first), (), (("runs", search.memories.of(())),) * processes,
+        tuple((node, (PENDING,) * len(search.parts_of(node))) for node in nodes),
+    )  # fmt: skip
+    return search, state
+
+
+def _ids(jobs: int) -> list[bytes]:
+    return [b"job-%c" % (ord("a") + index) for index in range(jobs)]
+
+
+def _stored(name: str, id: bytes, retry: int, due: int = START_MS) -> Stored:
+    return Stored(name, b'{"of":"%b"}' % id, retry, 0, 0, START_MS, due)
+
+
+def _fill(contents: Interpreter, queue: QueueKeys, jobs: dict[bytes, Stored]) -> None:
+    ready = {id: encode(NONCE, stored) for id, stored in jobs.items() if stored.due <= START_MS}
+    waiting = {id: encode(NONCE, stored) for id, stored in jobs.items() if stored.due > START_MS}
+    due = {id: stored.due for id, stored in jobs.items() if stored.due > START_MS}
+    contents.apply(transitions.put(queue, ready, waiting, due))
+
+
+def _stores(queues: Sequence[QueueKeys], ids: Sequence[bytes]) -> Stores:
+    return Stores(queues, {id: b'{"of":"%b"}' % id for id in ids})
+
+
+def _setup(number: int, queues: Sequence[QueueKeys], capacity: int, lease: int = LONG_MS) -> Setup:
+    weights = (2, 1)[: len(queues)]
+    return Setup(b"r%d" % (number + 1), tuple(queues), weights, capacity, lease, BEAT_MS)
+
+
+def _no(search: Search, state: State) -> bool:
+    return False
+
+
+def _retrying(search: Search, state: State) -> bool:
+    """Whether a job is waiting, or lies dead and its operator has not seen it."""
+    return any(spot.place in ("waiting", "dead") for spot in search.stores.spots[state.store].values())
+
+
+def _orphaned(search: Search, state: State) -> bool:
+    """Whether a lease is held that nobody extends."""
+    held = {
+        (one.id, one.claim)
+        for status, memory in state.processes
+        if status == "runs"
+        for one in search.memories.values[memory]
+        if not one.lost
+    }
+    spots = search.stores.spots[state.store]
+    return any(spot.place == "working" and (id, spot.claim) not in held for id, spot in spots.items())
+
+
+# ----------------------------------------------------------------------------------------------------------- the five
+
+
+def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(jobs)
+    stores = _stores([queue], ids)
+    contents = Interpreter()
+    _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids[:-1]})
+    last: JobRecord[Any] = job_record(ids[-1], "low", _stored("ok", ids[-1], 0), "ready", nonce=NONCE)
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
+        (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
+    ]
+    actors.append((runners, enqueuer, ((last,),)))
+    rules = Rules(ticks=(), free=0, urgent=False, pause=False, crash=True, jump=0, waits=_no)
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+
+
+def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(jobs)
+    stores = _stores([queue], ids)
+    kinds = [("fail", 0), ("fail once", 1), ("snooze once", 0)]
+    contents = Interpreter()
+    for index, id in enumerate(ids):
+        name, retry = kinds[index % len(kinds)]
+        _fill(contents, queue, {id: _stored(name, id, retry)})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
+        (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
+    ]
+    actors.append((runners, operator, (queue, ids[0], "requeue")))
+    rules = Rules(
+        ticks=(BACKOFF_MS - 1, 1) * (3 + faults), free=0, urgent=True, pause=True, crash=True, jump=0, waits=_retrying
+    )  # fmt: skip
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+
+
+def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(jobs)
+    stores = _stores([queue], ids)
+    contents = Interpreter()
+    _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = []
+    for number in range(runners):
+        setup = _setup(number, [queue], 2, LEASE_MS)
+        actors += [
+            (number, runner, (setup, 0, (0,), ())),
+            (number, beats, (setup, float(BEAT_MS))),
+            (number, patrols, (setup, (), 0.0)),
+        ]
+    rules = Rules(
+        ticks=(BEAT_MS,) * (1 + 6 * max(1, faults)), free=1, urgent=True, pause=True, crash=True, jump=10 * LEASE_MS,
+        waits=_orphaned,
+    )  # fmt: skip
+    return build(actors, runners, stores, contents, JobHistory(ids, rescued=True), rules, faults)
+
+
+def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    queues = [queue_keys(NAMESPACE, "high"), queue_keys(NAMESPACE, "low")]
+    ids = _ids(jobs)
+    stores = _stores(queues, ids)
+    contents = Interpreter()
+    for index, id in enumerate(ids):
+        _fill(contents, queues[index % 2], {id: _stored("ok", id, 0)})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
+        (number, runner, (_setup(number, queues, 2), 0, (0, 0), ())) for number in range(runners)
+    ]
+    rules = Rules(ticks=(), free=0, urgent=False, pause=False, crash=True, jump=0, waits=_no)
+    return build(actors, runners, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+
+
+def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    stores = Stores([], {})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
+        (number, lock_user, (jobs // runners + (number < jobs % runners), 0)) for number in range(runners)
+    ]
+    rules = Rules(
+        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, pause=True, crash=True, jump=0, waits=_locked
+    )  # fmt: skip
+    return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
+
+
+def _locked(search: Search, state: State) -> bool:
+    return any(lock.until > search.moment(state).now for lock in search.stores.contents[state.store].locks.values())
+
+
+SCENARIOS: Final = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("claim", "enqueue, claim, run and finish", _claim),
+        Scenario("retry", "failures, snoozes, due times, the dead place, an operator who requeues", _retry),
+        Scenario("rescue", "leases, beats, runners that die, sleep past their lease or wake, a clock that jumps", _rescue),
+        Scenario("shares", "two queues with weights, each of which answers for itself", _shares),
+        Scenario("lock", "a user's lock that is taken, extended, overrun and given back", _lock),
+    )
+}

@@ -1,0 +1,411 @@
+"""Walks through every state that a scenario can reach, breadth first, so that what it finds is shortest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from jobqueue.clock import Moment
+from jobqueue.testing.explore.history import Broken, Past
+from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Programs, Run, Told
+from jobqueue.testing.explore.stores import Stores
+
+__all__ = ["Action", "Conditions", "Found", "Rules", "Search", "State", "Totals"]
+
+PENDING: Final = -1
+LOST: Final = -2
+REFUSED: Final = -3
+_NO_REPLY: Final = {LOST: UNKNOWN, REFUSED: NOT_APPLIED}
+
+
+class State(NamedTuple):
+    """One state of everything.
+
+    Attributes:
+        store: The number of what the storage holds.
+        time: The number of ticks that have passed.
+        skew: How far the server's clock has jumped ahead, in ms.
+        faults: How many faults may still happen.
+        past: The number of the history.
+        late: Numbers of parts that are still under way although their sender was told otherwise.
+        processes: State (``runs``, ``sleeps@tick``, ``dead``) and number of the memory of each.
+        actors: The program's state of each, and of each part that it sent: `PENDING`, or what will be answered.
+    """
+
+    store: int
+    time: int
+    skew: int
+    faults: int
+    past: int
+    late: tuple[int, ...]
+    processes: tuple[tuple[str, int], ...]
+    actors: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+class Action(NamedTuple):
+    """What happened: its name, the actor or process, the part."""
+
+    what: str
+    who: int = -1
+    part: int = -1
+
+
+class Conditions:
+    """What `Idle` programs wait for; a method per condition."""
+
+    def holds(self, name: str, args: tuple[Any, ...], search: Search, store: int, at: Moment, memory: Any) -> bool:
+        """Whether the condition is fulfilled."""
+        raise NotImplementedError
+
+
+@attrs.frozen
+class Rules:
+    """What may happen in a scenario.
+
+    Attributes:
+        ticks: How many ms each tick lets pass.
+        free: How many ticks may pass although nothing waits for them.
+        urgent: Whether all living processes do what they can do at once before time passes; only runs take time.
+        pause: Whether a process may be put to sleep and woken after a tick.
+        crash: Whether a process may end at any point.
+        jump: How far (ms) the server's clock may jump ahead; 0: not at all.
+        waits: Answers whether somebody waits for time to pass.
+    """
+
+    ticks: tuple[int, ...]
+    free: int
+    urgent: bool
+    pause: bool
+    crash: bool
+    jump: int
+    waits: Callable[[Search, State], bool]
+
+
+class Numbers:
+    """Values by number; equal ones have the same."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+
+    def of(self, value: Any) -> int:
+        """The number of a value."""
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._numbers[value] = len(self.values)
+            self.values.append(value)
+        return number
+
+
+class Found(Exception):
+    """An invariant is broken.
+
+    Attributes:
+        path: Every state on the shortest way there, with the action that led to it.
+        why: What is broken.
+    """
+
+    def __init__(self, path: list[tuple[Action, State]], why: str) -> None:
+        super().__init__(why)
+        self.path = path
+        self.why = why
+
+
+@attrs.define
+class Totals:
+    """What was walked through."""
+
+    states: int = 0
+    transitions: int = 0
+    leaves: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    faults: dict[str, int] = attrs.field(factory=dict)
+    complete: bool = True
+
+
+class Search:
+    """One scenario's states.
+
+    Args:
+        stores: What the storage can hold.
+        programs: What actors can be.
+        conditions: What actors wait for.
+        past: What is remembered and checked.
+        rules: What may happen.
+        start: Local and server time at the start, in ms.
+    """
+
+    def __init__(
+        self, stores: Stores, programs: Programs, conditions: Conditions, past: Past, rules: Rules, start: int
+    ) -> None:
+        self.stores = stores
+        self.programs = programs
+        self.rules = rules
+        self._conditions = conditions
+        self._past = past
+        times = [start]
+        for tick in rules.ticks:
+            times.append(times[-1] + tick)
+        self._times = times
+        self._moments: dict[tuple[int, int], Moment] = {}
+        # What is compared often is compared by number.
+        self.pasts = Numbers()
+        self.memories = Numbers()
+        self._answers = Numbers()
+        self._answer_to: dict[tuple[int, int], int] = {}
+        self._steps: dict[tuple[Any, ...], tuple[int, int, tuple[Told, ...]]] = {}
+        self._parts: dict[int, tuple[int, ...]] = {}
+        self._ready: dict[tuple[Any, ...], bool] = {}
+        self._same: dict[Any, Any] = {}
+
+    # ------------------------------------------------------------------------------------------------------ the walk
+
+    def walk(self, first: State, progress: Callable[[Totals, int], None], most: int | None = None) -> Totals:
+        """Visit every state.
+
+        Args:
+            first: Where to begin.
+            progress: Called now and then with what was done and how many known states are still to be visited.
+            most: Stop after so many states; what is then known covers less.
+
+        Raises:
+            Found: An invariant is broken.
+        """
+        totals = Totals()
+        begun = perf_counter()
+        states: list[State] = [first]
+        came: list[tuple[int, Action]] = [(-1, Action("start"))]
+        seen = {first: 0}
+        depths = [0]
+        at = 0
+        while at < len(states):
+            state = states[at]
+            leaf = True
+            try:
+                for action, then in self._next(state):
+                    totals.transitions += 1
+                    if action.what in FAULTS:
+                        totals.faults[action.what] = totals.faults.get(action.what, 0) + 1
+                    elif action.what != "late":
+                        leaf = False
+                    if then not in seen:
+                        seen[then] = len(states)
+                        states.append(then)
+                        came.append((at, action))
+                        depths.append(depths[at] + 1)
+                if leaf:
+                    totals.leaves += 1
+                    self._end(state)
+            except Broken as broken:
+                self._explain(states, came, at, str(broken))
+            at += 1
+            if at % 2048 == 0:
+                totals.states, totals.depth, totals.seconds = at, depths[at - 1], perf_counter() - begun
+                progress(totals, len(states) - at)
+                if most is not None and at >= most:
+                    totals.complete = False
+                    break
+        totals.states, totals.depth, totals.seconds = at, depths[at - 1], perf_counter() - begun
+        return totals
+
+    def _explain(self, states: list[State], came: list[tuple[int, Action]], at: int, why: str) -> None:
+        path = []
+        step = at
+        while step >= 0:
+            path.append((came[step][1], states[step]))
+            step = came[step][0]
+        path.reverse()
+        raise Found(path, why)
+
+    def _end(self, state: State) -> None:
+        ended = all(
+            state.processes[self.programs.nodes[node].process][0] == "dead"
+            or isinstance(self.programs.nodes[node].request, Idle | None)
+            for node, _ in state.actors
+        )
+        states = [status for status, _ in state.processes]
+        spots = self.stores.spots[state.store]
+        if state.time == len(self.rules.ticks):
+            # Time was cut here: what is due later cannot have moved.
+            now = self.moment(state).now
+            spots = {id: spot for id, spot in spots.items() if spot.place != "waiting" or spot.score <= now}
+        self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
+
+    def moment(self, state: State) -> Moment:
+        """The clocks in a state."""
+        key = (state.time, state.skew)
+        moment = self._moments.get(key)
+        if moment is None:
+            local = self._times[state.time]
+            moment = self._moments[key] = Moment(local + state.skew, float(local - self._times[0]))
+        return moment
+
+    # ------------------------------------------------------------------------------------------------ what may happen
+
+    def _next(self, state: State) -> Iterator[tuple[Action, State]]:
+        busy = False
+        at = self.moment(state)
+        for who, (node, parts) in enumerate(state.actors):
+            process = self.programs.nodes[node].process
+            status, memory = state.processes[process]
+            if status == "dead":
+                continue
+            for index, settled in enumerate(parts):
+                if settled == PENDING:
+                    busy = busy or status == "runs"
+                    yield from self._arrive(state, who, index, at)
+            if status == "runs" and PENDING not in parts and self._can_resume(state, node, memory, at):
+                busy = busy or not isinstance(self.programs.nodes[node].request, Run)
+                yield Action("go on", who), self._resume(state, who, at)
+        for index, part in enumerate(state.late):
+            late = state.late[:index] + state.late[index + 1 :]
+            yield Action("late", part=part), self._apply(state._replace(late=late), part, at)
+        yield from self._happen(state)
+        asleep = any(status == f"sleeps@{state.time}" for status, _ in state.processes)
+        if state.time < len(self.rules.ticks) and not (busy and self.rules.urgent):
+            if state.time < self.rules.free or asleep or self.rules.waits(self, state):
+                yield Action("time passes"), self._shared(state._replace(time=state.time + 1))
+
+    def _happen(self, state: State) -> Iterator[tuple[Action, State]]:
+        """Crashes, pauses and jumps of clocks."""
+        for process, (status, memory) in enumerate(state.processes):
+            if status.startswith("sleeps"):
+                if status != f"sleeps@{state.time}" or state.time == len(self.rules.ticks):
+                    yield Action("wake", process), self._set(state, process, "runs", memory)
+            elif status == "runs" and state.faults and self._mortal(state, process):
+                fewer = state._replace(faults=state.faults - 1)
+                if self.rules.crash:
+                    yield Action("crash", process), self._crash(fewer, process)
+                if self.rules.pause and state.time < len(self.rules.ticks):
+                    yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
+        if self.rules.jump and state.faults and not state.skew:
+            yield Action("jump"), self._shared(state._replace(faults=state.faults - 1, skew=self.rules.jump))
+
+    def _mortal(self, state: State, process: int) -> bool:
+        """Whether there is anything left that it could die of: one that is through need not."""
+        return any(
+            self.programs.nodes[node].process == process and self.programs.nodes[node].request is not None
+            for node, _ in state.actors
+        )
+
+    def _arrive(self, state: State, who: int, index: int, at: Moment) -> Iterator[tuple[Action, State]]:
+        """A part reaches the storage, or does not."""
+        node, _ = state.actors[who]
+        part = self.parts_of(node)[index]
+        effect = self.stores.effect(state.store, part)
+        answer = self._answer_to.get((state.store, part))
+        if answer is None:
+            answer = self._answer_to[state.store, part] = self._answers.of(effect.outcomes)
+        there = self._apply(state, part, at)
+        settled = self._settle(there, who, index, answer)
+        process = self.programs.nodes[node].process
+        if not state.faults and state.processes[process][0] == "runs" and PENDING not in settled.actors[who][1]:
+            # Nothing can happen any more between the effect and the reply but what others do, and they do not see the
+            # difference: what the reply changes is known to this process alone.
+            settled = self._resume(settled, who, at)
+        yield Action("arrive", who, part), settled
+        if state.faults:
+            fewer, there = state.faults - 1, there._replace(faults=state.faults - 1)
+            late = tuple(sorted((*state.late, part)))
+            away = state._replace(faults=fewer)
+            yield Action("reply lost", who, part), self._settle(there, who, index, LOST)
+            yield Action("sent twice", who, part), self._settle(there._replace(late=late), who, index, answer)
+            yield Action("delayed", who, part), self._settle(away._replace(late=late), who, index, LOST)
+            yield Action("refused", who, part), self._settle(away, who, index, REFUSED)
+
+    def parts_of(self, node: int) -> tuple[int, ...]:
+        """The numbers of the parts that an actor sends."""
+        parts = self._parts.get(node)
+        if parts is None:
+            request = self.programs.nodes[node].request
+            parts = tuple(self.stores.part(part) for part in request.parts) if isinstance(request, Ask) else ()
+            self._parts[node] = parts
+        return parts
+
+    def _can_resume(self, state: State, node: int, memory: int, at: Moment) -> bool:
+        request = self.programs.nodes[node].request
+        if not isinstance(request, Idle):
+            return request is not None
+        key = (node, state.store, state.time, state.skew, memory)
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._ready[key] = self._conditions.holds(
+                request.until, request.args, self, state.store, at, self.memories.values[memory]
+            )
+        return ready
+
+    # ---------------------------------------------------------------------------------------------------- new states
+
+    def _apply(self, state: State, part: int, at: Moment) -> State:
+        effect = self.stores.effect(state.store, part)
+        if effect.wrong is not None:
+            raise Broken(effect.wrong)
+        past = state.past
+        if effect.changes or effect.locks:
+            memories = [(status, self.memories.values[memory]) for status, memory in state.processes]
+            past = self.pasts.of(self._past.effect(self.pasts.values[past], effect, at, memories))
+        return state._replace(store=effect.store, past=past)
+
+    def _settle(self, state: State, who: int, index: int, answer: int) -> State:
+        node, parts = state.actors[who]
+        settled = (node, (*parts[:index], answer, *parts[index + 1 :]))
+        return self._shared(state._replace(actors=_with(state.actors, who, settled)))
+
+    def _resume(self, state: State, who: int, at: Moment) -> State:
+        node, parts = state.actors[who]
+        found = self.programs.nodes[node]
+        memory = state.processes[found.process][1]
+        looks = isinstance(found.request, Look)
+        key = (node, parts, state.store if looks else 0, state.time, state.skew, memory)
+        step = self._steps.get(key)
+        if step is None:
+            answer: Any = None
+            if isinstance(found.request, Ask):
+                answer = tuple(_NO_REPLY[one] if one < 0 else self._answers.values[one] for one in parts)
+            elif isinstance(found.request, Look):
+                answer = self.stores.read(state.store, found.request.queries)
+            then, after, told = self.programs.resume(node, answer, at, self.memories.values[memory])
+            step = self._steps[key] = (then, self.memories.of(after), told)
+        then, memory, told = step
+        past = state.past
+        for one in told:
+            known = self._past.told(self.pasts.values[past], found.process, one, at, self.stores.spots[state.store])
+            past = self.pasts.of(known)
+        actor = (then, (PENDING,) * len(self.parts_of(then)))
+        processes = state.processes
+        if processes[found.process][1] != memory:
+            processes = _with(processes, found.process, (processes[found.process][0], memory))
+        return self._shared(state._replace(past=past, processes=processes, actors=_with(state.actors, who, actor)))
+
+    def _set(self, state: State, process: int, status: str, memory: int) -> State:
+        return self._shared(state._replace(processes=_with(state.processes, process, (status, memory))))
+
+    def _crash(self, state: State, process: int) -> State:
+        """What it had sent may still arrive."""
+        late = list(state.late)
+        actors = list(state.actors)
+        for who, (node, parts) in enumerate(state.actors):
+            if self.programs.nodes[node].process == process:
+                late += [self.parts_of(node)[index] for index, settled in enumerate(parts) if settled == PENDING]
+                actors[who] = (node, ())
+        state = state._replace(late=tuple(sorted(late)), actors=tuple(actors))
+        return self._set(state, process, "dead", self.memories.of(()))
+
+    def _shared(self, state: State) -> State:
+        """The same state, made of values that other states have too: they take less room."""
+        share = self._same.setdefault
+        return State(
+            state.store, state.time, state.skew, state.faults, state.past, share(state.late, state.late),
+            share(state.processes, state.processes), share(state.actors, state.actors),
+        )  # fmt: skip
+
+
+FAULTS: Final = frozenset({"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump"})
+
+
+def _with(values: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:index], value, *values[index + 1 :])
