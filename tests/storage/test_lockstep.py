@@ -37,6 +37,8 @@ from jobqueue.storage.sortedset import SortedSet
 from tests.servers import Server
 from tests.storage import batches as gen
 
+pytestmark = pytest.mark.timeout(400)  # a few seconds each, but not on a machine that is busy with other things
+
 OPS: tuple[type, ...] = (
     ops.ListPush, ops.SetAdd, ops.SetRemove, ops.HashSet, ops.HashAdd, ops.HashDelete, ops.LockTake, ops.LockDrop,
     ops.Put, ops.Move,
