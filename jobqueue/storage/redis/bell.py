@@ -36,6 +36,8 @@ from jobqueue.storage.redis.link import (
 
 __all__ = ["AsyncBell", "Bell", "Interrupts"]
 
+PATIENCE: tuple[float, ...] = tuple(0.001 * 2**n for n in range(11))
+"""Seconds to wait for the answer to BLPOP before it is asked again to end: the wish to end it may overtake it."""
 MARGIN: float = 5.0
 """Seconds that the server may be late with the end of a wait before the connection counts as lost."""
 
@@ -53,11 +55,6 @@ def _close(*sockets: socket.socket) -> None:
 def unblock(connection: bytes) -> Command:
     """Ends the BLPOP of the connection: its answer comes at once then."""
     return (b"CLIENT", b"UNBLOCK", connection)
-
-
-def _unblocked(replies: list[Any]) -> bool:
-    """Whether that worked, or there was nothing to end any more. It may be forbidden to this user."""
-    return isinstance(replies[0], int)
 
 
 class Interrupts:
@@ -161,7 +158,16 @@ class Bell:
         ready = [fd for fd, _ in poll.poll(seconds * 1000)]
         if not ready:
             raise TimeoutError("no answer to BLPOP")
-        return not (self._interrupts.heard() and len(ready) == 1) or _unblocked(self._send(unblock(self._id)))
+        if not (self._interrupts.heard() and len(ready) == 1):
+            return True
+        poll.unregister(self._interrupts)
+        for pause in PATIENCE:
+            [ended] = self._send(unblock(self._id))
+            if not isinstance(ended, int):
+                return False  # forbidden to this user
+            if ended or poll.poll(pause * 1000):
+                return True
+        return False
 
     def _connected(self) -> Connection:
         connection = self._connection
@@ -239,13 +245,26 @@ class AsyncBell:
             await asyncio.wait((answer, rung), return_when=asyncio.FIRST_COMPLETED)
             if rung.done():
                 self._rung.clear()
-                if not answer.done() and not _unblocked(await self._send(unblock(self._id))):
+                if not await self._end(answer):
                     await self._drop()
                     return
             await answer
         finally:
             rung.cancel()
             answer.cancel()
+
+    async def _end(self, answer: asyncio.Future[Any]) -> bool:
+        """End the BLPOP under way; answers whether there is, or will be, an answer. See `Bell._ended`."""
+        for pause in PATIENCE:
+            if answer.done():
+                return True
+            [ended] = await self._send(unblock(self._id))
+            if not isinstance(ended, int):
+                return False
+            if ended:
+                return True
+            await asyncio.wait((answer,), timeout=pause)
+        return answer.done()
 
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
