@@ -19,12 +19,14 @@ import attrs
 import msgspec
 import pytest
 
+from jobqueue import JobQueue
 from jobqueue.cli.app import run
 from jobqueue.cli.demo import command
 from jobqueue.cli.demo.files import Count, count, find_files, plain_loop
 from jobqueue.cli.demo.ledger import Entry, Ledger, Reader
 from jobqueue.cli.demo.play import Scene
 from jobqueue.cli.demo.verdict import Verdict, judge
+from tests.conftest import MakeServer
 
 FILES = 24
 
@@ -153,6 +155,40 @@ def test_what_cannot_be_played_is_said(tmp_path: Path, tree: Path, capsys: pytes
     (tmp_path / "file").touch()
     assert run(["demo", str(tree), "--dir", str(tmp_path / "file" / "below")]) == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_runner_that_ends_by_itself_is_said(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(scene: Scene) -> None:
+        [first, *_] = re.findall(r"runner 1 started as process (\d+)", "\n".join(scene.news))
+        os.kill(int(first), signal.SIGKILL)
+
+    monkeypatch.setattr(command, "_show_nothing", look)
+    assert run(["demo", str(tree), "--json", "--dir", str(tmp_path / "kept")]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] is False
+    assert re.match(r"jobqueue: runner process \d+ ended with exit code -9; the end of runner-1.log:\n", err)
+
+
+def test_it_plays_on_a_server_of_your_own(
+    own_server: MakeServer, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = own_server()
+    assert demo(capsys, str(tree), "--url", server.url, "--namespace", "mine")[0] == 0
+    with JobQueue(server.url, namespace="mine") as jobs:
+        assert {name: attrs.astuple(counts) for name, counts in jobs.counts().items()} == {
+            "high": (0, 0, 0, 0),
+            "low": (0, 0, 0, 0),
+        }
+
+        @jobs.job
+        def own() -> None: ...
+
+        own.enqueue()
+        assert run(["demo", str(tree), "--url", server.url, "--namespace", "mine"]) == 2
+        assert "needs a namespace without jobs" in capsys.readouterr().err
+        assert jobs.length("low") == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ verdict
