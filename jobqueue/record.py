@@ -10,6 +10,7 @@ A newer version of the library may append fields. `rewrite` keeps fields that th
 from __future__ import annotations
 
 import functools
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 
@@ -37,6 +38,7 @@ __all__ = [
     "decode",
     "encode",
     "job_record",
+    "parse_claim",
     "record_of",
     "rewrite",
     "since_epoch",
@@ -117,6 +119,15 @@ def rewrite(record: bytes, **changes: object) -> bytes:
     for name, value in changes.items():
         fields[_POSITION[name]] = msgspec.Raw(_encode(value))
     return record[:NONCE_SIZE] + _encode(fields)
+
+
+_CLAIM: Final = re.compile(rb"(.*):([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
+
+
+def parse_claim(claim: bytes) -> tuple[bytes, int, int]:
+    """Incarnation, fence and beat (ms) in a claim; (the bytes, 0, 0) where somebody else wrote them."""
+    match = _CLAIM.fullmatch(claim)
+    return (match[1], int(match[2]), int(match[3])) if match else (claim, 0, 0)
 
 
 def clean(text: str) -> str:
@@ -207,5 +218,5 @@ def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
         stored = decode(kept.record)
     except PayloadError as error:
         stored = Stored("", kept.record, 0, 0, 0, 0, 0, str(error))
-    fence = int(kept.claim.split(b":")[1]) if kept.claim else 0
+    fence = parse_claim(kept.claim)[1] if kept.claim else 0
     return job_record(id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE])

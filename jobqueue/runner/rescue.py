@@ -20,7 +20,7 @@ from jobqueue.errors import PayloadError
 from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
-from jobqueue.record import decode, rewrite, wrap_raw
+from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
 from jobqueue.storage.ops import Kept, Moved, Page, Records
 
 __all__ = ["Rescued", "Watch", "patrol"]
@@ -28,6 +28,8 @@ __all__ = ["Rescued", "Watch", "patrol"]
 PAGE: Final = 500
 PART: Final = 100
 """Jobs taken in one step."""
+FOREIGN_BEAT: Final = 5_000
+"""What is believed of the owner of a claim that no runner wrote, in ms."""
 _LAST: Final = b"\xff" * 64
 
 
@@ -55,14 +57,16 @@ class _Seen:
     claim: bytes
     end: int
     since: float
+    incarnation: str
+    fence: int
+    patience: float
 
-    @property
-    def patience(self) -> float:
-        return 2 * float(self.claim.rsplit(b":", 1)[1])
 
-    @property
-    def fence(self) -> int:
-        return int(self.claim.rsplit(b":", 2)[1])
+def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
+    incarnation, fence, beat = parse_claim(claim)
+    return _Seen(
+        claim, end, at.local, incarnation.decode("ascii", "backslashreplace"), fence, 2.0 * (beat or FOREIGN_BEAT)
+    )
 
 
 class Watch:
@@ -102,7 +106,7 @@ def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Mo
             if id not in claims:
                 seen[id] = before[id]
             elif claim := claims[id]:
-                seen[id] = _Seen(claim, end, at.local)
+                seen[id] = _first_sight(claim, end, at)
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
@@ -150,8 +154,7 @@ def _take(queue: QueueKeys, ids: list[bytes], seen: dict[bytes, _Seen], now: int
         [moved] = applied.answers
         assert isinstance(moved, Moved)
         rescued += [
-            Rescued(id, queue.queue, seen[id].claim.split(b":")[0].decode(), is_dead, max(0, now - seen[id].end))
-            for id in moved.ids
+            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end)) for id in moved.ids
         ]
     return rescued
 

@@ -406,6 +406,16 @@ def test_an_end_beyond_every_lease_counts_as_expired(world: World) -> None:
     assert len(observer.look()) == 1
 
 
+@pytest.mark.parametrize("claim", [b"junk", b"a:b:c", b"\xff:1:x"])
+def test_a_claim_that_no_runner_wrote_is_rescued_as_well(world: World, claim: bytes) -> None:
+    [id] = world.enqueue(1)
+    Sim(world).settle()
+    world.memory._shared.contents.hashes["{test:low}:claims"][id.encode()] = claim
+    [rescued] = Sim(world, "b").rescue()
+    assert rescued.id == id.encode()
+    assert world.numbers("ready") == [1]
+
+
 def test_rescued_jobs_return_to_the_head_in_their_order(world: World) -> None:
     world.enqueue(*range(250))
     owner = Sim(world, threads=240)

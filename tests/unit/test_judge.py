@@ -1,0 +1,167 @@
+"""What becomes of a job after a run and after a crash, as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobqueue.judge import TOO_OFTEN, Verdict, after_crash, after_run, is_suspect, unknown_kind
+from jobqueue.record import Stored
+from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+
+NOW = 1_900_000_000_000
+MINUTE = 60_000
+ORDERLY = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
+
+
+def stored(**fields: Any) -> Stored:
+    return Stored(**{
+        "name": "kind", "payload": b"{}", "retry": 13, "attempt": 0, "recoveries": 0, "created": 0, "due": 0, **fields,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome", "policy", "ending", "delay"),
+    [
+        ({}, ValueError(), RetryPolicy(), "retried", 2 * MINUTE),
+        ({"attempt": 3}, ValueError(), RetryPolicy(), "retried", 16 * MINUTE),
+        ({"attempt": 12}, ValueError(), RetryPolicy(), "retried", 1024 * MINUTE),
+        ({"attempt": 13}, ValueError(), RetryPolicy(), "dead", 0),
+        ({"retry": 0}, ValueError(), RetryPolicy(), "dead", 0),
+        ({"retry": -1, "attempt": 10**6}, ValueError(), RetryPolicy(), "retried", 1024 * MINUTE),
+        ({}, KeyError(), RetryPolicy(on=(ValueError,)), "dead", 0),
+        ({}, UnicodeError(), RetryPolicy(on=(ValueError,)), "retried", 2 * MINUTE),
+        ({}, UnicodeError(), RetryPolicy(on=(ValueError,), give_up_on=(UnicodeError,)), "dead", 0),
+        ({}, ValueError(), RetryPolicy(backoff=lambda n: n / 10), "retried", 100),
+        ({"attempt": 1}, ValueError(), RetryPolicy(backoff=lambda n: n / 10), "retried", 200),
+        ({}, Retry(), RetryPolicy(on=(ValueError,)), "retried", 2 * MINUTE),
+        ({}, Retry(after=7), RetryPolicy(), "retried", 7_000),
+        ({"attempt": 13}, Retry(after=7), RetryPolicy(), "dead", 0),
+        ({"retry": 0}, Retry(), RetryPolicy(), "dead", 0),
+        ({"retry": 0, "attempt": 9}, Snooze(5), RetryPolicy(), "snoozed", 5_000),
+        ({"retry": 0}, Discard("why"), RetryPolicy(), "discarded", None),
+    ],
+)
+def test_after_a_run(
+    fields: dict[str, Any], outcome: BaseException, policy: RetryPolicy, ending: str, delay: int | None
+) -> None:
+    before = stored(recoveries=3, started=4, parked=5, parked_since=6, **fields)
+    verdict = after_run(before, outcome, "text", policy, NOW)
+    assert verdict.ending == ending
+    assert verdict.score == (None if delay is None else NOW + delay)
+    attempt = before.attempt + 1
+    expected: dict[str, dict[str, object]] = {
+        "retried": {**ORDERLY, "attempt": attempt, "error": "text", "due": verdict.score},
+        "dead": {**ORDERLY, "attempt": attempt, "error": "text"},
+        "snoozed": {**ORDERLY, "due": verdict.score},
+        "discarded": {},
+    }
+    assert verdict.changes == expected[ending]
+    steps = {"retried": "retry", "dead": "bury", "snoozed": "park", "discarded": "finish"}
+    assert verdict.step == steps[ending]
+
+
+@given(st.integers(0, 30), st.integers(-3, 30))
+def test_a_job_runs_once_more_than_it_has_retries(attempt: int, retry: int) -> None:
+    verdict = after_run(stored(attempt=attempt, retry=retry), ValueError(), "", RetryPolicy(), NOW)
+    assert (verdict.ending == "dead") is (retry >= 0 and attempt >= retry)
+
+
+def test_a_policy_is_asked_for_the_number_of_the_retry() -> None:
+    asked: list[int] = []
+
+    def backoff(n: int) -> float:
+        asked.append(n)
+        return 1
+
+    for attempt in range(4):
+        after_run(stored(attempt=attempt), ValueError(), "", RetryPolicy(backoff=backoff), NOW)
+    assert asked == [1, 2, 3, 4]
+
+
+# ------------------------------------------------------------------------------------------------------------- crashes
+
+
+def crash(before: Stored, fence: int = 9) -> Stored | Verdict:
+    after = after_crash(before, fence)
+    if isinstance(after, Verdict):
+        return after
+    assert "attempt" not in after, "a crash is no failed attempt"
+    return stored(**{
+        **{name: getattr(before, name) for name in Stored.__struct_fields__}, **after,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recoveries", "started", "after"),
+    [
+        (0, 0, 1),
+        (1, 0, 2),
+        (2, 0, 2),
+        (2, 8, 2),
+        (2, 9, 3),
+        (3, 9, 4),
+        (4, 0, 4),
+        (4, 8, 4),
+        (4, 9, "dead"),
+        (9, 9, "dead"),
+    ],
+)
+def test_who_is_to_blame(recoveries: int, started: int, after: int | str) -> None:
+    """The first two crashes say nothing; then only one that was started alone under this very claim counts."""
+    result = crash(stored(recoveries=recoveries, started=started), fence=9)
+    if after == "dead":
+        assert isinstance(result, Verdict)
+        assert (result.ending, result.step) == ("dead", "condemn")
+        assert str(recoveries + 1) in str(result.changes["error"])
+    else:
+        assert isinstance(result, Stored)
+        assert (result.recoveries, result.started) == (after, 0)
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_a_neighbour_of_poison_never_dies_of_it(alone: list[bool]) -> None:
+    """It is claimed with the poison over and over, and started alone only in runs that end well."""
+    job = stored()
+    for _ in alone:
+        after = crash(job, fence=9)
+        assert isinstance(after, Stored)
+        job = after
+    assert job.recoveries <= 2
+
+
+def test_five_crashes_in_a_row_of_its_own() -> None:
+    job, crashes = stored(), 0
+    while True:
+        job = stored(recoveries=job.recoveries, started=9 if is_suspect(job) else 0)
+        crashes += 1
+        after = crash(job, fence=9)
+        if isinstance(after, Verdict):
+            break
+        job = after
+    assert crashes == TOO_OFTEN == 5
+
+
+# -------------------------------------------------------------------------------------------------------- unknown kinds
+
+
+def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
+    job, now = stored(), NOW
+    pauses: list[int] = []
+    while True:
+        verdict = unknown_kind(job, now)
+        assert verdict.score is not None
+        if verdict.ending == "dead":
+            break
+        assert "attempt" not in verdict.changes
+        pauses.append(verdict.score - now)
+        job = stored(**verdict.changes)
+        now = verdict.score
+    assert pauses[:7] == [minutes * MINUTE for minutes in (1, 2, 4, 8, 16, 32, 60)]
+    assert set(pauses[6:]) == {60 * MINUTE}
+    assert 24 * 60 * MINUTE <= now - NOW < 25 * 60 * MINUTE
+    assert attrs.asdict(verdict)["step"] == "bury"

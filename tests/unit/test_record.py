@@ -1,0 +1,140 @@
+"""The stored record: both ways, with what is unknown kept and what is unreadable said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobqueue.errors import PayloadError
+from jobqueue.record import (
+    ERROR_LIMIT,
+    Stored,
+    clean,
+    decode,
+    encode,
+    job_record,
+    record_of,
+    rewrite,
+    timestamp,
+    wrap_raw,
+)
+from jobqueue.storage.ops import Kept
+
+COUNTS = st.integers(0, 2**53 - 1)
+STORED = st.builds(
+    Stored, name=st.text(max_size=40), payload=st.binary(max_size=60), retry=st.integers(-(2**53) + 1, 2**53 - 1),
+    attempt=COUNTS, recoveries=COUNTS, created=COUNTS, due=COUNTS, error=st.none() | st.text(max_size=60), started=COUNTS,
+    parked=COUNTS, parked_since=COUNTS,
+)  # fmt: skip
+NONCE = st.binary(min_size=8, max_size=8)
+PLAIN = Stored("kind", b"{}", 13, 1, 2, 3, 4, "no", 5, 6, 7)
+
+
+@given(NONCE, STORED)
+def test_both_ways(nonce: bytes, stored: Stored) -> None:
+    record = encode(nonce, stored)
+    assert record[:8] == nonce
+    assert decode(record) == stored
+
+
+@given(
+    NONCE,
+    STORED,
+    st.lists(st.binary(max_size=9) | st.integers(0, 9) | st.none() | st.dictionaries(st.text(), st.none())),
+)
+def test_rewriting_keeps_every_other_field_byte_for_byte(nonce: bytes, stored: Stored, unknown: list[Any]) -> None:
+    fields = [getattr(stored, name) for name in Stored.__struct_fields__]
+    record = nonce + msgspec.msgpack.encode([*fields, *unknown])
+
+    changed = rewrite(record, attempt=9, error="new")
+
+    assert changed[:8] == nonce
+    after = msgspec.msgpack.decode(changed[8:])
+    fields[Stored.__struct_fields__.index("attempt")] = 9
+    fields[Stored.__struct_fields__.index("error")] = "new"
+    assert after == [*fields, *unknown]
+    tail = msgspec.msgpack.encode(unknown)
+    assert changed.endswith(tail[len(tail) - sum(len(msgspec.msgpack.encode(each)) for each in unknown) :])
+
+
+def test_a_record_of_an_older_version_has_fewer_fields() -> None:
+    record = b"noncenon" + msgspec.msgpack.encode(["kind", b"{}", 13, 0, 0, 1, 2])
+    assert decode(record) == Stored("kind", b"{}", 13, 0, 0, 1, 2)
+    assert decode(rewrite(record, parked=3)) == Stored("kind", b"{}", 13, 0, 0, 1, 2, None, 0, 3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [], ["kind"], ["kind", "text", 13, 0, 0, 1, 2], [b"kind", b"", 13, 0, 0, 1, 2], ["kind", b"", "13", 0, 0, 1, 2],
+        ["kind", b"", 13, -1, 0, 1, 2], ["kind", b"", 13, 0, 0, 1, 2**53], ["kind", b"", 2**53, 0, 0, 1, 2],
+        ["kind", b"", 13, 0.5, 0, 1, 2], {"name": "kind"}, 7,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_record(fields: Any) -> None:
+    record = b"noncenon" + msgspec.msgpack.encode(fields)
+    with pytest.raises(PayloadError, match="not a job record"):
+        decode(record)
+    with pytest.raises(PayloadError):
+        rewrite(record, attempt=1)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_refused_and_can_be_kept_and_shown(record: bytes) -> None:
+    reason = ""
+    try:
+        decode(record)
+    except PayloadError as error:
+        reason = str(error)
+    wrapped = wrap_raw(record, reason, 7)
+    assert decode(wrapped).payload == record
+    assert decode(wrapped).error == reason
+    assert wrapped[:8] == record[:8].ljust(8, b"\0")
+    shown = record_of(b"\xff\x00id", "low", Kept(record, "dead", 3, None))
+    assert shown.place == "dead"
+    assert shown.payload is not None
+
+
+@given(st.text(st.characters()) | st.text(st.characters(categories=["Cs"])))
+def test_an_error_of_any_text_is_kept_short_and_storable(text: str) -> None:
+    kept = clean(text)
+    assert decode(rewrite(encode(b"noncenon", PLAIN), error=kept)).error == kept
+    if len(text) <= ERROR_LIMIT and not any(0xD800 <= ord(character) < 0xE000 for character in text):
+        assert kept == text
+
+
+def test_a_long_error_is_cut() -> None:
+    assert len(clean("x" * 100_000)) == ERROR_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("ms", "expected"),
+    [
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (1_900_000_000_123, datetime(2030, 3, 17, 17, 46, 40, 123_000, tzinfo=UTC)),
+        (2**53 - 1, datetime.max.replace(tzinfo=UTC)),
+    ],
+)
+def test_times(ms: int, expected: datetime) -> None:
+    assert timestamp(ms) == expected
+
+
+def test_what_a_user_sees() -> None:
+    record = job_record(b"id", "low", PLAIN, "working", fence=9, nonce=b"noncenon")
+    assert (record.id, record.name, record.queue, record.payload) == ("id", "kind", "low", b"{}")
+    assert (record.attempt, record.retry, record.error, record.place) == (1, 13, "no", "working")
+    assert (record.recoveries, record.fence) == (2, 9)
+    assert "noncenon" not in repr(record)
+    kept = Kept(encode(b"noncenon", PLAIN), "working", 1, b"runner:77:100")
+    assert record_of(b"id", "low", kept).fence == 77
+
+
+@pytest.mark.parametrize("claim", [b"junk", b"a:b:c", b"", b"a:1", b"\xff:\xff"])
+def test_a_claim_that_a_foreign_writer_left_is_no_obstacle(claim: bytes) -> None:
+    assert record_of(b"id", "low", Kept(encode(b"noncenon", PLAIN), "working", 1, claim)).place == "working"
