@@ -355,8 +355,8 @@ class Interpreter(Contents):
         return 0
 
     def _rings(self, op: Move, moved: list[bytes], left: int) -> bool:
-        if isinstance(op.source, ListKey) and left:
-            return True
+        if isinstance(op.source, ListKey):
+            return left > 0
         if not moved or op.target is None:
             return False
         return isinstance(op.target, ListKey) or (op.target != op.source and self._heads(op.target, moved))

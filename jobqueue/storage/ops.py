@@ -364,8 +364,8 @@ class Move:
         records: New records of those that move.
         count: A hash and a field to which the number of ids that moved is added.
         front: Put at the head of a list, in the order picked, instead of the tail.
-        wake: Ring the scope if something joined a list, or a list that is the source still holds something, or one of
-            these became the head of another sorted set.
+        wake: Ring the scope if a list that is the source still holds something; with a sorted set as the source, if
+            something joined a list, or one of these became the head of another sorted set.
         give: Answer the records too.
     """
 

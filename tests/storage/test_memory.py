@@ -158,7 +158,7 @@ RINGS: list[tuple[Op, bool]] = [
     (Move(READY, WORKING, Head(1, 99), 9), False),
     (Move(READY, WORKING, Head(0, 99), 9, wake=True), True),
     (Move(READY, WORKING, Head(2, 99), 6, wake=True), False),
-    (Move(READY, WORKING, Head(2, 99), 4, wake=True), True),
+    (Move(READY, WORKING, Head(2, 99), 4, wake=True), False),
     (Move(READY, None, Head(1, 99), wake=True), True),
     (Move(READY, None, Head(2, 99), wake=True), False),
     (Move(WAITING, READY, Due(5, 9), wake=True), True),

@@ -696,8 +696,13 @@ function run.V(op)
   end
   local left, next = rest(op)
   if op.wake then
-    local joined = op.target and (op.to_list and m > 0 or op.target ~= op.source and leads(op.target, ids, m))
-    if joined or op.from_list and left > 0 then
+    local rings
+    if op.from_list then
+      rings = left > 0
+    else
+      rings = op.target and (op.to_list and m > 0 or op.target ~= op.source and leads(op.target, ids, m))
+    end
+    if rings then
       ring()
     end
   end
