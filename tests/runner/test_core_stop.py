@@ -6,7 +6,7 @@ import pytest
 
 from jobqueue import transitions
 from jobqueue.runner.decisions import Leave, Rest, Send
-from jobqueue.storage.ops import Head
+from jobqueue.storage.ops import Head, Move
 from jobqueue.testing import Fault
 from tests.runner.sim import Sim, World
 
@@ -156,5 +156,5 @@ def test_a_claim_brings_a_bounded_number_of_bytes(world: World) -> None:
     runner = Sim(world)
     then = runner.step().then
     assert isinstance(then, Send)
-    picks = [op.pick for batch in then.batches for op in batch.ops if hasattr(op, "pick")]
+    picks = [op.pick for batch in then.batches for op in batch.ops if isinstance(op, Move)]
     assert Head(1, transitions.CLAIM_BYTES) in picks
