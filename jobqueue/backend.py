@@ -117,7 +117,7 @@ class RedisBackend:
     def __init__(self, server: RedisServer, embedded: EmbeddedServer | None = None) -> None:
         self._server = server
         self._embedded = embedded
-        self.url = server.label
+        self.url = server.label if embedded is None else f"embedded://{embedded.directory}"
         # Of its own, so that asking for the time does not wait behind what others send.
         self._asking = server.storage()
         self.clock: Clock = ServerClock(lambda: self._asking.time_ms("time"))

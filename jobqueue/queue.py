@@ -18,7 +18,7 @@ from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, PayloadError, UnknownJob
 from jobqueue.flows import Flow, New
 from jobqueue.job import Call, Job
-from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.lock import Lock
 from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.options import EnqueueOptions
@@ -394,6 +394,21 @@ class JobQueue(Declaring):
                     f"imports={list(self.imports)!r}: there is no module {module!r} on the path; "
                     "run from the project's directory, or name it with --app-dir"
                 ) from error
+
+    def relocate(self, *, url: str | None = None, namespace: str | None = None) -> None:
+        """Work elsewhere than declared from now on, as the command line's ``--url`` and ``--namespace`` ask for.
+
+        Raises:
+            DeclarationError: The URL or the namespace cannot be, or a storage or client was given in code.
+        """
+        self.close()  # a module that used it while it was imported did so elsewhere
+        if url is not None:
+            if self._client is not None or self._given[0] is not None:
+                raise DeclarationError("this JobQueue was given a storage or a client in code: a URL cannot replace it")
+            self.url = check_url(url)
+        if namespace is not None:
+            self.namespace = check_namespace(namespace)
+            self.access.keys = namespace_keys(namespace)
 
     def testing(self, *, start: datetime | None = None) -> AbstractContextManager[Testing]:
         """Swap the storage for an empty one in memory with a fake clock, for the length of a ``with`` block.

@@ -101,7 +101,7 @@ def run(
     standard error.
     """
     from jobqueue.cli.logs import set_up_logging
-    from jobqueue.cli.target import import_module, load_target, put_first_on_path, relocate
+    from jobqueue.cli.target import import_module, load_target, put_first_on_path
     from jobqueue.runner.runner import Runner
 
     set_up_logging(log_level, json_output=json_output)
@@ -109,7 +109,7 @@ def run(
     jobs = load_target(target)
     for module in modules:
         import_module(module)
-    relocate(jobs, url, namespace)
+    jobs.relocate(url=url, namespace=namespace)
     try:
         runner = Runner(jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace)
     except ValueError as error:  # a duration that is negative or not finite

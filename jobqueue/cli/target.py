@@ -16,7 +16,7 @@ from jobqueue.errors import DeclarationError
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
 
-__all__ = ["import_module", "load_target", "put_first_on_path", "relocate"]
+__all__ = ["import_module", "load_target", "put_first_on_path"]
 
 
 def put_first_on_path(folder: Path) -> None:
@@ -78,25 +78,3 @@ def _queues_of(module: ModuleType) -> str:
 
     names = sorted(name for name, value in vars(module).items() if isinstance(value, JobQueue))
     return f"; its JobQueues are: {', '.join(names)}" if names else "; it holds no JobQueue"
-
-
-def relocate(jobs: JobQueue, url: str | None, namespace: str | None) -> None:
-    """Let a declared `JobQueue` work elsewhere than it says. Before its first use.
-
-    Raises:
-        DeclarationError: The URL or the namespace cannot be.
-    """
-    from jobqueue.backend import check_url
-    from jobqueue.keys import namespace_keys
-    from jobqueue.names import check_namespace
-
-    if url is None and namespace is None:
-        return
-    jobs.close()  # a module that used it while it was imported did so elsewhere
-    if url is not None:
-        if jobs._client is not None or jobs._given[0] is not None:  # noqa: SLF001 - nobody else has to ask
-            raise DeclarationError("this JobQueue was given a storage or a client in code: --url cannot replace it")
-        jobs.url = check_url(url)
-    if namespace is not None:
-        jobs.namespace = check_namespace(namespace)
-        jobs.access.keys = namespace_keys(namespace)

@@ -14,7 +14,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.cli.logs import HumanFormatter, JsonFormatter
 from jobqueue.cli.run import parse_queues
-from jobqueue.cli.target import import_module, load_target, put_first_on_path, relocate
+from jobqueue.cli.target import import_module, load_target, put_first_on_path
 from jobqueue.cli.text import as_json, clean, clean_lines, payload_value, shortened, span
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.memory import MemoryStorage
@@ -174,9 +174,9 @@ def test_the_traceback_of_a_module_that_fails_is_shown(shop: Path, capsys: pytes
 
 def test_a_jobqueue_is_told_to_work_elsewhere() -> None:
     jobs = JobQueue("redis://nowhere", namespace="one")
-    relocate(jobs, None, None)
+    jobs.relocate()
     assert (jobs.url, jobs.namespace) == ("redis://nowhere", "one")
-    relocate(jobs, "memory://", "two")
+    jobs.relocate(url="memory://", namespace="two")
     assert (jobs.url, jobs.namespace) == ("memory://", "two")
     assert jobs.counts() == {}
     assert jobs.access.keys == JobQueue("memory://", namespace="two").access.keys
@@ -184,7 +184,7 @@ def test_a_jobqueue_is_told_to_work_elsewhere() -> None:
 
 def test_a_jobqueue_with_a_storage_of_its_own_cannot_be_told_a_url() -> None:
     jobs = JobQueue(storage=MemoryStorage())
-    with pytest.raises(DeclarationError, match="--url"):
-        relocate(jobs, "redis://nowhere", None)
-    relocate(jobs, None, "two")
+    with pytest.raises(DeclarationError, match="cannot replace it"):
+        jobs.relocate(url="redis://nowhere")
+    jobs.relocate(namespace="two")
     assert jobs.namespace == "two"

@@ -19,7 +19,6 @@ from jobqueue.cli.demo.files import plain_loop
 from jobqueue.cli.demo.jobs import LEDGER, count_file, jobs
 from jobqueue.cli.demo.ledger import Entry, Halfway, Reader
 from jobqueue.cli.demo.verdict import Verdict, judge
-from jobqueue.cli.target import relocate
 from jobqueue.errors import DeclarationError, JobQueueError
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def play(settings: Settings, show: Callable[[Scene], None]) -> Outcome:
         DemoFailed: No runner is alive, or nothing happened for too long.
         StorageError: The storage did not do its part.
     """
-    relocate(jobs, settings.url, settings.namespace)
+    jobs.relocate(url=settings.url, namespace=settings.namespace)
     with jobs:
         stage = _Stage(settings, show)
         try:
