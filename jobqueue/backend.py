@@ -155,7 +155,7 @@ def check_url(url: str) -> str:
     if scheme in ("memory", "embedded") or scheme in REDIS_SCHEMES:
         return url
     known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
-    raise DeclarationError(f"no storage is known for the URL {url!r}: it must begin with one of {known}")
+    raise DeclarationError(f"no storage is known for a URL that begins with {scheme!r}: it must begin with one of {known}")
 
 
 def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = False) -> Backend:
