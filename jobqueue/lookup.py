@@ -9,7 +9,7 @@ from jobqueue import transitions
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
-from jobqueue.record import JobRecord, record_of, rewrite
+from jobqueue.record import JobRecord, decode, record_of, rewrite
 from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek, Place, PlaceKey, Records, Sizes
 
 __all__ = ["delete", "find", "locate", "queues", "requeue", "sizes"]
@@ -147,6 +147,8 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
 
 def _revived(record: bytes) -> bytes:
     try:
+        if not decode(record).name:
+            raise PayloadError("the stored bytes were no job record")  # a runner put them here, as the payload of one
         # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
         return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0)
     except PayloadError as error:

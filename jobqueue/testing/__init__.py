@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Final
+
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.conformance import (
@@ -15,19 +17,39 @@ from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import Run
 from jobqueue.testing.kit import Testing, TestingError, open_testing
 
+if TYPE_CHECKING:
+    from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
+
 __all__ = [
     "ConformanceError",
     "ConformanceFailure",
     "ConformanceReport",
     "FakeClock",
     "Fault",
+    "Faults",
     "FaultyStorage",
+    "History",
+    "InvariantBroken",
     "MemoryStorage",
     "Plan",
+    "Report",
     "Run",
+    "Simulation",
     "Testing",
     "TestingError",
     "check_async_storage",
     "check_storage",
     "open_testing",
+    "simulate",
 ]
+
+_SIMULATION: Final = frozenset({"Faults", "History", "InvariantBroken", "Report", "Simulation", "simulate"})
+
+
+def __getattr__(name: str) -> Any:
+    # Only those who simulate pay for the import.
+    if name in _SIMULATION:
+        from jobqueue.testing import simulation
+
+        return getattr(simulation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,367 @@
+"""A simulated runner: the production core, leases and duties; only threads, sockets and sleep are replaced.
+
+What stands here follows the drivers of `jobqueue.runner` step by step: `_pump` is `Runner._turn`, `_beats` is `Heart`,
+`_duties` is `Runner._do_duties`, the slots are `Pool` and `Loop`, and the listener is `Listener`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import attrs
+import msgspec
+
+from jobqueue import flows, transitions
+from jobqueue.clock import Moment
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
+from jobqueue.job import Kind
+from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
+from jobqueue.runner.core import Core
+from jobqueue.runner.decisions import Config, Notice, Rest, Send
+from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.task import Task
+from jobqueue.runner_info import Beat
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome
+from jobqueue.testing.simulation.scripts import Act, bound
+from jobqueue.testing.simulation.world import Actor, Idle, Process, Sleep, Steps, World
+
+__all__ = ["Settings", "SimRunner", "Watcher"]
+
+TURN_MS: Final = 0.02
+"""How long a runner takes to notice that a job came back."""
+LISTEN_MS: Final = 5_000.0
+DAY_MS: Final = 24 * 3_600_000
+
+
+@attrs.frozen
+class Settings:
+    """What all runners of a simulation are told. Durations in ms."""
+
+    namespace: str
+    weights: Mapping[str, int]
+    threads: int
+    coroutines: int
+    lease: int
+    grace: float
+
+    @property
+    def beat(self) -> int:
+        """Time between two beats."""
+        return self.lease // 6
+
+
+class Watcher(Protocol):
+    """Whoever looks at what runners do; answers what a job does."""
+
+    def act(self, runner: SimRunner, task: Task) -> Act:
+        """A job is about to be started: what it does."""
+        ...
+
+    def returned(self, runner: SimRunner, task: Task, at: Moment) -> None:
+        """A job came back to the core."""
+        ...
+
+    def sent(self, actor: SimRunner, batches: Sequence[Batch]) -> None:
+        """Batches leave a runner's pump or beat."""
+        ...
+
+    def beat_answered(self, outcomes: Sequence[tuple[Batch, Outcome]]) -> None:
+        """The extensions of a beat were answered."""
+        ...
+
+    def joined(self, runner: SimRunner) -> None:
+        """A runner starts."""
+        ...
+
+    def left(self, runner: SimRunner, gave_up: bool) -> None:
+        """A runner ended in order, or because the storage did not answer its last words."""
+        ...
+
+
+class SimRunner(Actor):
+    """One runner, from its start to its crash or end."""
+
+    def __init__(
+        self,
+        world: World,
+        column: str,
+        number: int,
+        settings: Settings,
+        kinds: Mapping[str, Kind[Any]],
+        watcher: Watcher,
+        gone: Callable[[SimRunner], None],
+    ) -> None:
+        super().__init__(world, column, f"{world.seed}:{column}:{number}")
+        self.settings = settings
+        self.incarnation = self.chance.entropy(16).hex().encode()
+        self.stopped = False
+        self._watcher = watcher
+        self._gone = gone
+        self._act: Act | None = None
+        self.knows = frozenset(kinds)
+        known = {name: bound(kind, self._perform) for name, kind in kinds.items()}
+        pools = (True, any(kind.is_coroutine for kind in known.values()))
+        self.core = Core(
+            Config(
+                self.incarnation, settings.lease, settings.beat, settings.grace, settings.threads, settings.coroutines
+            ),
+            settings.weights,
+            self._keys,
+            known.get,
+            lambda: pools,
+            self.chance.jitter,
+            self._noticed,
+        )
+        self._free = {False: settings.threads, True: settings.coroutines}
+        self._todo: dict[bool, deque[Task]] = {False: deque(), True: deque()}
+        self._running: dict[Task, None] = {}
+        self._inbox: list[Task] = []
+        self._words: dict[str, None] = {}
+        self._listening = False
+        self._keys_of_all = namespace_keys(settings.namespace)
+        self._epoch = b""
+        self._since = self.clock.now()
+        self._pump = Process(self, "pump")
+        watcher.joined(self)
+        self._pump.start(self._life())
+
+    def _keys(self, queue: str) -> QueueKeys:
+        return queue_keys(self.settings.namespace, queue)
+
+    def _noticed(self, notice: Notice) -> None:
+        if notice.what in ("late", "trouble"):
+            self.world.tell(self.column, notice.what, (notice.task.id,) if notice.task else ())
+
+    def died(self) -> None:
+        """See `Actor.died`."""
+        self._gone(self)
+
+    @property
+    def tasks(self) -> Mapping[Task, None]:
+        """The jobs that run right now."""
+        return self._running
+
+    # ---------------------------------------------------------------------------------------------------------- pump
+
+    def _life(self) -> Steps:
+        wait = 100.0
+        while True:
+            try:
+                yield from self._pump.refresh(0)
+                self._epoch = yield from self._pump.drive(flows.prepare(self._keys_of_all, self.chance))
+                break
+            except StorageError:
+                yield Sleep(wait)
+                wait = min(2 * wait, 2000.0)
+        beat = Process(self, "beat")
+        yield from self._beat(self._pump)
+        beat.start(self._beats(beat), self.settings.beat)
+        duty = Process(self, "duty")
+        duty.start(self._duties(duty))
+        yield from self._turn()
+        self.stopped = True
+        yield from self._beat(self._pump)  # the last one says that the runner has ended
+        core = self.core
+        gave_up = bool(core._results or core._back or any(q.claim for q in core._queues.values()))  # noqa: SLF001
+        self._watcher.left(self, gave_up)
+        self.world.tell(self.column, "leaves" + (" without an answer to its last words" if gave_up else ""))
+        self.alive = False
+        self._gone(self)
+
+    def _turn(self) -> Steps:
+        core = self.core
+        while True:
+            decision = core.decide(self.moment())
+            if decision.start:
+                self._start(decision.start)
+            for task in decision.interrupt:
+                self._interrupt(task)
+            then = decision.then
+            if isinstance(then, Send):
+                self._watcher.sent(self, then.batches)
+                outcomes = yield flows.Apply(then.batches)
+                core.answered(outcomes, self.moment())
+                self._collect()
+            elif isinstance(then, Rest):
+                if then.listen:
+                    self._listen()
+                elif self._listening and self.world.hush(self):
+                    self._rung()
+                if not self._inbox and not self._words:
+                    yield Idle(self.clock.virtual(then.until))
+                self._collect()
+            else:
+                return
+
+    def _collect(self) -> None:
+        if not self._inbox and not self._words:
+            return
+        tasks, self._inbox = self._inbox, []
+        words, self._words = self._words, {}
+        at = self.moment()
+        if tasks:
+            for task in tasks:
+                self._watcher.returned(self, task, at)
+            self.core.returned(tasks, at)
+        if "rung" in words:
+            self._listening = False
+            self.core.woken(at)
+        if "stop" in words and not self.core.stopping:
+            self.core.stop(at)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._words["stop"] = None
+        self._pump.wake(TURN_MS)
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self.world.listen(self, self, [self._keys(queue).scope for queue in self.core.weights], self._rung)
+            self.world.at(self.world.now + LISTEN_MS, self._enough)
+
+    def _enough(self, _: None) -> None:
+        if self.world.hush(self):
+            self._rung()
+
+    def _rung(self) -> None:
+        self._words["rung"] = None
+        self._pump.wake(self.world.latency())
+
+    # ---------------------------------------------------------------------------------------------------------- jobs
+
+    def _start(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            assert task.kind is not None
+            self._todo[task.kind.is_coroutine].append(task)
+        for pool in (False, True):
+            if self._todo[pool]:
+                self._fill(pool)
+
+    def _fill(self, pool: bool) -> None:
+        todo = self._todo[pool]
+        while todo and self._free[pool] and self.alive:
+            task = todo.popleft()
+            if task.take():
+                self._free[pool] -= 1
+                self._begin(task, pool)
+
+    def _perform(self) -> None:
+        assert self._act is not None
+        self._act.perform()
+
+    def _begin(self, task: Task, pool: bool) -> None:
+        world = self.world
+        if task.lease_lost or task.deadline <= self.clock.monotonic():
+            act = None  # `execute` hands it back: nothing starts under a lease that is not certain
+        else:
+            act = self._act = self._watcher.act(self, task)
+            if act.what == "die":
+                self._running[task] = None
+                world.at(world.now + act.ms, self._die, task)
+                return
+        if pool:
+            steps = run_coroutine(task, self.clock.monotonic)
+            try:
+                steps.send(None)
+            except StopIteration:
+                pass
+        else:
+            run_function(task, self.clock.monotonic)
+        self._running[task] = None
+        world.at(world.now + (0.0 if act is None else act.ms), self._end, (task, pool))
+
+    def _end(self, what: tuple[Task, bool]) -> None:
+        task, pool = what
+        if not self.alive or task not in self._running:
+            return
+        if self.paused_until > self.world.now:
+            self.world.at(self.paused_until, self._end, what)
+            return
+        del self._running[task]
+        self._free[pool] += 1
+        self._inbox.append(task)
+        self._pump.wake(TURN_MS)
+        if self._todo[pool]:
+            self._fill(pool)
+
+    def _die(self, task: Task) -> None:
+        if self.paused_until > self.world.now:
+            self.world.at(self.paused_until, self._die, task)
+        elif task in self._running:
+            self.crash()
+
+    def _interrupt(self, task: Task) -> None:
+        assert task.kind is not None
+        if task in self._running and task.kind.is_coroutine:
+            task.outcome, task.handed_back = None, True  # it was cancelled where it stood
+            self._end((task, True))
+
+    # ---------------------------------------------------------------------------------------------------------- beats
+
+    def _beats(self, process: Process) -> Steps:
+        every = float(self.settings.beat)
+        while not self.stopped:
+            started = self.clock.monotonic()
+            answered = yield from self._beat(process)
+            due = started + (every if answered else every / 4)
+            yield Sleep(max(0.0, due - self.clock.monotonic()))
+
+    def _beat(self, process: Process) -> Steps:
+        trouble = False
+        try:
+            yield from process.refresh(self.settings.beat / 2)
+        except NotApplied:
+            trouble = True
+        at = self.moment()
+        leases = self.core.leases
+        leases.overdue(at)
+        batches = leases.extend(at)
+        register = transitions.register_runner(self._keys_of_all, self.incarnation, self._info(at.now), self._epoch)
+        sent = [batch for batch, _ in batches]
+        self._watcher.sent(self, sent)
+        outcomes = yield flows.Apply((*sent, register))
+        registered = outcomes.pop()
+        leases.extended(batches, outcomes, at.local)
+        self._watcher.beat_answered(list(zip(sent, outcomes, strict=True)))
+        return not trouble and not any(
+            isinstance(outcome, NotApplied | OutcomeUnknown) for outcome in (*outcomes, registered)
+        )
+
+    def _info(self, now: int) -> bytes:
+        settings = self.settings
+        return msgspec.json.encode(
+            Beat(
+                host=self.column, pid=1, started=self._since, seen=now, lease=settings.lease, queues=self.core.weights,
+                threads=settings.threads, coroutines=settings.coroutines, version="simulated",
+                stopped=self.core.stopping,
+            )
+        )  # fmt: skip
+
+    # --------------------------------------------------------------------------------------------------------- duties
+
+    def _duties(self, process: Process) -> Steps:
+        settings = self.settings
+        duties = Duties(
+            self._keys_of_all,
+            lambda: [self._keys(queue) for queue in self.core.weights],
+            lease=settings.lease,
+            beat=settings.beat,
+            keep_dead=180 * DAY_MS,
+            moment=self.moment,
+            reports=Reports(lambda _: None, lambda _: None),
+            discover=False,
+        )
+        while not self.stopped:
+            started = self.clock.monotonic()
+            due = started + settings.beat
+            try:
+                yield from process.drive(duties.round())
+                due = duties.next_due(started)
+            except StorageError:
+                pass
+            yield Sleep(max(10.0, due - self.clock.monotonic()))
