@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -162,7 +162,7 @@ def test_the_first_sending_may_arrive_after_the_second_and_another(stage: Memory
 
 
 @pytest.fixture
-def locks() -> Iterator[Callable[..., Applied | Refused]]:
+def locks() -> Callable[..., Applied | Refused]:
     storage = MemoryStorage()
 
     def apply(build: Callable[..., Batch], *args: Any) -> Applied | Refused:
@@ -170,7 +170,7 @@ def locks() -> Iterator[Callable[..., Applied | Refused]]:
         assert isinstance(outcome, Applied | Refused)
         return outcome
 
-    yield apply
+    return apply
 
 
 def test_a_lock_has_one_holder_and_a_growing_fence(locks: Callable[..., Applied | Refused]) -> None:
