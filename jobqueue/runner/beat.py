@@ -14,7 +14,6 @@ from jobqueue.clock import Clock, Moment
 from jobqueue.errors import StorageError
 from jobqueue.keys import NamespaceKeys
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Refused
 from jobqueue.storage.protocol import Storage
 
@@ -110,14 +109,22 @@ class Heart:
             overdue = self._leases.overdue(at)
             batches = self._leases.extend(at)
         for task in overdue:
-            _lost(task, "no beat was answered in time")
+            _log.warning(
+                "job %s %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+                "and what this run ends with is discarded",
+                task.stored.name, task.id.decode("ascii", "replace"),
+            )  # fmt: skip
         register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
         outcomes = self._storage.apply([*(batch for batch, _ in batches), register])
         registered = outcomes.pop()
         with self._lock:
             taken = self._leases.extended(batches, outcomes, at.local)
         for task in taken:
-            _lost(task, "another runner saw its lease expired and took it")
+            _log.warning(
+                "job %s %s: its lease was lost, another runner saw it expired and took it; it runs a second time, and what "
+                "this run ends with is discarded",
+                task.stored.name, task.id.decode("ascii", "replace"),
+            )  # fmt: skip
         if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
             self._epoch, self._incarnation = renewed
         for outcome in (*outcomes, registered):
@@ -129,10 +136,3 @@ class Heart:
             _log.info("the storage answers beats again")
         self._late = trouble is not None
         return trouble is None
-
-
-def _lost(task: Task, why: str) -> None:
-    _log.warning(
-        "job %s %s: its lease was lost (%s); it may run a second time, and what this run ends with is discarded",
-        task.stored.name, task.id.decode("ascii", "replace"), why,
-    )  # fmt: skip

@@ -28,6 +28,7 @@ class Leases:
     def __init__(self, lease: int) -> None:
         self.lease = lease
         self.held: dict[bytes, Task] = {}
+        self._taken: set[Task] = set()
 
     def hold(self, task: Task) -> None:
         """Take note of a claimed job.
@@ -46,14 +47,19 @@ class Leases:
 
     def drop(self, task: Task) -> None:
         """This claim has come to its end."""
+        self._taken.discard(task)
         if self.holds(task):
             del self.held[task.id]
 
     def extend(self, at: Moment) -> list[tuple[Batch, list[Task]]]:
-        """The batches that raise all leases to ``at.now`` + lease, each with its jobs."""
+        """The batches that raise all leases to ``at.now`` + lease, each with its jobs.
+
+        Also those of overdue jobs: after a server that stood still for longer than a lease every runner is overdue and
+        nobody has taken anything, so whoever extends first keeps what it holds. What was taken cannot be extended.
+        """
         queues: dict[QueueKeys, list[Task]] = {}
         for task in self.held.values():
-            if not task.lease_lost:
+            if task not in self._taken:
                 queues.setdefault(task.queue, []).append(task)
         batches = []
         for queue, tasks in queues.items():
@@ -81,14 +87,19 @@ class Leases:
             for task in tasks:
                 if task.id in alive:
                     task.deadline = max(task.deadline, sent + self.lease)
+                    task.lease_lost = not self.holds(task)
                 # A job that ended while the beat was under way is not held any more, and nothing was taken from it.
                 elif self.holds(task) and not task.returned:
                     task.lease_lost = True
+                    self._taken.add(task)
                     taken.append(task)
         return taken
 
     def overdue(self, at: Moment) -> list[Task]:
-        """Jobs whose lease ran out unextended, newly marked: this runner is out of touch and must not trust them."""
+        """Jobs whose lease ran out unextended, newly marked: this runner is out of touch and must not trust them.
+
+        They are until an extension is answered: the storage may still know them as ours.
+        """
         late = [
             task
             for task in self.held.values()

@@ -4,12 +4,16 @@ A lease that has ended is no proof: the server's clock may have jumped, or the s
 lease. So a job is taken only after the same claim with the same end was seen expired, unchanged, for twice its owner's
 beat on the observer's own monotonic clock. A living owner changes it in between.
 
+A server's clock that is set back leaves ends behind that are further away than any lease. Nobody lives to wait for them, so
+they count as expired; but a living owner cannot change them either, because an end only ever rises. There its
+registration, which it writes anew with every beat, has to stay unchanged as well.
+
 Pure: the flow yields what to ask and apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -30,6 +34,7 @@ PART: Final = 100
 """Jobs taken in one step."""
 FOREIGN_BEAT: Final = 5_000
 """What is believed of the owner of a claim that no runner wrote, in ms."""
+_NO_SIGNS: Final[Mapping[str, int]] = {}
 _LAST: Final = b"\xff" * 64
 
 
@@ -60,13 +65,13 @@ class _Seen:
     incarnation: str
     fence: int
     patience: float
+    sign: int | None
 
 
-def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
-    incarnation, fence, beat = parse_claim(claim)
-    return _Seen(
-        claim, end, at.local, incarnation.decode("ascii", "backslashreplace"), fence, 2.0 * (beat or FOREIGN_BEAT)
-    )
+def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int]) -> _Seen:
+    owner, fence, beat = parse_claim(claim)
+    incarnation = owner.decode("ascii", "backslashreplace")
+    return _Seen(claim, end, at.local, incarnation, fence, 2.0 * (beat or FOREIGN_BEAT), signs.get(incarnation))
 
 
 class Watch:
@@ -82,7 +87,13 @@ class Watch:
         )
 
 
-def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+def patrol(
+    queue: QueueKeys,
+    watch: Watch,
+    longest: int,
+    moment: Callable[[], Moment],
+    signs: Mapping[str, int] = _NO_SIGNS,
+) -> Flow[list[Rescued]]:
     """Look at all expired leases of a queue and take those that are ripe.
 
     Args:
@@ -90,6 +101,8 @@ def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Mo
         watch: What this observer saw before; changed.
         longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
         moment: Reads the clocks.
+        signs: Incarnation → when it last said that it is alive (ms). After the server's clock was set back a living owner
+            cannot change the ends of its leases, because extensions only raise them: it is known by this instead.
     """
     at = moment()
     before = watch.seen.get(queue.scope, {})
@@ -104,9 +117,11 @@ def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Mo
             claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
         for id, end in part:
             if id not in claims:
-                seen[id] = before[id]
+                known = before[id]
+                is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign
+                seen[id] = _first_sight(known.claim, end, at, signs) if is_alive else known
             elif claim := claims[id]:
-                seen[id] = _first_sight(claim, end, at)
+                seen[id] = _first_sight(claim, end, at, signs)
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
