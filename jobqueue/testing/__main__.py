@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jobqueue.testing.explore.command import add_parser as add_explore
 from jobqueue.testing.simulation.command import add_parser as add_simulate
 
 __all__ = ["main"]
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_simulate(commands)
+    add_explore(commands)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
 

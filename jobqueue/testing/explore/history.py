@@ -25,6 +25,10 @@ class Broken(AssertionError):
 class Past(Protocol):
     """What a scenario remembers and checks. Each method answers the new history, or raises `Broken`."""
 
+    def first(self, spots: dict[bytes, Spot]) -> Any:
+        """The history at the start."""
+        ...
+
     def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
         """A part took effect; ``memories`` are (state of the process, memory) by process."""
         ...
@@ -58,10 +62,11 @@ class Entry:
 
 
 class JobHistory:
-    """The rules of jobs.
+    """The rules of jobs: the past is an `Entry` per job, and per runner how the two queues' shares stand.
 
     Args:
         ids: All jobs.
+        runners: How many of the processes are runners; they come first.
         rescued: Whether somebody brings back the jobs of dead runners, so that at the end none is left.
     """
 
@@ -73,19 +78,18 @@ class JobHistory:
         "kept": "what was accepted ends finished, deleted or dead (liveness)",
     }
 
-    def __init__(self, ids: Sequence[bytes], *, rescued: bool) -> None:
+    def __init__(self, ids: Sequence[bytes], runners: int, *, rescued: bool) -> None:
         self._index = {id: index for index, id in enumerate(ids)}
+        self._runners = runners
         self._rescued = rescued
 
-    def first(self, spots: dict[bytes, Spot]) -> tuple[Entry, ...]:
-        """The history at the start."""
-        return tuple(Entry(known=int(id in spots)) for id in self._index)
-
-    def effect(
-        self, past: tuple[Entry, ...], effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]
-    ) -> tuple[Entry, ...]:
+    def first(self, spots: dict[bytes, Spot]) -> tuple[tuple[Entry, ...], tuple[tuple[int, int], ...]]:
         """See `Past`."""
-        entries = list(past)
+        return tuple(Entry(known=int(id in spots)) for id in self._index), ((0, 0),) * self._runners
+
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+        """See `Past`."""
+        entries = list(past[0])
         for change in effect.changes:
             index = self._index[change.id]
             entry = entries[index]
@@ -109,7 +113,7 @@ class JobHistory:
                     self._check_theft(change.id, before, at, memories)
                 # Without a start under this claim there is nothing to run again.
                 entries[index] = attrs.evolve(entry, excuses=entry.excuses + (entry.started == before.fence))
-        return tuple(entries)
+        return tuple(entries), past[1]
 
     def _check_theft(self, id: bytes, before: Spot, at: Moment, memories: Sequence[tuple[str, Any]]) -> None:
         for state, memory in memories:
@@ -119,15 +123,15 @@ class JobHistory:
                 if held.id == id and held.claim == before.claim and not held.lost and held.deadline > at.local:
                     raise Broken(f"job {id.decode()} was taken from a runner whose lease was certain until later (I6)")
 
-    def told(
-        self, past: tuple[Entry, ...], process: int, told: Told, at: Moment, spots: dict[bytes, Spot]
-    ) -> tuple[Entry, ...]:
+    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
         """See `Past`."""
-        index = self._index.get(told.args[0]) if told.args else None
-        if index is None:
-            return past
+        entries, shares = past
+        if told.what == "split":
+            share = _share(shares[process], *told.args)
+            return entries, (*shares[:process], share, *shares[process + 1 :])
+        index = self._index[told.args[0]]
         id = told.args[0].decode()
-        entry = past[index]
+        entry = entries[index]
         if told.what == "start":
             claim = told.args[1]
             spot = spots.get(told.args[0])
@@ -144,19 +148,31 @@ class JobHistory:
             if told.args[0] in spots:
                 raise Broken(f"job {id} is there although its producer was told that it is not stored (I1)")
             entry = attrs.evolve(entry, known=-1)
-        return (*past[:index], entry, *past[index + 1 :])
+        return (*entries[:index], entry, *entries[index + 1 :]), shares
 
-    def end(self, past: tuple[Entry, ...], spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
         """See `Past`."""
         if not ended:
             raise Broken("somebody waits for an answer that never comes")
-        for id, index in self._index.items():
-            entry, spot = past[index], spots.get(id)
-            if spot is None or spot.place == "dead" or not any(state == "runs" for state in states[:-1]):
+        for id in self._index:
+            spot = spots.get(id)
+            if spot is None or spot.place == "dead" or (spot.place == "working" and not self._rescued):
                 continue
-            if spot.place == "working" and not self._rescued:
-                continue
+            if "runs" not in states[: self._runners]:
+                continue  # nobody is left to run it
             raise Broken(f"job {id.decode()} stays in {spot.place} for ever")
+
+
+def _share(before: tuple[int, int], units: tuple[int, int], weights: tuple[int, int]) -> tuple[int, int]:
+    """How far the first queue is ahead of the moment when it was furthest behind, and behind the one furthest ahead.
+
+    In turns times both weights. Over any stretch that is no more than one turn of each queue (I13).
+    """
+    step = units[0] * weights[1] - units[1] * weights[0]
+    ahead, behind = max(before[0] + step, 0), max(before[1] - step, 0)
+    if max(ahead, behind) > sum(weights):
+        raise Broken(f"shares of weights {weights} differ by {max(ahead, behind)} of {sum(weights)} parts (I13)")
+    return ahead, behind
 
 
 @attrs.frozen
@@ -182,8 +198,8 @@ class LockHistory:
     def __init__(self, users: int) -> None:
         self._users = users
 
-    def first(self) -> tuple[int, tuple[Holding, ...]]:
-        """The history at the start: the highest fence that wrote, holdings."""
+    def first(self, spots: dict[bytes, Spot]) -> tuple[int, tuple[Holding, ...]]:
+        """See `Past`."""
         return 0, (Holding(),) * self._users
 
     def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:

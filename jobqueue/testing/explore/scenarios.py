@@ -12,12 +12,12 @@ from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import JobRecord, Stored, encode, job_record
 from jobqueue.storage.interpreter import Interpreter
-from jobqueue.testing.explore.history import JobHistory, LockHistory
+from jobqueue.testing.explore.history import JobHistory, LockHistory, Past
 from jobqueue.testing.explore.locks import TTL_MS, lock_user
 from jobqueue.testing.explore.programs import Program, Programs
 from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, beats, enqueuer, operator, patrols, runner
 from jobqueue.testing.explore.search import PENDING, Conditions, Rules, Search, State
-from jobqueue.testing.explore.stores import Spot, Stores
+from jobqueue.testing.explore.stores import Stores
 
 __all__ = ["SCENARIOS", "Scenario", "build"]
 
@@ -79,7 +79,7 @@ def build(
     processes: int,
     stores: Stores,
     contents: Interpreter,
-    past: Any,
+    past: Past,
     rules: Rules,
     faults: int,
 ) -> tuple[Search, State]:
@@ -87,7 +87,7 @@ def build(
     programs = Programs()
     search = Search(stores, programs, _Conditions(), past, rules, START_MS)
     store = stores.number_of(contents)
-    first = past.first(stores.spots[store]) if isinstance(past, JobHistory) else past.first()
+    first = past.first(stores.spots[store])
     at = Moment(START_MS, 0.0)
     nodes = [programs.start(process, program, args, at, ()) for process, program, args in actors]
     state = State(
@@ -157,8 +157,20 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
     ]
     actors.append((runners, enqueuer, ((last,),)))
-    rules = Rules(ticks=(), free=0, urgent=False, pause=False, crash=True, jump=0, waits=_no)
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+    rules = Rules(
+        ticks=(),
+        free=0,
+        urgent=False,
+        long=True,
+        pause=False,
+        crash=True,
+        jump=0,
+        rescue=0,
+        latest=99,
+        alike=runners,
+        waits=_no,
+    )
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
 
 
 def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -175,9 +187,10 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     ]
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     rules = Rules(
-        ticks=(BACKOFF_MS - 1, 1) * (3 + faults), free=0, urgent=True, pause=True, crash=True, jump=0, waits=_retrying
+        ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long=False,
+        pause=False, crash=True, jump=0, rescue=0, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
 
 
 def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -194,11 +207,12 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
             (number, beats, (setup, float(BEAT_MS))),
             (number, patrols, (setup, (), 0.0)),
         ]
+    ticks = 1 + 6 * max(1, faults)
     rules = Rules(
-        ticks=(BEAT_MS,) * (1 + 6 * max(1, faults)), free=1, urgent=True, pause=True, crash=True, jump=10 * LEASE_MS,
-        waits=_orphaned,
+        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long=True, pause=True, crash=True, jump=10 * LEASE_MS,
+        rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned,
     )  # fmt: skip
-    return build(actors, runners, stores, contents, JobHistory(ids, rescued=True), rules, faults)
+    return build(actors, runners, stores, contents, JobHistory(ids, runners, rescued=True), rules, faults)
 
 
 def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -211,8 +225,20 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     actors: list[tuple[int, Program, tuple[Any, ...]]] = [
         (number, runner, (_setup(number, queues, 2), 0, (0, 0), ())) for number in range(runners)
     ]
-    rules = Rules(ticks=(), free=0, urgent=False, pause=False, crash=True, jump=0, waits=_no)
-    return build(actors, runners, stores, contents, JobHistory(ids, rescued=False), rules, faults)
+    rules = Rules(
+        ticks=(),
+        free=0,
+        urgent=False,
+        long=True,
+        pause=False,
+        crash=True,
+        jump=0,
+        rescue=0,
+        latest=99,
+        alike=runners,
+        waits=_no,
+    )
+    return build(actors, runners, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
 
 
 def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -221,7 +247,7 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, lock_user, (jobs // runners + (number < jobs % runners), 0)) for number in range(runners)
     ]
     rules = Rules(
-        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, pause=True, crash=True, jump=0, waits=_locked
+        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long=True, pause=True, crash=True, jump=0, rescue=0, latest=99, alike=runners, waits=_locked
     )  # fmt: skip
     return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
 
@@ -235,7 +261,9 @@ SCENARIOS: Final = {
     for scenario in (
         Scenario("claim", "enqueue, claim, run and finish", _claim),
         Scenario("retry", "failures, snoozes, due times, the dead place, an operator who requeues", _retry),
-        Scenario("rescue", "leases, beats, runners that die, sleep past their lease or wake, a clock that jumps", _rescue),
+        Scenario(
+            "rescue", "leases, beats, runners that die, sleep past their lease or wake, a clock that jumps", _rescue
+        ),
         Scenario("shares", "two queues with weights, each of which answers for itself", _shares),
         Scenario("lock", "a user's lock that is taken, extended, overrun and given back", _lock),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -68,19 +70,28 @@ class Rules:
     Attributes:
         ticks: How many ms each tick lets pass.
         free: How many ticks may pass although nothing waits for them.
-        urgent: Whether all living processes do what they can do at once before time passes; only runs take time.
+        urgent: Whether all living processes do what they can do at once before time passes.
+        long: Whether runs may take time even so.
         pause: Whether a process may be put to sleep and woken after a tick.
         crash: Whether a process may end at any point.
         jump: How far (ms) the server's clock may jump ahead; 0: not at all.
+        rescue: How long (ms) after the end of a lease the job must have been brought back.
+        latest: The last tick at which something late may still arrive: later it is lost.
+        alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
+            the storage is called the first, and what happens with other names need not be looked at.
         waits: Answers whether somebody waits for time to pass.
     """
 
     ticks: tuple[int, ...]
     free: int
     urgent: bool
+    long: bool
     pause: bool
     crash: bool
     jump: int
+    rescue: int
+    latest: int
+    alike: int
     waits: Callable[[Search, State], bool]
 
 
@@ -164,26 +175,31 @@ class Search:
 
     # ------------------------------------------------------------------------------------------------------ the walk
 
-    def walk(self, first: State, progress: Callable[[Totals, int], None], most: int | None = None) -> Totals:
+    def walk(
+        self, first: State, totals: Totals, progress: Callable[[Totals, int], None], most: int | None = None
+    ) -> None:  # fmt: skip
         """Visit every state.
 
         Args:
             first: Where to begin.
+            totals: What was walked through; filled in.
             progress: Called now and then with what was done and how many known states are still to be visited.
             most: Stop after so many states; what is then known covers less.
 
         Raises:
             Found: An invariant is broken.
         """
-        totals = Totals()
         begun = perf_counter()
-        states: list[State] = [first]
-        came: list[tuple[int, Action]] = [(-1, Action("start"))]
+        waiting: deque[State] = deque([first])
         seen = {first: 0}
-        depths = [0]
-        at = 0
-        while at < len(states):
-            state = states[at]
+        came = array("q", [-1])
+        actions: list[Action] = [Action("start")]
+        at = last = 0  # where the states of one more step begin
+        while waiting:
+            state = waiting.popleft()
+            if at == last:
+                last = len(seen)
+                totals.depth += 1
             leaf = True
             try:
                 for action, then in self._next(state):
@@ -193,33 +209,24 @@ class Search:
                     elif action.what != "late":
                         leaf = False
                     if then not in seen:
-                        seen[then] = len(states)
-                        states.append(then)
-                        came.append((at, action))
-                        depths.append(depths[at] + 1)
+                        seen[then] = len(seen)
+                        waiting.append(then)
+                        came.append(at)
+                        actions.append(self._same.setdefault(action, action))
                 if leaf:
                     totals.leaves += 1
                     self._end(state)
             except Broken as broken:
-                self._explain(states, came, at, str(broken))
+                totals.states, totals.seconds = at, perf_counter() - begun
+                raise Found(_path(list(seen), came, actions, at), str(broken)) from None
             at += 1
             if at % 2048 == 0:
-                totals.states, totals.depth, totals.seconds = at, depths[at - 1], perf_counter() - begun
-                progress(totals, len(states) - at)
+                totals.states, totals.seconds = at, perf_counter() - begun
+                progress(totals, len(waiting))
                 if most is not None and at >= most:
                     totals.complete = False
                     break
-        totals.states, totals.depth, totals.seconds = at, depths[at - 1], perf_counter() - begun
-        return totals
-
-    def _explain(self, states: list[State], came: list[tuple[int, Action]], at: int, why: str) -> None:
-        path = []
-        step = at
-        while step >= 0:
-            path.append((came[step][1], states[step]))
-            step = came[step][0]
-        path.reverse()
-        raise Found(path, why)
+        totals.states, totals.seconds = at, perf_counter() - begun
 
     def _end(self, state: State) -> None:
         ended = all(
@@ -230,9 +237,10 @@ class Search:
         states = [status for status, _ in state.processes]
         spots = self.stores.spots[state.store]
         if state.time == len(self.rules.ticks):
-            # Time was cut here: what is due later cannot have moved.
+            # Time was cut here: what is due later, or is brought back later, cannot have moved.
             now = self.moment(state).now
-            spots = {id: spot for id, spot in spots.items() if spot.place != "waiting" or spot.score <= now}
+            late = {"waiting": now, "working": now - self.rules.rescue}
+            spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, now)}
         self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
 
     def moment(self, state: State) -> Moment:
@@ -249,6 +257,9 @@ class Search:
     def _next(self, state: State) -> Iterator[tuple[Action, State]]:
         busy = False
         at = self.moment(state)
+        if not state.faults and (who := self._alone(state, at)) is not None:
+            yield Action("go on", who), self._resume(state, who, at)
+            return
         for who, (node, parts) in enumerate(state.actors):
             process = self.programs.nodes[node].process
             status, memory = state.processes[process]
@@ -259,9 +270,11 @@ class Search:
                     busy = busy or status == "runs"
                     yield from self._arrive(state, who, index, at)
             if status == "runs" and PENDING not in parts and self._can_resume(state, node, memory, at):
-                busy = busy or not isinstance(self.programs.nodes[node].request, Run)
+                busy = busy or not (self.rules.long and isinstance(self.programs.nodes[node].request, Run))
                 yield Action("go on", who), self._resume(state, who, at)
         for index, part in enumerate(state.late):
+            if state.time > self.rules.latest or self._is_other_name(state, part):
+                continue
             late = state.late[:index] + state.late[index + 1 :]
             yield Action("late", part=part), self._apply(state._replace(late=late), part, at)
         yield from self._happen(state)
@@ -269,6 +282,24 @@ class Search:
         if state.time < len(self.rules.ticks) and not (busy and self.rules.urgent):
             if state.time < self.rules.free or asleep or self.rules.waits(self, state):
                 yield Action("time passes"), self._shared(state._replace(time=state.time + 1))
+
+    def _alone(self, state: State, at: Moment) -> int | None:
+        """An actor whose next step nobody can see and nobody can influence, so that it may as well be the very next one.
+
+        That is a beat that sets out, as long as its runner does not wait for the answer to a claim, which might bring
+        what is to be extended.
+        """
+        for who, (node, _) in enumerate(state.actors):
+            found = self.programs.nodes[node]
+            status, memory = state.processes[found.process]
+            if status == "runs" and isinstance(found.request, Idle) and found.request.until == "beat":
+                waits = any(
+                    isinstance(other.request, Ask) and other.process == found.process
+                    for other in (self.programs.nodes[number] for number, _ in state.actors)
+                )
+                if not waits and self._can_resume(state, node, memory, at):
+                    return who
+        return None
 
     def _happen(self, state: State) -> Iterator[tuple[Action, State]]:
         """Crashes, pauses and jumps of clocks."""
@@ -280,9 +311,9 @@ class Search:
                 fewer = state._replace(faults=state.faults - 1)
                 if self.rules.crash:
                     yield Action("crash", process), self._crash(fewer, process)
-                if self.rules.pause and state.time < len(self.rules.ticks):
+                if self.rules.pause and state.time < len(self.rules.ticks) and self._in_the_middle(state, process):
                     yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
-        if self.rules.jump and state.faults and not state.skew:
+        if self.rules.jump and state.faults and not state.skew and state.time <= self.rules.free:
             yield Action("jump"), self._shared(state._replace(faults=state.faults - 1, skew=self.rules.jump))
 
     def _mortal(self, state: State, process: int) -> bool:
@@ -292,11 +323,22 @@ class Search:
             for node, _ in state.actors
         )
 
+    def _in_the_middle(self, state: State, process: int) -> bool:
+        """Whether it makes a difference that a process sleeps: it holds or does something."""
+        return bool(self.memories.values[state.processes[process][1]]) or any(
+            not isinstance(self.programs.nodes[node].request, Idle | None)
+            for node, _ in state.actors
+            if self.programs.nodes[node].process == process
+        )
+
     def _arrive(self, state: State, who: int, index: int, at: Moment) -> Iterator[tuple[Action, State]]:
         """A part reaches the storage, or does not."""
         node, _ = state.actors[who]
         part = self.parts_of(node)[index]
         effect = self.stores.effect(state.store, part)
+        if self._is_other_name(state, part):
+            yield from self._lose(state, who, index, part)
+            return
         answer = self._answer_to.get((state.store, part))
         if answer is None:
             answer = self._answer_to[state.store, part] = self._answers.of(effect.outcomes)
@@ -309,13 +351,32 @@ class Search:
             settled = self._resume(settled, who, at)
         yield Action("arrive", who, part), settled
         if state.faults:
-            fewer, there = state.faults - 1, there._replace(faults=state.faults - 1)
-            late = tuple(sorted((*state.late, part)))
-            away = state._replace(faults=fewer)
+            there = there._replace(faults=state.faults - 1)
+            late = self._late(state, part)
             yield Action("reply lost", who, part), self._settle(there, who, index, LOST)
             yield Action("sent twice", who, part), self._settle(there._replace(late=late), who, index, answer)
+            yield from self._lose(state, who, index, part)
+
+    def _lose(self, state: State, who: int, index: int, part: int) -> Iterator[tuple[Action, State]]:
+        """A part does not reach the storage now."""
+        if state.faults:
+            away = state._replace(faults=state.faults - 1)
+            late = self._late(state, part)
             yield Action("delayed", who, part), self._settle(away._replace(late=late), who, index, LOST)
             yield Action("refused", who, part), self._settle(away, who, index, REFUSED)
+
+    def _late(self, state: State, part: int) -> tuple[int, ...]:
+        return tuple(sorted((*state.late, part)))
+
+    def _is_other_name(self, state: State, part: int) -> bool:
+        """Whether this would be the first change, by one of several that are alike, and another could make it as well."""
+        sender = self.stores.parts[part].sender
+        return (
+            state.store == 0
+            and 0 < sender < self.rules.alike
+            and state.processes[0][0] == "runs"
+            and self.stores.effect(0, part).store != 0
+        )
 
     def parts_of(self, node: int) -> tuple[int, ...]:
         """The numbers of the parts that an actor sends."""
@@ -353,6 +414,7 @@ class Search:
     def _settle(self, state: State, who: int, index: int, answer: int) -> State:
         node, parts = state.actors[who]
         settled = (node, (*parts[:index], answer, *parts[index + 1 :]))
+        settled = self._same.setdefault(settled, settled)
         return self._shared(state._replace(actors=_with(state.actors, who, settled)))
 
     def _resume(self, state: State, who: int, at: Moment) -> State:
@@ -371,11 +433,15 @@ class Search:
             then, after, told = self.programs.resume(node, answer, at, self.memories.values[memory])
             step = self._steps[key] = (then, self.memories.of(after), told)
         then, memory, told = step
+        if not state.faults and isinstance(found.request, Idle) and isinstance(self.programs.nodes[then].request, Look):
+            # Likewise: what it first looks at is what there is when it begins.
+            return self._resume(state._replace(actors=_with(state.actors, who, (then, ()))), who, at)
         past = state.past
         for one in told:
             known = self._past.told(self.pasts.values[past], found.process, one, at, self.stores.spots[state.store])
             past = self.pasts.of(known)
         actor = (then, (PENDING,) * len(self.parts_of(then)))
+        actor = self._same.setdefault(actor, actor)
         processes = state.processes
         if processes[found.process][1] != memory:
             processes = _with(processes, found.process, (processes[found.process][0], memory))
@@ -405,6 +471,15 @@ class Search:
 
 
 FAULTS: Final = frozenset({"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump"})
+
+
+def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:
+    path = []
+    while at >= 0:
+        path.append((actions[at], states[at]))
+        at = came[at]
+    path.reverse()
+    return path
 
 
 def _with(values: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:

@@ -167,7 +167,9 @@ class Stores:
             for change in made:
                 wrong = wrong or _check(change, batch.ops, self.contents[store])
                 if step in OWN and change.before is not None and change.before.claim != meant.get(change.id):
-                    wrong = wrong or f"{step} took job {change.id.decode()} from a claim that is not the sender's (I5, I17)"
+                    wrong = (
+                        wrong or f"{step} took job {change.id.decode()} from a claim that is not the sender's (I5, I17)"
+                    )
             changes += made
             spots = after
             contents = contents.copy()
@@ -187,7 +189,9 @@ class Stores:
             again = self.number_of(contents)
         except AssertionError as error:
             return f"sent twice: {error}"
-        return None if again == number else f"{' + '.join(self.parts[part].steps)}: sent twice it changes more than once"
+        return (
+            None if again == number else f"{' + '.join(self.parts[part].steps)}: sent twice it changes more than once"
+        )
 
     def _spots(self, contents: Interpreter) -> dict[bytes, Spot]:
         """Where every job is.
@@ -209,7 +213,9 @@ class Stores:
                 assert id in records, f"job {id!r} is in {place} without a record"
                 assert id in self._payloads, f"job {id!r} was never enqueued"
                 assert _payload(records[id]) == self._payloads[id], f"job {id!r} has another payload than it had"
-                assert (id in claims) == (place == "working"), f"job {id!r} is in {place}, its claim: {claims.get(id)!r}"
+                assert (id in claims) == (place == "working"), (
+                    f"job {id!r} is in {place}, its claim: {claims.get(id)!r}"
+                )
                 spots[id] = Spot(place, score, claims.get(id, b""), records[id])
             lost = sorted(records.keys() - spots.keys())
             assert not lost, f"job {lost[0]!r} has a record and is in no place"
