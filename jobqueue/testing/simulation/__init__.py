@@ -1,4 +1,4 @@
-"""A deterministic simulation of the whole queue: production rules, virtual time, a network that fails, every promise checked."""
+"""A deterministic simulation of the whole queue: production rules, virtual time, faults, every promise checked."""
 
 from __future__ import annotations
 

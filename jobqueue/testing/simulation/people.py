@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -223,10 +224,8 @@ class LockUser(Actor):
                 pass
             self._register.gave_back(self.column)
             if chance.jitter() < 0.85:
-                try:
+                with contextlib.suppress(StorageError):
                     yield from self._process.drive(self._lock._drop(lease))  # noqa: SLF001 - as above
-                except StorageError:
-                    pass
             yield Sleep(ttl * chance.jitter())
 
     def _believe(self, lease: Lease) -> None:

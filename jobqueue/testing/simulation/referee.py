@@ -67,7 +67,6 @@ class Referee(Rules):
         self._believers: dict[str, tuple[float, int]] = {}
         self._lock_taken = 0.0
         self._lock: tuple[bytes, int, int] | None = None
-        self._dropped: set[bytes] = set()
         self._look = 0
 
     # -------------------------------------------------------------------------------------------------- the storage
@@ -94,7 +93,7 @@ class Referee(Rules):
                     self.moved(process, op, answer, self.departures.get(id(batch), (self.world.now, 0)))
                 elif isinstance(op, Put):
                     assert isinstance(answer, Placed)
-                    self._put(process, op, answer)
+                    self._put(op, answer)
                 else:
                     self._plain(batch, op, answer)
         elif isinstance(outcome, Refused):
@@ -137,7 +136,7 @@ class Referee(Rules):
                 self.seen["I18"] += 1
                 self.seen["I17"] += last is None
 
-    def _put(self, process: Process, op: Put, placed: Placed) -> None:
+    def _put(self, op: Put, placed: Placed) -> None:
         books = self.queues[op.target.scope]
         scores = op.score
         for (job, record), state in zip(op.records.items(), placed.states, strict=True):
@@ -169,7 +168,8 @@ class Referee(Rules):
         elif isinstance(op, LockDrop):
             if self._lock is not None and self._lock[0] == op.token:
                 self._lock = (op.token, 0, self._lock[2])
-                self._dropped.add(op.token)
+        elif isinstance(op, HashSet) and op.hash.name == "runners":
+            self.registered.update(dict.fromkeys(op.fields, self.world.now))
         elif books is not None and isinstance(op, HashSet) and op.hash.name == "requests":
             books.requests.update(dict.fromkeys(op.fields))
         elif books is not None and isinstance(op, HashDelete) and op.hash.name == "requests":
@@ -184,8 +184,8 @@ class Referee(Rules):
         before = self._lock
         takes = isinstance(batch.guards[0], Unlocked) if batch.guards else True
         if before is not None and before[0] != op.token:
-            if not takes or before[1] > op.now or op.token in self._dropped:
-                raise InvariantBroken("I15", f"taken {before[1] - op.now} ms before its end, or by who dropped it")
+            if not takes or before[1] > op.now:
+                raise InvariantBroken("I15", f"taken {before[1] - op.now} ms before its end")
             if fence <= before[2]:
                 raise InvariantBroken("I15", f"fence {fence} after {before[2]}")
             self.seen["I15"] += 1

@@ -31,7 +31,8 @@ class Rules:
         lives: Id → job.
         runs: (id, fence) → run.
         deaths: Incarnation → when it crashed or left (virtual ms).
-        departures: Identity of a batch → when it first left (virtual ms), and how far its sender's clock was behind the server's (ms).
+        registered: Incarnation → when its last registration arrived (virtual ms).
+        departures: Identity of a batch → when it first left (virtual ms), and by how much its sender's clock was behind.
         deadlines: (claim, id) → until when its runner may believe in its lease (virtual ms).
         runners: Incarnation → runner.
         calm: Since when no fault has had any effect (virtual ms); None before.
@@ -45,6 +46,7 @@ class Rules:
         self.runs: dict[tuple[bytes, int], Run] = {}
         self.deaths: dict[bytes, float] = {}
         self.runners: dict[bytes, SimRunner] = {}
+        self.registered: dict[bytes, float] = {}
         self.departures: dict[int, tuple[float, int]] = {}
         self.deadlines: dict[tuple[bytes, bytes], float] = {}
         self._sent, self._behind = 0.0, 0
@@ -98,7 +100,7 @@ class Rules:
             del books.waiting[id]
         books.ready.extend(moved.ids)
 
-    def _claimed(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
+    def _claimed(self, _: Process, books: Books, op: Move, moved: Moved) -> None:
         assert op.stamp is not None
         assert isinstance(op.pick, Head)
         incarnation: bytes = op.stamp.incarnation  # type: ignore[union-attr]
@@ -150,7 +152,7 @@ class Rules:
     def _extended(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
         entries = self.world.contents.sets[books.keys.working.full].scores if moved.ids else {}
         for id in moved.ids:
-            self._holder(process, books, op, id)
+            self._holder(process, books, id)
             old, new = books.working[id], op.score
             assert isinstance(new, int)
             if entries[id] < old:
@@ -163,7 +165,7 @@ class Rules:
                 self.lives[id].noted = self.lives[id].fence
         self._left_alone(op, moved)
 
-    def _holder(self, process: Process, books: Books, op: Move, id: bytes) -> tuple[bytes, int]:
+    def _holder(self, process: Process, books: Books, id: bytes) -> tuple[bytes, int]:
         """Only the holder of the claim may do this."""
         if id not in books.claims:
             raise InvariantBroken("I5", f"{process.name} ended a claim that had ended", (id,))
@@ -180,7 +182,7 @@ class Rules:
 
     def _finished(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
         for id in moved.ids:
-            run = self._ended(process, books, op, id)
+            run = self._ended(process, books, id)
             if run is None or not run.returned or run.handed_back or run.act.what not in ("succeed", "discard"):
                 raise InvariantBroken("I5", f"finished without a run that ended so under this claim: {run}", (id,))
             self.seen["I5"] += 1
@@ -192,8 +194,8 @@ class Rules:
             self._out(books, id)
         self._left_alone(op, moved)
 
-    def _ended(self, process: Process, books: Books, op: Move, id: bytes) -> Run | None:
-        _, fence = self._holder(process, books, op, id)
+    def _ended(self, process: Process, books: Books, id: bytes) -> Run | None:
+        _, fence = self._holder(process, books, id)
         return self.runs.get((id, fence))
 
     def _out(self, books: Books, id: bytes) -> None:
@@ -204,7 +206,7 @@ class Rules:
         assert isinstance(op.score, Mapping)
         assert op.count is not None
         for id in moved.ids:
-            run = self._ended(process, books, op, id)
+            run = self._ended(process, books, id)
             old, score, life = decode(books.records[id]), op.score[id], self.lives[id]
             orderly = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0, "due": score}
             if op.count[1] == b"parked":
@@ -256,10 +258,7 @@ class Rules:
         for name in Stored.__struct_fields__:
             value = getattr(after, name)
             expected = changes.get(name, getattr(before, name))
-            if name == "error" and "error" in changes:
-                wrong = not value
-            else:
-                wrong = value != expected
+            wrong = not value if name == "error" and name in changes else value != expected
             if wrong:
                 rule = "I2" if name in ("payload", "name") else "I11" if name in ("attempt", "recoveries") else "I10"
                 raise InvariantBroken(rule, f"{name} became {value!r}, not {expected!r}", (id,))
@@ -276,7 +275,7 @@ class Rules:
             if process.name.endswith(".duty"):
                 self._taken(process, books, id)
             else:
-                self._given_up(process, books, op, id)
+                self._given_up(process, books, id)
             try:
                 old = decode(books.records[id])
             except PayloadError:
@@ -311,8 +310,8 @@ class Rules:
             self.seen["I10"] += 1
             self._rewritten(books, op, id, attempt=attempt, error=None, **orderly)
 
-    def _given_up(self, process: Process, books: Books, op: Move, id: bytes) -> None:
-        run = self._ended(process, books, op, id)
+    def _given_up(self, process: Process, books: Books, id: bytes) -> None:
+        run = self._ended(process, books, id)
         if self.lives[id].script.foreign != "record" and (run is None or not run.returned or run.handed_back):
             raise InvariantBroken("I5", f"buried without a run that ended: {run}", (id,))
         self.seen["I5"] += 1
@@ -321,9 +320,9 @@ class Rules:
         for id in moved.ids:
             if id not in books.claims:
                 raise InvariantBroken("I5", f"{process.name} ended a claim that had ended", (id,))
-        order = sorted(moved.ids, key=lambda id: (split_claim(books.claims[id])[1], self._position(books, id)))
+        order = sorted(moved.ids, key=lambda one: (split_claim(books.claims[one])[1], self._position(books, one)))
         if process.name.endswith(".duty"):
-            order.sort(key=lambda id: (split_claim(books.claims[id])[1], id))
+            order.sort(key=lambda one: (split_claim(books.claims[one])[1], one))
         if tuple(order) != moved.ids:
             raise InvariantBroken("I12", f"came back as {moved.ids}, not in the order of their claims", moved.ids)
         for id in moved.ids:
@@ -337,7 +336,7 @@ class Rules:
                 life.proven += proven
                 life.excuses += (id, life.fence) in self.runs
             else:
-                run = self._ended(process, books, op, id)
+                run = self._ended(process, books, id)
                 if run is not None:
                     if run.returned and not run.handed_back and not getattr(process.actor, "stopped", False):
                         raise InvariantBroken("I5", "handed back although its run had ended", (id,))
@@ -356,24 +355,27 @@ class Rules:
         world, now = self.world, self.world.now
         incarnation, _, beat = split_claim(books.claims[id])
         owner, touch = self.runners[incarnation], books.touched[id]
-        rescuer = process.actor
         died = self.deaths.get(incarnation)
         if died is None:
-            if now - touch.arrived < 2 * beat:
-                reason = f"its holder wrote its lease {now - touch.arrived:.0f} ms ago"
+            # An end from before a jump back is further away than any lease: its holder cannot raise it, and is known by
+            # its registrations. There two beats without one are enough.
+            sane = books.working[id] <= world.server_now() + self.lease
+            sign = touch.arrived if sane else self.registered.get(incarnation, 0.0)
+            if now - sign < 2 * beat:
+                reason = f"its holder gave a sign of life {now - sign:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
-            ahead = rescuer.clock.now() - world.server_now()
+            ahead = process.actor.clock.now() - world.server_now()
             length = self.lease - self._call - max(0, touch.behind)
-            if world.jumped < touch.sent and ahead <= 0 and now - touch.sent < length:
+            if sane and world.jumped < touch.sent and ahead <= 0 and now - touch.sent < length:
                 reason = f"its lease was sent {now - touch.sent:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
         self.seen["I6"] += 1
         if died is not None and self.calm is not None and world.jumped < touch.sent - 10 * self.lease:
-            since = max(died, self.calm, touch.arrived)
-            assert isinstance(rescuer, SimRunner)
-            bound = self.lease + 3 * beat + 3 * self._call
-            if now - since > bound:
-                raise InvariantBroken("rescue in time", f"{now - since:.0f} ms after its runner died", (id,))
+            expired = max(died, self.calm, touch.arrived) + self.lease
+            watched = min(runner.born for runner in self.runners.values() if runner.alive)
+            late = now - max(expired + beat, watched) - 2 * beat - 3 * self._call
+            if late > 0:
+                raise InvariantBroken("rescue in time", f"{late:.0f} ms too late", (id,))
             self.seen["rescue in time"] += 1
 
     # ------------------------------------------------------------------------------------------------------ operators

@@ -6,6 +6,7 @@ What stands here follows the drivers of `jobqueue.runner` step by step: `_pump` 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -99,6 +100,7 @@ class SimRunner(Actor):
         self.settings = settings
         self.incarnation = self.chance.entropy(16).hex().encode()
         self.stopped = False
+        self.born = world.now
         self._watcher = watcher
         self._gone = gone
         self._act: Act | None = None
@@ -266,10 +268,8 @@ class SimRunner(Actor):
                 return
         if pool:
             steps = run_coroutine(task, self.clock.monotonic)
-            try:
+            with contextlib.suppress(StopIteration):
                 steps.send(None)
-            except StopIteration:
-                pass
         else:
             run_function(task, self.clock.monotonic)
         self._running[task] = None
