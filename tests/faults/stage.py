@@ -134,13 +134,16 @@ class Stage:
         return {id: int(score) for id, score in found}
 
     def outlive(self, leases: float = 1.5, *, lease: float = LEASE) -> None:
-        """Wait until every lease was extended so far that it would have ended so many leases ago without that."""
-        began = self.leases()
-        assert began, "nothing is held"
-        wanted = {id: end + leases * lease * 1000 for id, end in began.items()}
+        """Wait until a lease was extended so far that it would have ended so many leases ago without that.
+
+        Of all jobs that are held now and do not end meanwhile; there must be one.
+        """
+        wanted = {id: end + leases * lease * 1000 for id, end in self.leases().items()}
 
         def extended() -> bool:
-            return all(self.leases().get(id, 0) >= end for id, end in wanted.items())
+            held = {id: end for id, end in self.leases().items() if id in wanted}
+            assert held, "nothing is held any more"
+            return all(end >= wanted[id] for id, end in held.items())
 
         await_that(extended, "leases extended beyond their first end")
 
