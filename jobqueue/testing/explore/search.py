@@ -279,9 +279,12 @@ class Search:
             yield Action("late", part=part), self._apply(state._replace(late=late), part, at)
         yield from self._happen(state)
         asleep = any(status == f"sleeps@{state.time}" for status, _ in state.processes)
-        if state.time < len(self.rules.ticks) and not (busy and self.rules.urgent):
-            if state.time < self.rules.free or asleep or self.rules.waits(self, state):
-                yield Action("time passes"), self._shared(state._replace(time=state.time + 1))
+        if (
+            state.time < len(self.rules.ticks)
+            and not (busy and self.rules.urgent)
+            and (state.time < self.rules.free or asleep or self.rules.waits(self, state))
+        ):
+            yield Action("time passes"), self._shared(state._replace(time=state.time + 1))
 
     def _alone(self, state: State, at: Moment) -> int | None:
         """An actor whose next step nobody can see and nobody can influence, so that it may as well be the very next one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from jobqueue.testing.explore.programs import Ask, Idle, Run
@@ -21,8 +22,8 @@ _FAULTS: Final = {
 
 def describe(search: Search, path: Sequence[tuple[Action, State]], names: Sequence[str]) -> str:
     """One line per step: milliseconds since the start, who, what, and what it did to jobs."""
-    lines = []
-    for (_, before), (action, after) in zip(path, path[1:], strict=False):
+    lines: list[str] = []
+    for (_, before), (action, after) in pairwise(path):
         at = search.moment(after)
         who, what = _step(search, before, action, after, names)
         lines.append(f"{len(lines) + 1:4}  {at.local:5.0f} ms  {who:<10} {what}{_moves(search, before, after)}")

@@ -1,0 +1,413 @@
+"""`DeliveryMachine`: a Hypothesis state machine over a whole queue, with everything that goes wrong.
+
+Needs the package ``hypothesis``; nothing else of jobqueue imports this module. Subclass it to test a storage of your own::
+
+    class TestMine(DeliveryMachine.TestCase): ...          # in memory
+
+    class MyMachine(DeliveryMachine):
+        def open_storage(self) -> Storage:
+            return MyStorage(empty=True)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from jobqueue.backend import GivenBackend
+from jobqueue.clock import Moment
+from jobqueue.context import current_context
+from jobqueue.drive import run
+from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.flows import Pause
+from jobqueue.ids import SeededChance
+from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.queue import JobQueue
+from jobqueue.record import decode
+from jobqueue.retry import RetryPolicy, Snooze
+from jobqueue.runner.core import Core
+from jobqueue.runner.decisions import Config, Leave, Notice, Send
+from jobqueue.runner.execute import run_function
+from jobqueue.runner.rescue import Watch, patrol
+from jobqueue.runner.task import Task
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import CLAIMS, Batch, Fields, HashKey, Kept, Page, Peek, Records
+from jobqueue.storage.protocol import Storage
+from jobqueue.testing.clock import FakeClock
+from jobqueue.testing.faulty import Fault, FaultyStorage
+
+__all__ = ["BEAT_MS", "LEASE_MS", "DeliveryMachine"]
+
+LEASE_MS: Final = 600
+BEAT_MS: Final = 100
+PAUSE_MS: Final = 250
+"""Before a retry, and of a snooze."""
+QUEUES: Final = ("high", "low")
+RUNNERS: Final = 2
+MOST_JOBS: Final = 4
+ROUNDS: Final = 60
+
+_fates = st.sampled_from([Fault.OK] * 5 + [fault for fault in Fault if fault is not Fault.OK])
+_runners = st.integers(0, RUNNERS - 1)
+_steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
+_ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
+
+
+class _Runner:
+    """A runner without threads: the machine says when it does what."""
+
+    def __init__(self, machine: DeliveryMachine, incarnation: bytes) -> None:
+        self.asleep = False
+        self.given: list[Task] = []
+        self.running: list[Task] = []
+        self.watch = Watch()
+        self.notices: list[Notice] = []
+        self.core = Core(
+            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=0), {"high": 2, "low": 1},
+            machine.keys, machine.jobs.registry.get, lambda: (True, False), lambda: 0.5, self.notices.append,
+        )  # fmt: skip
+
+
+@attrs.define
+class _Job:
+    """What the machine knows of a job, whatever the storage says."""
+
+    payload: bytes | None
+    known: bool
+    runs: set[int] = attrs.field(factory=set)
+    fence: int = 0
+    succeeded: bool = False
+    touched: bool = False
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """Producers, two runners, operators and a network that loses, repeats and delays, over one storage.
+
+    After every step: each accepted job is in exactly one place with its payload or was run to its end or deleted, fences
+    grow, dead jobs stay dead, no job is started twice under one claim, and what runs under a certain lease is held. At
+    the end all faults stop, and everything has to be finished or dead.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.below = self.open_storage()
+        self.fate = Fault.OK
+        self.faulty = FaultyStorage(self.below, lambda _scope, _batches: self.fate)
+        self.jobs = JobQueue(storage=self.below, clock=self.clock, namespace="machine")
+        self.jobs.access.replace(GivenBackend(self.faulty, self.clock), chance=SeededChance(1), pauses=False)
+        self.known: dict[str, _Job] = {}
+        self.dead: set[str] = set()
+        self.counted: Counter[str] = Counter()
+        self.born = 0
+        self.stalled: list[Callable[[], None]] = []
+        self._declare()
+        self.jobs.counts()  # marks the namespace before anything goes wrong
+        self.runners = [self._new_runner() for _ in range(RUNNERS)]
+
+    def open_storage(self) -> Storage:
+        """An empty storage; override it to test another."""
+        return MemoryStorage()
+
+    def keys(self, queue: str) -> QueueKeys:
+        """The keys of a queue."""
+        return queue_keys("machine", queue)
+
+    def _declare(self) -> None:
+        policy = RetryPolicy(limit=1, backoff=lambda n: PAUSE_MS / 1000)
+
+        @self.jobs.job(name="work", retry=policy)
+        def work(number: int, how: str) -> None:
+            context = current_context()
+            id, fence = context.record.id, context.fence
+            job = self.known[id]
+            assert fence not in job.runs, f"job {id} was started twice under fence {fence}"
+            again = bool(job.runs)
+            job.runs.add(fence)
+            self.counted["runs"] += 1
+            self.counted["runs again"] += again
+            if how == "fail" or (how == "once" and context.attempt == 1):
+                raise RuntimeError("planned")
+            if how == "snooze" and not again:
+                raise Snooze(PAUSE_MS / 1000)
+            job.succeeded = True
+
+        self.work = work
+
+    def _new_runner(self) -> _Runner:
+        self.born += 1
+        return _Runner(self, b"runner%d" % self.born)
+
+    @property
+    def at(self) -> Moment:
+        """Now."""
+        return Moment(self.clock.now(), self.clock.monotonic())
+
+    def _apply(self, batches: Sequence[Batch], fate: Fault) -> list[Any]:
+        self.fate = fate
+        self.counted[fate.value] += 1
+        try:
+            return self.faulty.apply(batches)
+        finally:
+            self.fate = Fault.OK
+
+    # ----------------------------------------------------------------------------------------- producers and operators
+
+    @precondition(lambda self: len(self.known) < MOST_JOBS)
+    @rule(
+        queue=st.sampled_from(QUEUES), how=_ways, retry=st.integers(0, 1), delay=st.sampled_from([0, 0, 1, PAUSE_MS]),
+        fate=_fates,
+    )  # fmt: skip
+    def enqueue(self, queue: str, how: str, retry: int, delay: int, fate: Fault) -> None:
+        """Enqueue a job."""
+        call = self.work.opts(queue=queue, retry=retry, delay=delay / 1000).call(len(self.known), how)
+        self.fate = fate
+        try:
+            record = self.jobs.enqueue_call(call)
+        except (NotApplied, OutcomeUnknown) as error:
+            if isinstance(error, OutcomeUnknown):
+                for record in error.records:
+                    self.known[record.id] = _Job(record.payload, known=False)
+        else:
+            self.known[record.id] = _Job(record.payload, known=True)
+        finally:
+            self.fate = Fault.OK
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), delete=st.booleans(), fate=_fates)
+    def operate(self, data: st.DataObject, delete: bool, fate: Fault) -> None:  # noqa: FBT001 - drawn
+        """Requeue or delete a job."""
+        id = data.draw(st.sampled_from(sorted(self.known)))
+        self.known[id].touched = self.known[id].touched or delete
+        self.dead.discard(id)
+        self.fate = fate
+        try:
+            (self.jobs.delete if delete else self.jobs.requeue)(id)
+        except (JobNotFound, StorageRefused, NotApplied, OutcomeUnknown):
+            self.counted["operated in vain"] += 1
+        finally:
+            self.fate = Fault.OK
+
+    # ------------------------------------------------------------------------------------------------------- runners
+
+    @rule(who=_runners, fate=_fates, dies=st.sampled_from([False] * 9 + [True]))
+    def pump(self, who: int, fate: Fault, dies: bool = False) -> None:  # noqa: FBT001, FBT002 - drawn
+        """A runner does what it would do now, and may die after it has sent something."""
+        runner = self.runners[who]
+        if runner.asleep:
+            return
+        decision = runner.core.decide(self.at)
+        runner.given += decision.start
+        if isinstance(decision.then, Send):
+            outcomes = self._apply(decision.then.batches, fate)
+            if dies:
+                self.runners[who] = self._new_runner()
+            else:
+                runner.core.answered(outcomes, self.at)
+        elif isinstance(decision.then, Leave):
+            self.runners[who] = self._new_runner()
+
+    @rule(who=_runners)
+    def work_on(self, who: int) -> None:
+        """A runner claims and starts what it can, without trouble: what mostly happens."""
+        for _ in range(3):
+            self.pump(who, Fault.OK)
+        self.begin(who)
+
+    @rule(who=_runners)
+    def begin(self, who: int) -> None:
+        """A runner starts one of the jobs it was given."""
+        runner = self.runners[who]
+        if runner.asleep or not runner.given:
+            return
+        task = runner.given.pop(0)
+        if not task.take():
+            return
+        certain = not task.lease_lost and task.deadline > self.at.local
+        kept = self._kept(task.queue, [task.id])[0]
+        run_function(task, self.clock.monotonic)
+        if certain:
+            assert kept is not None, f"{task.id!r} was started and is not stored"
+            assert kept.claim == task.claim, (
+                f"{task.id!r} was started under {task.claim!r}, its claim is {kept.claim!r}"
+            )
+        runner.running.append(task)
+
+    @rule(who=_runners)
+    def end(self, who: int) -> None:
+        """A running job comes to its end."""
+        runner = self.runners[who]
+        if not runner.asleep and runner.running:
+            runner.core.returned([runner.running.pop(0)], self.at)
+
+    @rule(who=_runners, fate=_fates)
+    def beat(self, who: int, fate: Fault) -> None:
+        """A runner extends its leases."""
+        runner = self.runners[who]
+        if runner.asleep:
+            return
+        at = self.at
+        runner.core.leases.overdue(at)
+        batches = runner.core.leases.extend(at)
+        if batches:
+            outcomes = self._apply([batch for batch, _ in batches], fate)
+            runner.core.leases.extended(batches, outcomes, at.local)
+
+    @rule(who=_runners, fate=_fates)
+    def look(self, who: int, fate: Fault) -> None:
+        """A runner looks for the jobs of others that are gone."""
+        runner = self.runners[who]
+        if runner.asleep:
+            return
+        self.fate = fate
+        try:
+            for queue in QUEUES:
+                flow = patrol(self.keys(queue), runner.watch, LEASE_MS, lambda: self.at)
+                self.counted["rescued"] += len(run(_quick(flow), self.faulty, self.clock))
+        except (NotApplied, OutcomeUnknown):
+            self.counted["looks without an answer"] += 1
+        finally:
+            self.fate = Fault.OK
+
+    @rule(who=_runners)
+    def ring(self, who: int) -> None:
+        """A runner is woken."""
+        self.runners[who].core.woken(self.at)
+
+    @rule(who=_runners)
+    def crash(self, who: int) -> None:
+        """A runner dies, and another one starts."""
+        self.runners[who] = self._new_runner()
+
+    @rule(who=_runners)
+    def pause_or_wake(self, who: int) -> None:
+        """A runner falls asleep, or wakes up."""
+        self.runners[who].asleep = not self.runners[who].asleep
+
+    @rule(who=_runners)
+    def stop(self, who: int) -> None:
+        """A runner is asked to stop."""
+        self.runners[who].core.stop(self.at)
+
+    # -------------------------------------------------------------------------------------------- network and clock
+
+    @precondition(lambda self: self.faulty.stalled)
+    @rule(index=st.integers(0, 3))
+    def deliver(self, index: int) -> None:
+        """Something that was on its way for a long time arrives."""
+        self.counted["delivered late"] += 1
+        # What arrives may be an operator's: a dead job that was requeued once may leave dead again.
+        self.dead.clear()
+        self.faulty.deliver(index % len(self.faulty.stalled))
+
+    @rule(step=_steps)
+    def advance(self, step: int) -> None:
+        """Time passes; runners that are awake beat in time."""
+        while step > 0:
+            part = min(step, BEAT_MS)
+            self.clock.advance(milliseconds=part)
+            step -= part
+            for who in range(RUNNERS):
+                self.beat(who, Fault.OK)
+
+    # -------------------------------------------------------------------------------------------------- what must hold
+
+    def _kept(self, queue: QueueKeys, ids: Sequence[bytes]) -> tuple[Kept | None, ...]:
+        [kept] = self.below.read([Records(queue.scope, tuple(ids))])
+        return kept  # type: ignore[return-value]
+
+    def _places(self) -> dict[str, tuple[str, Kept]]:
+        found: dict[str, tuple[str, Kept]] = {}
+        for name in QUEUES:
+            queue = self.keys(name)
+            ready, *sets = self.below.read([
+                Peek(queue.ready, 0, 100), *(Page(key, 100) for key in (queue.waiting, queue.working, queue.dead))
+            ])  # fmt: skip
+            members = [(id, "ready") for id in ready]
+            for place, entries in zip(("waiting", "working", "dead"), sets, strict=True):
+                members += [(id, place) for id, _ in entries]  # type: ignore[misc, union-attr]
+            stored = self._kept(queue, [id for id, _ in members])  # type: ignore[misc]
+            for (id, place), kept in zip(members, stored, strict=True):
+                text = id.decode()  # type: ignore[union-attr]
+                assert text not in found, f"job {text} is in {place} and in {found[text][0]}"
+                assert kept is not None, f"job {text} is in {place} without a record"
+                found[text] = (place, kept)
+            [held] = self.below.read([Fields(HashKey(queue.scope, CLAIMS))])
+            working = {id for id, (place, _) in found.items() if place == "working"}
+            assert isinstance(held, dict)
+            assert {id.decode() for id in held} <= working, "a claim is left of a job that nobody holds"
+        return found
+
+    @invariant()
+    def everything_is_somewhere(self) -> None:
+        """Conservation, payload, growing fences, dead jobs stay dead."""
+        places = self._places()
+        for id, (place, kept) in places.items():
+            assert id in self.known, f"job {id} was never enqueued"
+            job = self.known[id]
+            stored = decode(kept.record)
+            assert stored.payload == job.payload, f"job {id} has another payload than it was enqueued with"
+            assert (kept.claim is not None) == (place == "working"), f"job {id} in {place} has the claim {kept.claim!r}"
+            if kept.claim is not None:
+                fence = int(kept.claim.split(b":")[1])
+                assert fence >= job.fence, f"the fence of job {id} fell from {job.fence} to {fence}"
+                job.fence = fence
+        for id, job in self.known.items():
+            if job.known and id not in places:
+                assert job.succeeded or job.touched, f"job {id} was accepted and is lost"
+        now_dead = {id for id, (place, _) in places.items() if place == "dead"}
+        assert self.dead <= now_dead | {id for id, job in self.known.items() if job.touched}, "a dead job came back"
+        self.dead = now_dead
+
+    @invariant()
+    def what_runs_is_held(self) -> None:
+        """No job is taken from a runner that is in touch."""
+        for runner in self.runners:
+            for task in runner.running:
+                if task.lease_lost or task.deadline <= self.at.local or not runner.core.leases.holds(task):
+                    continue
+                [kept] = self._kept(task.queue, [task.id])
+                assert kept is not None, f"{task.id!r} is run under a certain lease, and is gone"
+                assert kept.claim == task.claim, f"{task.id!r} is run under a certain lease, and was taken away"
+
+    def teardown(self) -> None:
+        """All faults stop: everything has to come to its end."""
+        try:
+            self._settle()
+        finally:
+            self.below.close()
+
+    def _settle(self) -> None:
+        self.faulty.stalled.clear()
+        for runner in self.runners:
+            runner.asleep = False
+        for _ in range(ROUNDS):
+            for who in range(RUNNERS):
+                self.ring(who)
+                for _ in range(6):
+                    self.pump(who, Fault.OK)
+                    self.begin(who)
+                    self.end(who)
+                self.look(who, Fault.OK)
+            self.everything_is_somewhere()
+            places = self._places()
+            if all(place == "dead" for place, _ in places.values()):
+                return
+            self.advance(BEAT_MS)
+        raise AssertionError(f"after {ROUNDS} beats without a fault these are not finished: {places}")
+
+
+def _quick(flow: Any) -> Any:
+    """The flow without its pauses: the clock stands still."""
+    answer: Any = None
+    while True:
+        try:
+            request = flow.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = None if isinstance(request, Pause) else (yield request)
