@@ -139,6 +139,7 @@ def test_many_travel_in_one_call(bench: Bench) -> None:
         "low": Counts(waiting=200, ready=300, working=0, dead=0), "high": Counts(waiting=0, ready=3, working=0, dead=0),
     }  # fmt: skip
     assert len(set(ids(records))) == 503
+    assert ids(records) == sorted(ids(records)), "what a dead runner held comes back in the order of ids"
     assert ids(bench.jobs.find(queue="low", place="ready", limit=999)) == ids(records[:300]), "in their order"
 
 
