@@ -56,7 +56,7 @@ def explore(
     jobs: int = 3,
     faults: int = 1,
     most: int | None = None,
-    progress: Callable[[str, Totals, int], None] = lambda scenario, totals, left: None,
+    progress: Callable[[str, Totals, int], None] = lambda _scenario, _totals, _left: None,
 ) -> list[Exploration]:
     """Walk through every state of the scenarios.
 

@@ -83,5 +83,5 @@ def _progress(scenario: str, totals: Totals, left: int) -> None:
     print(f"\r\x1b[K{scenario:<8} {bar} {told}", end="", file=sys.stderr, flush=True)
 
 
-def _silent(scenario: str, totals: Totals, left: int) -> None:
+def _silent(_scenario: str, _totals: Totals, _left: int) -> None:
     """Nobody looks."""

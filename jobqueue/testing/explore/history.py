@@ -25,19 +25,19 @@ class Broken(AssertionError):
 class Past(Protocol):
     """What a scenario remembers and checks. Each method answers the new history, or raises `Broken`."""
 
-    def first(self, spots: dict[bytes, Spot]) -> Any:
+    def first(self, spots: dict[bytes, Spot], /) -> Any:
         """The history at the start."""
         ...
 
-    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]], /) -> Any:
         """A part took effect; ``memories`` are (state of the process, memory) by process."""
         ...
 
-    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
+    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot], /) -> Any:
         """A process told something."""
         ...
 
-    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], /, *, ended: bool) -> None:
         """Nothing more will happen; ``ended``: every actor of a living process is through or rests."""
         ...
 
@@ -66,7 +66,7 @@ class JobHistory:
 
     Args:
         ids: All jobs.
-        runners: How many of the processes are runners; they come first.
+        runners: The names of the runners, which are the first of the processes.
         rescued: Whether somebody brings back the jobs of dead runners, so that at the end none is left.
     """
 
@@ -78,16 +78,16 @@ class JobHistory:
         "kept": "what was accepted ends finished, deleted or dead (liveness)",
     }
 
-    def __init__(self, ids: Sequence[bytes], runners: int, *, rescued: bool) -> None:
+    def __init__(self, ids: Sequence[bytes], runners: Sequence[bytes], *, rescued: bool) -> None:
         self._index = {id: index for index, id in enumerate(ids)}
         self._runners = runners
         self._rescued = rescued
 
-    def first(self, spots: dict[bytes, Spot]) -> tuple[tuple[Entry, ...], tuple[tuple[int, int], ...]]:
+    def first(self, spots: dict[bytes, Spot], /) -> tuple[tuple[Entry, ...], tuple[tuple[int, int], ...]]:
         """See `Past`."""
-        return tuple(Entry(known=int(id in spots)) for id in self._index), ((0, 0),) * self._runners
+        return tuple(Entry(known=int(id in spots)) for id in self._index), ((0, 0),) * len(self._runners)
 
-    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]], /) -> Any:
         """See `Past`."""
         entries = list(past[0])
         for change in effect.changes:
@@ -123,7 +123,7 @@ class JobHistory:
                 if held.id == id and held.claim == before.claim and not held.lost and held.deadline > at.local:
                     raise Broken(f"job {id.decode()} was taken from a runner whose lease was certain until later (I6)")
 
-    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
+    def told(self, past: Any, process: int, told: Told, _at: Moment, spots: dict[bytes, Spot], /) -> Any:
         """See `Past`."""
         entries, shares = past
         if told.what == "split":
@@ -150,16 +150,18 @@ class JobHistory:
             entry = attrs.evolve(entry, known=-1)
         return (*entries[:index], entry, *entries[index + 1 :]), shares
 
-    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+    def end(self, _past: Any, spots: dict[bytes, Spot], states: Sequence[str], /, *, ended: bool) -> None:
         """See `Past`."""
         if not ended:
             raise Broken("somebody waits for an answer that never comes")
         for id in self._index:
             spot = spots.get(id)
-            if spot is None or spot.place == "dead" or (spot.place == "working" and not self._rescued):
-                continue
-            if "runs" not in states[: self._runners]:
-                continue  # nobody is left to run it
+            if spot is None or spot.place == "dead" or "runs" not in states[: len(self._runners)]:
+                continue  # in the last case nobody is left to run it
+            if spot.place == "working" and not self._rescued:
+                owner = self._runners.index(spot.claim.split(b":")[0])
+                if states[owner] == "dead":
+                    continue
             raise Broken(f"job {id.decode()} stays in {spot.place} for ever")
 
 
@@ -198,11 +200,11 @@ class LockHistory:
     def __init__(self, users: int) -> None:
         self._users = users
 
-    def first(self, spots: dict[bytes, Spot]) -> tuple[int, tuple[Holding, ...]]:
+    def first(self, _spots: dict[bytes, Spot], /) -> tuple[int, tuple[Holding, ...]]:
         """See `Past`."""
         return 0, (Holding(),) * self._users
 
-    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]]) -> Any:
+    def effect(self, past: Any, effect: Effect, at: Moment, memories: Sequence[tuple[str, Any]], /) -> Any:
         """See `Past`."""
         for before, after in effect.locks:
             if before is None or after is None:
@@ -215,7 +217,7 @@ class LockHistory:
                     raise Broken(f"the lock was taken from user {user + 1}, who still holds it (I15)")
         return past
 
-    def told(self, past: Any, process: int, told: Told, at: Moment, spots: dict[bytes, Spot]) -> Any:
+    def told(self, past: Any, process: int, told: Told, at: Moment, _spots: dict[bytes, Spot], /) -> Any:
         """See `Past`."""
         written, holdings = past
         mine = holdings[process]
@@ -236,7 +238,7 @@ class LockHistory:
             mine = Holding(rounds=mine.rounds + 1)
         return written, (*holdings[:process], mine, *holdings[process + 1 :])
 
-    def end(self, past: Any, spots: dict[bytes, Spot], states: Sequence[str], *, ended: bool) -> None:
+    def end(self, _past: Any, _spots: dict[bytes, Spot], _states: Sequence[str], /, *, ended: bool) -> None:
         """See `Past`."""
         if not ended:
             raise Broken("somebody never gets the lock")

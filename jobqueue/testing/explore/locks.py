@@ -60,7 +60,7 @@ def lock_user(env: Env, left: int, tries: int) -> Steps[Next | None]:
         if left > 1:
             yield from carry_out(env, lease._extend(None))  # noqa: SLF001
             env.tell("extend", lease._until)  # noqa: SLF001
-            yield Run("writes again")
+            yield Run("again writes")
             env.tell("write", lease.fence)
     except (LockTaken, NotApplied, OutcomeUnknown):
         pass  # it may be lost: what it writes from now on shows by its fence

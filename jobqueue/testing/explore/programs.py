@@ -136,7 +136,7 @@ Steps: TypeAlias = Generator[Request, Any, T]
 Program: TypeAlias = Callable[..., Steps[Next | None]]
 
 
-def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda query: None) -> Steps[T]:
+def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda _query: None) -> Steps[T]:
     """Drive a flow of production inside of a program. Nothing waits before it repeats a request: that is time.
 
     Args:

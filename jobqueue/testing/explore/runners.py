@@ -146,7 +146,7 @@ def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results:
     for task in fresh:
         leases.hold(task)
     _keep(env, leases)
-    ended = yield from _run(env, setup, [(task.id, task.claim) for task in fresh])
+    ended = yield from _run(env, [(task.id, task.claim) for task in fresh])
     ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
     return Next(runner, (setup, number, ahead, tuple(ended)))
 
@@ -202,7 +202,7 @@ def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     ]
 
 
-def _run(env: Env, setup: Setup, claimed: Sequence[tuple[bytes, bytes]]) -> Steps[list[Held]]:
+def _run(env: Env, claimed: Sequence[tuple[bytes, bytes]]) -> Steps[list[Held]]:
     """Run jobs one after the other; answers what is to be stored or handed back."""
     ended: list[Held] = []
     for id, claim in claimed:

@@ -116,12 +116,16 @@ def _stores(queues: Sequence[QueueKeys], ids: Sequence[bytes]) -> Stores:
     return Stores(queues, {id: b'{"of":"%b"}' % id for id in ids})
 
 
+def _names(runners: int) -> list[bytes]:
+    return [b"r%d" % (number + 1) for number in range(runners)]
+
+
 def _setup(number: int, queues: Sequence[QueueKeys], capacity: int, lease: int = LONG_MS) -> Setup:
     weights = (2, 1)[: len(queues)]
     return Setup(b"r%d" % (number + 1), tuple(queues), weights, capacity, lease, BEAT_MS)
 
 
-def _no(search: Search, state: State) -> bool:
+def _no(_search: Search, _state: State) -> bool:
     return False
 
 
@@ -161,7 +165,7 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ticks=(),
         free=0,
         urgent=False,
-        long=True,
+        long="",
         pause=False,
         crash=True,
         jump=0,
@@ -170,7 +174,7 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
 
 
 def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -187,10 +191,10 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     ]
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     rules = Rules(
-        ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long=False,
+        ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long="",
         pause=False, crash=True, jump=0, rescue=0, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
+    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
 
 
 def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -209,10 +213,10 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ]
     ticks = 1 + 6 * max(1, faults)
     rules = Rules(
-        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long=True, pause=True, crash=True, jump=10 * LEASE_MS,
+        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True, jump=10 * LEASE_MS,
         rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned,
     )  # fmt: skip
-    return build(actors, runners, stores, contents, JobHistory(ids, runners, rescued=True), rules, faults)
+    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=True), rules, faults)
 
 
 def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -229,7 +233,7 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ticks=(),
         free=0,
         urgent=False,
-        long=True,
+        long="",
         pause=False,
         crash=True,
         jump=0,
@@ -238,7 +242,7 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners, stores, contents, JobHistory(ids, runners, rescued=False), rules, faults)
+    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
 
 
 def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -247,7 +251,8 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, lock_user, (jobs // runners + (number < jobs % runners), 0)) for number in range(runners)
     ]
     rules = Rules(
-        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long=True, pause=True, crash=True, jump=0, rescue=0, latest=99, alike=runners, waits=_locked
+        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True, jump=0,
+        rescue=0, latest=99, alike=runners, waits=_locked,
     )  # fmt: skip
     return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
 

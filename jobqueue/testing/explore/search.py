@@ -71,7 +71,8 @@ class Rules:
         ticks: How many ms each tick lets pass.
         free: How many ticks may pass although nothing waits for them.
         urgent: Whether all living processes do what they can do at once before time passes.
-        long: Whether runs may take time even so.
+        long: What may take time even so: the runs whose name ends so. The others end in the instant in which they
+            start, in any order with everything else there.
         pause: Whether a process may be put to sleep and woken after a tick.
         crash: Whether a process may end at any point.
         jump: How far (ms) the server's clock may jump ahead; 0: not at all.
@@ -85,7 +86,7 @@ class Rules:
     ticks: tuple[int, ...]
     free: int
     urgent: bool
-    long: bool
+    long: str
     pause: bool
     crash: bool
     jump: int
@@ -270,7 +271,10 @@ class Search:
                     busy = busy or status == "runs"
                     yield from self._arrive(state, who, index, at)
             if status == "runs" and PENDING not in parts and self._can_resume(state, node, memory, at):
-                busy = busy or not (self.rules.long and isinstance(self.programs.nodes[node].request, Run))
+                request = self.programs.nodes[node].request
+                busy = busy or not (
+                    isinstance(request, Run) and self.rules.long and request.what.endswith(self.rules.long)
+                )
                 yield Action("go on", who), self._resume(state, who, at)
         for index, part in enumerate(state.late):
             if state.time > self.rules.latest or self._is_other_name(state, part):

@@ -1,0 +1,141 @@
+"""The scope that fits into a gate, and wrong variants of the library that the exploration has to find."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from jobqueue import transitions
+from jobqueue.runner import rescue
+from jobqueue.runner.shares import Shares
+from jobqueue.storage.interpreter import Interpreter
+from jobqueue.storage.ops import Batch, Due, Move
+from jobqueue.testing.__main__ import main
+from jobqueue.testing.explore import explore, runners
+
+FAULTS = {"reply lost", "sent twice", "delayed", "refused", "crash"}
+
+
+@pytest.mark.parametrize("scenario", ["claim", "retry", "shares", "lock"])
+def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario: str) -> None:
+    [found] = explore([scenario])
+
+    assert found.verdict == "holds", f"{found.broken}\n{found.trace}"
+    assert found.totals.leaves > 100
+    assert found.totals.faults.keys() >= FAULTS, "a fault that never happened proves nothing"
+
+
+@pytest.mark.parametrize(("jobs", "faults"), [(3, 0), (1, 1)])
+def test_rescue_holds(jobs: int, faults: int) -> None:
+    [found] = explore(["rescue"], jobs=jobs, faults=faults)
+
+    assert found.verdict == "holds", f"{found.broken}\n{found.trace}"
+    if faults:
+        assert found.totals.faults.keys() >= FAULTS | {"pause", "jump"}
+
+
+def test_the_same_states_every_time() -> None:
+    [one], [other] = explore(["claim"], jobs=2), explore(["claim"], jobs=2)
+
+    assert attrs.evolve(one.totals, seconds=0) == attrs.evolve(other.totals, seconds=0)
+
+
+def test_the_command_prints_a_table_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", "--scenario", "shares", "--jobs", "2"]) == 0
+    assert "holds" in capsys.readouterr().out
+    assert main(["explore", "--scenario", "shares", "--jobs", "2", "--json"]) == 0
+    [one] = json.loads(capsys.readouterr().out)["scenarios"]
+    assert one["verdict"] == "holds"
+    assert one["totals"]["states"] > 100
+
+
+def test_what_it_cannot_do_is_told() -> None:
+    with pytest.raises(ValueError, match="no scenario 'tea'"):
+        explore(["tea"])
+    with pytest.raises(ValueError, match="0 runners"):
+        explore(runners=0)
+
+
+# --------------------------------------------------------------------------------------------------------- planted bugs
+
+
+def changed(make: Callable[..., Batch], **changes: Any) -> Callable[..., Batch]:
+    """The same transition with other attributes of its move."""
+
+    def wrong(*args: Any, **kwargs: Any) -> Batch:
+        batch = make(*args, **kwargs)
+        ops = tuple(attrs.evolve(op, **changes) if isinstance(op, Move) else op for op in batch.ops)
+        return attrs.evolve(batch, ops=ops)
+
+    return wrong
+
+
+def unguarded(make: Callable[..., Batch]) -> Callable[..., Batch]:
+    """The same transition without its guards."""
+    return lambda *args: attrs.evolve(make(*args), guards=())
+
+
+def early(make: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Promotes what is due within a millisecond."""
+
+    def wrong(queue: Any, now: int) -> Batch:
+        return changed(make, pick=Due(now + 1, 500))(queue, now)
+
+    return wrong
+
+
+def forgetful(judge: Callable[..., Any]) -> Callable[..., Any]:
+    """A retry that does not count."""
+
+    def wrong(stored: Any, *args: Any) -> Any:
+        verdict = judge(stored, *args)
+        return attrs.evolve(verdict, changes={**verdict.changes, "attempt": stored.attempt})
+
+    return wrong
+
+
+def same_fence(self: Interpreter, op: Move, moved: list[bytes], real: Any = Interpreter._stamp) -> int:
+    fence: int = real(self, op, moved)
+    if fence:
+        self.hashes[f"{{{op.source.scope}}}:counters"][b"fence"] = b"7"
+    return fence
+
+
+PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
+    "a claim without a number": (transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "twice"),
+    "a late result is stored": (transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "not the sender's"),
+    "a beat extends what others hold": (
+        transitions, "extend", lambda f: changed(f, expect=None), "rescue", 1, "not the sender's",
+    ),
+    "a rescue that does not compare": (transitions, "rescue", lambda f: changed(f, expect=None), "rescue", 1, "I"),
+    "a rescue at first sight": (rescue._Seen, "patience", lambda _: property(lambda _self: 0.0), "rescue", 1, "I6"),
+    "a finish that leaves the claim": (transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1, "claim"),
+    "a retry that is not counted": (runners, "after_run", forgetful, "retry", 3, "I11"),
+    "a job that starts early": (transitions, "promote", early, "retry", 3, "I9"),
+    "a requeue that takes what it did not see": (
+        transitions, "requeue", lambda f: changed(f, expect=None), "retry", 3, "",
+    ),
+    "a fence that stands still": (Interpreter, "_stamp", lambda _: same_fence, "claim", 2, "I"),
+    "the first queue takes it all": (
+        Shares, "split", lambda _: lambda _self, units, queues: {min(queues): units}, "shares", 3, "",
+    ),
+    "a lock that is taken unasked": (transitions, "take_lock", unguarded, "lock", 2, "I15"),
+    "a lock that is extended after its end": (transitions, "extend_lock", unguarded, "lock", 3, "I15"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", PLANTS)
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, name, make, scenario, jobs, why = PLANTS[bug]
+    monkeypatch.setattr(where, name, make(getattr(where, name)))
+
+    [found] = explore([scenario], jobs=jobs, most=100_000)
+
+    assert found.verdict == "broken", f"{bug} survived {found.totals}"
+    assert found.broken is not None
+    assert why in found.broken
+    assert len(found.trace.splitlines()) > 3
