@@ -368,9 +368,11 @@ class Core:
                 if not everything:
                     self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
             self._hand_back(back)
-        if everything and self._suspects and self._stopping:
-            self._hand_back(task for task in self._suspects if task is not self._alone)
-            self._suspects = deque(task for task in self._suspects if task is self._alone)
+        # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
+        going = [task for task in self._suspects if task is not self._alone and (self._stopping or task.lease_lost)]
+        if going:
+            self._suspects = deque(task for task in self._suspects if task not in going)
+            self._hand_back(going)
 
     def _interrupt(self, at: Moment) -> Sequence[Task]:
         if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
@@ -451,9 +453,6 @@ class Core:
         if self._started or self._results or self._back or self._sent or any(q.claim for q in self._queues.values()):
             return
         task = self._suspects[0]
-        if task.lease_lost:
-            self._drop(task)
-            return
         task.record = rewrite(task.record, started=task.fence)
         batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
         self._sent.append(Sent("note", task.queue, batch, [task]))
