@@ -306,6 +306,7 @@ class Runner:
             at = self._moment()
             with guard:
                 decision = core.decide(at)
+                self.status.running = core.outstanding
             self._start(decision.start)
             if decision.interrupt:
                 self._loop.interrupt([task for task in decision.interrupt if _is_coroutine(task)])
@@ -324,7 +325,6 @@ class Runner:
 
     def _start(self, tasks: Sequence[Task]) -> None:
         if tasks:
-            self.status.running = self._core.outstanding
             self._pool.start([task for task in tasks if not _is_coroutine(task)])
             coroutines = [task for task in tasks if _is_coroutine(task)]
             if coroutines:
@@ -352,7 +352,6 @@ class Runner:
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)
                 self._log.info("stopping: %d jobs running", self._core.outstanding)
-        self.status.running = self._core.outstanding
 
     # ------------------------------------------------------------------------------------------------------- duties
 

@@ -6,23 +6,14 @@ import asyncio
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from jobqueue import Context, DeclarationError, JobQueue, Runner
 from jobqueue.queue import Counts
-from jobqueue.storage.memory import MemoryStorage
 from tests.faults.ledger import await_that
 from tests.runner.running import run_until_drained, running, start
-
-
-@pytest.fixture
-def jobs() -> Iterator[JobQueue]:
-    with JobQueue(storage=MemoryStorage()) as queue:
-        yield queue
-
 
 # ------------------------------------------------------------------------------------------------------------- the stop
 

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
@@ -27,17 +26,10 @@ from jobqueue import (
     current_context,
 )
 from jobqueue.queue import Counts
-from jobqueue.storage.memory import MemoryStorage
 from tests.faults.ledger import await_that
 from tests.runner.running import drained, run_until_drained, running, start
 
 QUICK = RetryPolicy(limit=3, backoff=lambda _: 0.1)
-
-
-@pytest.fixture
-def jobs() -> Iterator[JobQueue]:
-    with JobQueue(storage=MemoryStorage()) as queue:
-        yield queue
 
 
 # ------------------------------------------------------------------------------------------------------ shapes of jobs
@@ -107,6 +99,7 @@ async def test_on_the_callers_loop(jobs: JobQueue) -> None:
     await asyncio.wait_for(ended.wait(), 10)
     runner.stop()
     await asyncio.wait_for(task, 10)
+    await jobs.aclose()
 
     assert loops == [asyncio.get_running_loop()]
     assert threads != [threading.current_thread().name]
@@ -130,6 +123,7 @@ async def test_cancelling_arun_stops_it_and_hands_back(jobs: JobQueue) -> None:
         await asyncio.wait_for(task, 10)
 
     again = await jobs.aget(record.id)
+    await jobs.aclose()
     assert again is not None
     assert (again.place, again.attempt, again.recoveries) == ("ready", 0, 0)
 
