@@ -124,7 +124,7 @@ class Referee(Rules):
         for rule in ("I1", "I2", "I3"):
             self.seen[rule] += size > 0
         self._agree()
-        self._look = 1 + size // 8  # so that comparing costs about as much for each step, however many jobs there are
+        self._look = 1 + size // 100  # so that comparing costs about as much for each step, however many jobs there are
 
     def _refused(self, batch: Batch) -> None:
         self.seen["I19"] += 1

@@ -357,22 +357,25 @@ class Rules:
         owner, touch = self.runners[incarnation], books.touched[id]
         died = self.deaths.get(incarnation)
         if died is None:
+            if self.calm is not None and now - self.calm > 2 * self.lease:
+                raise InvariantBroken("I6", f"{process.name} took it from {owner.column} in calm weather", (id,))
             # An end from before a jump back is further away than any lease: its holder cannot raise it, and is known by
             # its registrations. There two beats without one are enough.
-            sane = books.working[id] <= world.server_now() + self.lease
+            sane = books.working[id] <= process.actor.clock.now() + self.lease - self._call
             sign = touch.arrived if sane else self.registered.get(incarnation, 0.0)
             if now - sign < 2 * beat:
                 reason = f"its holder gave a sign of life {now - sign:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
             ahead = process.actor.clock.now() - world.server_now()
-            length = self.lease - self._call - max(0, touch.behind)
+            length = self.lease - self._call
+            sane = sane and abs(touch.behind) < self._call  # else its holder had not heard of a jump
             if sane and world.jumped < touch.sent and ahead <= 0 and now - touch.sent < length:
                 reason = f"its lease was sent {now - touch.sent:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
         self.seen["I6"] += 1
         if died is not None and self.calm is not None and world.jumped < touch.sent - 10 * self.lease:
             expired = max(died, self.calm, touch.arrived) + self.lease
-            watched = min(runner.born for runner in self.runners.values() if runner.alive)
+            watched = min([runner.born for runner in self.runners.values() if runner.alive], default=now)
             late = now - max(expired + beat, watched) - 2 * beat - 3 * self._call
             if late > 0:
                 raise InvariantBroken("rescue in time", f"{late:.0f} ms too late", (id,))

@@ -15,7 +15,7 @@ from jobqueue.testing.simulation.simulation import Simulation
 
 __all__ = ["explain", "shrink"]
 
-TRIES: Final = 150
+TRIES: Final = 250
 """Histories that are played to find a smaller one."""
 
 
@@ -36,17 +36,24 @@ def shrink(plan: Simulation, invariant: str, tries: int = TRIES) -> Simulation:
         invariant: Its name.
         tries: How many histories may be played.
     """
-    for _ in range(tries):
-        for smaller in _smaller(plan):
-            tries -= 1
-            if _breaks(smaller, invariant):
-                plan = smaller
-                break
-            if tries <= 0:
-                return plan
-        else:
-            return plan
+    tried = {_key(plan)}
+    smaller = _smaller(plan)
+    while tries > 0:
+        candidate = next(smaller, None)
+        if candidate is None:
+            break
+        if _key(candidate) in tried:
+            continue
+        tried.add(_key(candidate))
+        tries -= 1
+        if _breaks(candidate, invariant):
+            plan = candidate
+            smaller = _smaller(plan)
     return plan
+
+
+def _key(plan: Simulation) -> str:
+    return repr(attrs.evolve(plan, only=None)) + repr(None if plan.only is None else sorted(plan.only))
 
 
 def _with(plan: Simulation, **changes: Any) -> Simulation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -47,6 +47,10 @@ def _is_count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
         raise ValueError(f"{attribute.name} is a whole number, not {value!r}")
 
 
+def _names(value: Iterable[str] | None) -> frozenset[str] | None:
+    return None if value is None else frozenset(value)
+
+
 @attrs.frozen(kw_only=True)
 class Simulation:
     """A simulated world with one storage, in which everything is checked after every step.
@@ -80,7 +84,7 @@ class Simulation:
     lock_users: int = attrs.field(default=2, validator=_is_count)
     jobs: int = attrs.field(default=12, validator=_is_count)
     faults: Faults = attrs.field(factory=Faults)
-    only: frozenset[str] | None = attrs.field(default=None, converter=attrs.converters.optional(frozenset))
+    only: frozenset[str] | None = attrs.field(default=None, converter=_names)
     storm: float = 9.0
     lease: float = 3.0
     queues: Mapping[str, int] = attrs.field(factory=lambda: {"high": 2, "low": 1})

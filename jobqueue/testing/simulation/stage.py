@@ -42,7 +42,7 @@ class Bystander:
         self.jobs = 0
         self.runs = 0
 
-    def act(self, _: SimRunner, task: Task) -> Act:
+    def act(self, runner: SimRunner, task: Task) -> Act:  # noqa: ARG002 - a protocol names them
         """See `Watcher.act`."""
         number = self._runs[task.id]
         self._runs[task.id] += 1
@@ -54,7 +54,7 @@ class Bystander:
         self._scripts.update((record.id.encode(), script) for script, record in zip(scripts, records, strict=True))
         self.jobs += len(scripts)
 
-    def foreign(self, script: Script, id: bytes, _: bytes) -> None:
+    def foreign(self, script: Script, id: bytes, record: bytes) -> None:  # noqa: ARG002 - as above
         """See `Register.foreign`."""
         self._scripts[id] = script
         self.jobs += 1

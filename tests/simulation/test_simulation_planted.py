@@ -1,0 +1,254 @@
+"""Known-wrong variants of the queue, each caught by the simulation within a few histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+
+from jobqueue import judge, transitions
+from jobqueue.record import Stored
+from jobqueue.runner import core, duties, leases, rescue, shares
+from jobqueue.runner.packing import Sent
+from jobqueue.storage import interpreter
+from jobqueue.storage.contents import full_name
+from jobqueue.storage.ops import RECORDS, Batch, Move, Placed
+from jobqueue.testing import InvariantBroken, Simulation
+from jobqueue.testing.simulation.suite import _varied
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+HISTORIES = 150
+
+
+def _changed(name: str, **changes: Any) -> Plant:
+    """One transition with other attributes."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(transitions, name)
+
+        def wrong(*args: Any, **kwargs: Any) -> Batch:
+            batch: Batch = original(*args, **kwargs)
+            [move] = batch.ops
+            assert isinstance(move, Move)
+            return attrs.evolve(batch, ops=(attrs.evolve(move, **changes),))
+
+        patch.setattr(transitions, name, wrong)
+
+    return plant
+
+
+def _without_guards(name: str) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(transitions, name)
+        patch.setattr(transitions, name, lambda *args: attrs.evolve(original(*args), guards=()))
+
+    return plant
+
+
+def _one_look(patch: pytest.MonkeyPatch) -> None:
+    original = rescue._first_sight
+    patch.setattr(rescue, "_first_sight", lambda *args: attrs.evolve(original(*args), patience=0.0))
+
+
+def _lowering(patch: pytest.MonkeyPatch) -> None:
+    original = interpreter.Interpreter._leave
+
+    def wrong(self: interpreter.Interpreter, op: Move, moved: list[bytes], missing: list[bytes]) -> None:
+        if op.source == op.target and isinstance(op.score, int):
+            self.set_add(op.source.full, dict.fromkeys(moved, op.score))
+        else:
+            original(self, op, moved, missing)
+
+    patch.setattr(interpreter.Interpreter, "_leave", wrong)
+
+
+def _judged(**changes: Callable[[Stored], object]) -> Plant:
+    """Wrong fields after a failed run."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        def wrong(stored: Stored, *args: Any) -> judge.Verdict:
+            verdict = judge.after_run(stored, *args)
+            wrongly = {name: change(stored) for name, change in changes.items() if name in verdict.changes}
+            return attrs.evolve(verdict, changes={**verdict.changes, **wrongly})
+
+        patch.setattr(core, "after_run", wrong)
+
+    return plant
+
+
+def _sooner(patch: pytest.MonkeyPatch) -> None:
+    original = transitions.promote
+    patch.setattr(transitions, "promote", lambda queue, now: original(queue, now + 60))
+
+
+def _shorter_pause(patch: pytest.MonkeyPatch) -> None:
+    def wrong(*args: Any) -> judge.Verdict:
+        verdict = judge.after_run(*args)
+        if verdict.step != "retry" or verdict.score is None:
+            return verdict
+        return attrs.evolve(verdict, score=verdict.score - 1, changes={**verdict.changes, "due": verdict.score - 1})
+
+    patch.setattr(core, "after_run", wrong)
+
+
+def _leaving_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(core.Core, "_over", lambda self, at: True)
+
+
+def _forgetting_results(patch: pytest.MonkeyPatch) -> None:
+    original = core.Core._unanswered
+
+    def wrong(self: core.Core, entry: Sent, unknown: bool) -> None:
+        if entry.purpose != "finish":
+            original(self, entry, unknown)
+
+    patch.setattr(core.Core, "_unanswered", wrong)
+
+
+def _forgetting_claims(patch: pytest.MonkeyPatch) -> None:
+    """Asks under a new number what was not answered."""
+    original = core.Core._unanswered
+
+    def wrong(self: core.Core, entry: Sent, unknown: bool) -> None:
+        original(self, entry, unknown)
+        if entry.purpose == "claim":
+            self._queues[entry.queue.queue].claim = None
+
+    patch.setattr(core.Core, "_unanswered", wrong)
+
+
+def _no_beats(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases.Leases, "extend", lambda self, at: [])
+
+
+def _blaming_neighbours(patch: pytest.MonkeyPatch) -> None:
+    def wrong(stored: Stored, fence: int) -> Any:
+        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence)
+
+    patch.setattr(rescue, "after_crash", wrong)
+
+
+def _suspects_in_company(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(core, "is_suspect", lambda stored: False)
+
+
+def _no_recovery_counted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rescue, "after_crash", lambda stored, fence: {"recoveries": stored.recoveries, "started": 0})
+
+
+def _unfair(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: shares.Shares, units: int, queues: Any) -> dict[str, int]:
+        taking = [queue for queue in self.weights if queue in queues]
+        return {taking[0]: units} if taking and units > 0 else {}
+
+    patch.setattr(shares.Shares, "split", wrong)
+
+
+def _deadline_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    original = core.Core._claimed
+
+    def wrong(self: core.Core, entry: Sent, outcome: Any, at: Any) -> None:
+        pending = self._queues[entry.queue.queue].claim
+        if pending is not None:
+            pending.sent = at.local
+        original(self, entry, outcome, at)
+
+    patch.setattr(core.Core, "_claimed", wrong)
+
+
+def _put_twice(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: interpreter.Interpreter, op: Any) -> Any:
+        self.hash_set(full_name(op.target.scope, RECORDS), op.records)
+        self._place(op.target, op.records, op.score)
+        return Placed(tuple("stored" for _ in op.records)), op.wake
+
+    patch.setattr(interpreter.Interpreter, "_put", wrong)
+
+
+def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
+    """Leaves waiting, and only then, in another step, would enter ready."""
+    original = interpreter.Interpreter._place
+
+    def wrong(self: interpreter.Interpreter, target: Any, ids: Any, score: Any, *, front: bool = False) -> None:
+        if not (target.name == "ready" and len(ids) > 1 and not front):
+            original(self, target, ids, score, front=front)
+
+    patch.setattr(interpreter.Interpreter, "_place", wrong)
+
+
+def _blind_to_registrations(patch: pytest.MonkeyPatch) -> None:
+    """After the server's clock was set back, living holders cannot raise the ends of their leases."""
+    original = rescue.patrol
+    patch.setattr(duties, "patrol", lambda queue, watch, longest, moment, *_: original(queue, watch, longest, moment))
+
+
+PLANTED: dict[str, tuple[Plant, set[str]]] = {
+    "finish without expect": (_changed("finish", expect=None), {"I5"}),
+    "move out without expect": (_changed("move_out", expect=None), {"I5"}),
+    "release without expect": (_changed("release", expect=None), {"I5"}),
+    "release at the tail": (_changed("release", front=False), {"I1"}),
+    "rescue at the tail": (_changed("rescue", front=False), {"I1"}),
+    "claim from a claim without a number": (_changed("claim", once=None), {"I18"}),
+    "claim stays after a rescue": (_changed("rescue", stamp=None), {"I1", "I2"}),
+    "a lock without owner check": (_without_guards("take_lock"), {"I15"}),
+    "a rescue after one look": (_one_look, {"I6"}),
+    "a rescue that is blind to registrations": (_blind_to_registrations, {"I6"}),
+    "an extension that lowers": (_lowering, {"extend"}),
+    "a retry that counts twice": (_judged(attempt=lambda stored: stored.attempt + 2), {"I11"}),
+    "a retry that is not counted": (_judged(attempt=lambda stored: stored.attempt), {"I11"}),
+    "recoveries survive an orderly end": (_judged(recoveries=lambda stored: stored.recoveries + 1), {"I11"}),
+    "promotion before its time": (_sooner, {"I9"}),
+    "a retry a millisecond too early": (_shorter_pause, {"I10"}),
+    "a runner that leaves with jobs": (_leaving_early, {"clean stop"}),
+    "a result without an answer is forgotten": (_forgetting_results, {"progress", "I7"}),
+    "a claim without an answer is forgotten": (_forgetting_claims, {"I7", "I6", "I18", "clean stop"}),
+    "no beats": (_no_beats, {"I6"}),
+    "neighbours of a poison job are blamed": (_blaming_neighbours, {"I10b", "I11"}),
+    "suspects run in company": (_suspects_in_company, {"I10b"}),
+    "a rescue that counts no recovery": (_no_recovery_counted, {"I11"}),
+    "an unfair split": (_unfair, {"I13"}),
+    "a deadline that counts from the answer": (_deadline_from_the_answer, {"I16"}),
+    "an enqueue that stores twice": (_put_twice, {"I1", "I3"}),
+    "a torn promotion": (_torn_promotion, {"I1", "I2"}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, expected = PLANTED[name]
+    plant(monkeypatch)
+
+    with pytest.raises(InvariantBroken) as caught:
+        _play()
+
+    assert caught.value.invariant in expected
+
+
+def _play() -> None:
+    for seed in range(HISTORIES):
+        Simulation(seed=seed, **_varied(seed)).play(None)
+
+
+def test_a_failure_shows_seed_history_and_a_test_that_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _judged(attempt=lambda stored: stored.attempt + 2)(monkeypatch)
+
+    with pytest.raises(InvariantBroken) as caught:
+        Simulation(seed=3).run()
+
+    text = str(caught.value)
+    assert caught.value.seed is not None
+    assert f"seed {caught.value.seed}" in text
+    assert "storage" in text
+    source = text[text.index("    from jobqueue.testing") :]
+    lines = [line[4:] for line in source.splitlines()]
+    assert lines[2].startswith("def test_i11_seed_")
+    pasted: dict[str, Any] = {}
+    exec("\n".join(lines), pasted)
+    [test] = [value for key, value in pasted.items() if key.startswith("test_")]
+    with pytest.raises(InvariantBroken) as again:
+        test()
+    assert again.value.invariant == "I11"
+    assert Simulation(seed=1).jobs > text.count("starts j"), "the history was not shortened"
