@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jobqueue import transitions
-from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
+from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
 from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek, Place, PlaceKey, Records, Sizes
 
-__all__ = ["delete", "find", "locate", "queues", "requeue", "sizes"]
+__all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "sizes"]
 
 PAGE: Final = 200
 
@@ -20,7 +21,18 @@ PAGE: Final = 200
 def queues(keys: NamespaceKeys) -> Flow[list[str]]:
     """The names of the queues that were ever used in the namespace, sorted."""
     [fields] = yield Read((Fields(keys.queues),))
-    return sorted(field.decode() for field in fields)
+    return queue_names(fields)
+
+
+def queue_names(fields: Iterable[bytes]) -> list[str]:
+    """The names in the registry of queues, sorted; what a foreign writer left there and is no name is passed over."""
+    names = []
+    for field in fields:
+        try:
+            names.append(check_queue_name(field.decode()))
+        except (UnicodeDecodeError, DeclarationError):
+            continue
+    return sorted(names)
 
 
 def sizes(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int]]]:

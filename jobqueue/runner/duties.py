@@ -15,6 +15,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.flows import Flow, Read, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.lookup import queue_names
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat, read_beats
 from jobqueue.storage.ops import Applied, Fields, Moved
@@ -84,8 +85,8 @@ class Duties:
         """Do what is due now."""
         [queues, runners] = yield Read((Fields(self._keys.queues), Fields(self._keys.runners)))
         if self._discover:
-            for name in queues:
-                self._reports.queue(name.decode())
+            for name in queue_names(queues):
+                self._reports.queue(name)
         for queue in self._queues():
             if queue.queue.encode() not in queues:
                 yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))

@@ -1,0 +1,298 @@
+"""What every runner does besides running jobs: rescue, prune, register, discover; also when others are at it just then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobqueue import transitions
+from jobqueue.clock import Moment
+from jobqueue.drive import run
+from jobqueue.flows import Apply, Flow, Read
+from jobqueue.keys import namespace_keys
+from jobqueue.queue import Counts
+from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
+from jobqueue.runner.rescue import Rescued, Watch, patrol
+from jobqueue.runner_info import Beat
+from jobqueue.storage.ops import Batch, Fields, HashSet, Move
+from tests.runner.sim import BEAT, LEASE, Sim, World
+
+SPACE = namespace_keys("test")
+DAY = 24 * 3_600_000
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class Keeper:
+    """The duties of one runner."""
+
+    def __init__(self, world: World, *, keep_dead: int = 1_000, discover: bool = True) -> None:
+        self.world = world
+        self.rescued: list[Rescued] = []
+        self.served = ["low"]
+        self.duties = Duties(
+            SPACE, lambda: [world.keys(name) for name in self.served], lease=LEASE, beat=BEAT, keep_dead=keep_dead,
+            moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
+            reports=Reports(self.rescued.extend, lambda name: self.served.append(name) if name not in self.served else None),
+            discover=discover,
+        )  # fmt: skip
+
+    def round(self) -> None:
+        run(self.duties.round(), self.world.memory, self.world.clock)
+
+    def prune(self) -> None:
+        """A round after so long that it prunes."""
+        self.world.clock.advance(milliseconds=PRUNE_EVERY_MS)
+        self.round()
+
+
+def register(world: World, name: bytes, *, seen: int | None = None, **fields: Any) -> None:
+    """A runner says that it is alive."""
+    now = world.clock.now() if seen is None else seen
+    plain = {
+        "host": "h", "pid": 1, "started": 0, "seen": now, "lease": LEASE, "queues": {}, "threads": 1, "coroutines": 1,
+        "version": "",
+    }  # fmt: skip
+    beat = msgspec.json.encode(Beat(**{**plain, **fields}))
+    world.memory.apply([Batch("test", (HashSet(SPACE.runners, {name: beat}),))])
+
+
+def claim(world: World, name: bytes, number: int) -> None:
+    """A runner asks for jobs, and gets none or some."""
+    now = world.clock.now()
+    world.memory.apply([transitions.claim(world.keys(), name, number, limit=9, now=now, lease=LEASE, beat=BEAT)])
+
+
+def requests(world: World) -> set[bytes]:
+    [fields] = world.memory.read([Fields(world.keys().requests)])
+    assert isinstance(fields, dict)
+    return set(fields)
+
+
+def stepping(flow: Flow[Any], world: World, before: Callable[[Any], None]) -> Any:
+    """Drive a flow; ``before`` is called with every request before it is carried out."""
+    answer: Any = None
+    while True:
+        try:
+            request = flow.send(answer)
+        except StopIteration as end:
+            return end.value
+        before(request)
+        assert isinstance(request, Apply | Read), "nothing else is needed here"
+        match request:
+            case Apply(batches):
+                answer = world.memory.apply(batches)
+            case Read(queries):
+                answer = world.memory.read(queries)
+
+
+# --------------------------------------------------------------------------------------------------------------- rescue
+
+
+def leave(world: World, count: int = 1) -> None:
+    """A runner claims jobs and is never seen again."""
+    world.enqueue(*range(count))
+    Sim(world, "gone", threads=count).settle()
+
+
+def test_the_next_look_is_when_it_is_ripe(world: World) -> None:
+    keeper = Keeper(world)
+    leave(world)
+    world.clock.advance(milliseconds=LEASE - 1)
+    keeper.round()
+    now = world.clock.monotonic()
+    assert keeper.duties.next_due(now) == now + BEAT
+    world.clock.advance(milliseconds=1)
+    keeper.round()
+    seen = world.clock.monotonic()
+    world.clock.advance(milliseconds=BEAT + BEAT // 2)
+    keeper.round()
+    assert keeper.duties.next_due(world.clock.monotonic()) == seen + 2 * BEAT, "sooner than a whole beat"
+    world.clock.advance(milliseconds=BEAT // 2)
+    keeper.round()
+    assert [job.incarnation for job in keeper.rescued] == ["gone"]
+    assert keeper.rescued[0].idle == 2 * BEAT
+    assert world.numbers("ready") == [0]
+
+
+def test_two_observers_rescue_each_job_once(world: World) -> None:
+    leave(world, 5)
+    first, second = Watch(), Watch()
+    world.clock.advance(milliseconds=LEASE)
+    moment = lambda: Moment(world.clock.now(), world.clock.monotonic())  # noqa: E731
+    for watch in (first, second):
+        assert run(patrol(world.keys(), watch, LEASE, moment), world.memory, world.clock) == []
+    world.clock.advance(milliseconds=2 * BEAT)
+    others: list[Rescued] = []
+
+    def before(request: Any) -> None:
+        if isinstance(request, Apply) and not others:
+            others.extend(run(patrol(world.keys(), second, LEASE, moment), world.memory, world.clock))
+
+    mine = stepping(patrol(world.keys(), first, LEASE, moment), world, before)
+
+    assert (len(mine), len(others)) == (0, 5)
+    assert world.numbers("ready") == [0, 1, 2, 3, 4]
+    assert world.counter("rescued") == 5
+    assert {record.recoveries for record in world.jobs.find()} == {1}
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_an_owner_that_comes_back_just_then_keeps_its_job(world: World, which: int) -> None:
+    """Between any two steps of the second look."""
+    world.enqueue(1)
+    owner = Sim(world, "owner")
+    owner.settle()
+    watch = Watch()
+    world.clock.advance(milliseconds=LEASE)
+    assert owner.look() == []
+    moment = lambda: owner.at  # noqa: E731
+    run(patrol(world.keys(), watch, LEASE, moment), world.memory, world.clock)
+    world.clock.advance(milliseconds=2 * BEAT)
+    steps = 0
+
+    def before(_: Any) -> None:
+        nonlocal steps
+        if steps == which:
+            owner.send([batch for batch, _ in owner.core.leases.extend(owner.at)])
+        steps += 1
+
+    rescued = stepping(patrol(world.keys(), watch, LEASE, moment), world, before)
+    assert steps > which, "the look has so many steps"
+    assert rescued == []
+    assert world.numbers("working") == [1]
+
+
+def test_all_expired_leases_are_looked_at_however_many(world: World) -> None:
+    leave(world, 1_203)
+    while world.jobs.counts()["low"].ready:
+        claim(world, b"gone", world.clock.now())
+        world.clock.advance(milliseconds=1)
+    keeper = Keeper(world)
+    world.clock.advance(milliseconds=LEASE)
+    keeper.round()
+    world.clock.advance(milliseconds=2 * BEAT)
+    keeper.round()
+    assert len(keeper.rescued) == 1_203
+    assert world.jobs.counts()["low"] == Counts(waiting=0, ready=1_203, working=0, dead=0)
+
+
+def test_a_lease_longer_than_ours_is_no_jump_of_the_clock(world: World) -> None:
+    """As long as its owner says how long its leases are."""
+    world.enqueue(1)
+    owner = Sim(world, "owner", lease=20 * LEASE)
+    register(world, b"owner", lease=20 * LEASE)
+    owner.settle()
+    keeper = Keeper(world)
+    for _ in range(5):
+        keeper.round()
+        world.clock.advance(milliseconds=LEASE)
+    assert keeper.rescued == []
+
+
+# --------------------------------------------------------------------------------------------------------------- prune
+
+
+def test_old_dead_jobs_are_forgotten_and_others_kept(world: World) -> None:
+    def fail(number: int) -> None:
+        raise ValueError
+
+    world.act = fail
+    world.enqueue(*range(1_100), retry=0)
+    Sim(world, threads=100).work()
+    keeper = Keeper(world, keep_dead=6 * 60_000)
+    world.clock.advance(minutes=4)
+    world.enqueue(7_000, retry=0)
+    Sim(world, "b").work()
+    keeper.prune()
+    assert world.jobs.counts()["low"].dead == 1_101, "not old enough"
+    keeper.prune()
+    assert world.numbers("dead") == [7_000]
+
+
+def test_it_prunes_once_a_minute(world: World) -> None:
+    keeper = Keeper(world)
+    pruned = 0
+
+    def before(request: Any) -> None:
+        nonlocal pruned
+        if isinstance(request, Apply):
+            moves = [op for batch in request.batches for op in batch.ops if isinstance(op, Move)]
+            pruned += any(move.source == world.keys().dead for move in moves)
+
+    for _ in range(24):
+        stepping(keeper.duties.round(), world, before)
+        world.clock.advance(milliseconds=BEAT)
+    assert pruned == 1
+
+
+def test_runners_that_ended_long_ago_are_forgotten_with_their_requests(world: World) -> None:
+    register(world, b"old")
+    claim(world, b"old", 1)
+    world.clock.advance(milliseconds=DAY)
+    register(world, b"new")
+    claim(world, b"new", 1)
+    claim(world, b"unknown", 1)
+    keeper = Keeper(world)
+    keeper.prune()
+    [fields] = world.memory.read([Fields(SPACE.runners)])
+    assert isinstance(fields, dict)
+    assert set(fields) == {b"new"}
+    assert requests(world) == {b"new"}
+
+
+def test_a_runner_that_starts_just_then_keeps_its_requests(world: World) -> None:
+    """It registers and claims between any two steps; without its number a lost answer would be lost for good."""
+    for which in range(12):
+        keeper = Keeper(world)
+        world.clock.advance(milliseconds=PRUNE_EVERY_MS)
+        name = b"starting%d" % which
+        steps = 0
+
+        def before(_: Any, which: int = which, name: bytes = name) -> None:
+            nonlocal steps
+            if steps == which:
+                register(world, name)
+                claim(world, name, 1)
+            steps += 1
+
+        stepping(keeper.duties.round(), world, before)
+        if steps > which:
+            assert name in requests(world), f"forgotten when it started before step {which}"
+
+
+# ------------------------------------------------------------------------------------------------------------ registry
+
+
+def test_queues_are_discovered_and_served_ones_registered(world: World) -> None:
+    world.enqueue(1, queue="other")
+    keeper = Keeper(world)
+    keeper.round()
+    assert keeper.served == ["low", "other"]
+    assert list(world.jobs.counts()) == ["low", "other"]
+    quiet = Keeper(world, discover=False)
+    quiet.round()
+    assert quiet.served == ["low"]
+
+
+def test_what_a_foreign_writer_left_in_the_registries_stops_nothing(world: World) -> None:
+    junk = {b"\xff": b"", b"a:b": b"", b"{x}": b"", b"": b"", b"x" * 65: b""}
+    world.memory.apply([
+        Batch("test", (HashSet(SPACE.queues, junk), HashSet(SPACE.runners, {b"\xff": b"{", b"x": b"[]"}))),
+    ])  # fmt: skip
+    leave(world)
+    keeper = Keeper(world)
+    world.clock.advance(milliseconds=LEASE)
+    keeper.round()
+    world.clock.advance(milliseconds=2 * BEAT)
+    keeper.round()
+    assert keeper.served == ["low"]
+    assert len(keeper.rescued) == 1
+    assert list(world.jobs.counts()) == ["low"]
+    assert len(world.jobs.find()) == 1
