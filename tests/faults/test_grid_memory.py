@@ -352,7 +352,7 @@ def _spoil(play: Play) -> Trip:
         world = wire.world
         contents = world.memory._shared.contents
         name = "{world}:lock:report" if play.step == "LCK" else f"{{world:q}}:{SPOILT[play.step]}"
-        tables: tuple[dict[str, Any], ...] = (contents.lists, contents.sets, contents.locks)
+        tables: list[Any] = [contents.lists, contents.sets, contents.locks]
         kept = [(table, table.pop(name)) for table in tables if name in table]
         contents.hashes[name] = {b"something": b"else"}
         world.lawless = True

@@ -227,7 +227,10 @@ def test_fault_of_the_primary(kind: str, own_server: MakeServer, on: Callable[[S
         await_that(lambda: stage.sizes()["ready"] == 2, "the jobs on the replica")
         with jobs.lock("report", ttl=30) as lease:
             fence = lease.fence
-            await_that(lambda: operator.exists("{faults}:lock:report"), "the lock on the replica")
+        asked = patient(primary)
+        key = "{faults}:lock:report"
+        await_that(lambda: operator.hgetall(key) == asked.hgetall(key) != {}, "the lock, given back, on the replica")
+        asked.close()
         link.darken()  # from now on the replica hears nothing
         with stage.worker(jobs):
             await_that(lambda: len(stage.ledger.entries("end")) == 2, "both jobs run on the old primary")
