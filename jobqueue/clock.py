@@ -17,7 +17,7 @@ import attrs
 __all__ = ["Clock", "Moment", "ServerClock", "SystemClock", "wall_ms"]
 
 SLOW_SAMPLE_MS: Final = 100.0
-"""A sample of the server's time whose round trip took longer says too little: it is taken again."""
+"""A sample of the server's time whose round trip took longer says little: it is taken again."""
 TRIES: Final = 5
 
 # The monotonic clock that goes on counting while the machine is suspended, where there is one: a lease does not
@@ -119,8 +119,12 @@ class ServerClock:
             if took <= SLOW_SAMPLE_MS:
                 break
         assert best is not None
+        took, offset = best
         with self._lock:
-            # A server that stays slow is believed all the same: a late clock delays, it does not lose.
-            if best[0] <= SLOW_SAMPLE_MS or self._offset is None:
-                self._offset = best[1]
+            # The true offset lies between the one at receipt and the one at sending. A slow sample is too vague to replace
+            # a known offset within these bounds, but proves one outside of them wrong: behind a link that is always slow,
+            # a server's clock that is set, or a clock here that drifts, would otherwise never be noticed.
+            known = self._offset
+            if known is None or took <= SLOW_SAMPLE_MS or not offset <= known <= offset + took + 1:
+                self._offset = offset
             self._sampled = monotonic_ms()

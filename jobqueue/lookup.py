@@ -16,6 +16,8 @@ from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "sizes"]
 
 PAGE: Final = 200
+TRIES: Final = 10
+"""How often a job that moves on between a look and a move is looked at again."""
 
 
 def queues(keys: NamespaceKeys) -> Flow[list[str]]:
@@ -135,7 +137,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         StorageRefused: It is being run.
     """
     perhaps: JobRecord[Any] | None = None  # what it is if a request that went without an answer moved it
-    while True:
+    for _ in range(TRIES):
         where = yield from locate(keys, id)
         if where is None or where[1].place == "working":
             if perhaps is not None:
@@ -155,6 +157,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         if moved:
             return requeued
         perhaps = None if sure else requeued
+    raise _elusive(id)
 
 
 def _revived(record: bytes) -> bytes:
@@ -175,7 +178,7 @@ def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         StorageRefused: It is being run.
     """
     perhaps: JobRecord[Any] | None = None
-    while True:
+    for _ in range(TRIES):
         where = yield from locate(keys, id)
         if where is None:
             if perhaps is not None:
@@ -191,6 +194,7 @@ def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         if moved:
             return was
         perhaps = None if sure else was
+    raise _elusive(id)
 
 
 def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
@@ -211,6 +215,13 @@ def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
 
 def _running(id: str, why: str) -> StorageRefused:
     return StorageRefused(f"job {id} is being run right now: {why}")
+
+
+def _elusive(id: str) -> StorageRefused:
+    return StorageRefused(
+        f"job {id} was not found in its place {TRIES} times: either it moves all the time, and trying again helps, or "
+        "something other than jobqueue removed a key of its queue and left the record"
+    )
 
 
 def _not_found(id: str) -> JobNotFound:

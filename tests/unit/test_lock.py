@@ -251,3 +251,24 @@ def test_no_name_reaches_another_key(bench: Bench, name: str) -> None:
     with bench.jobs.lock(name, ttl=60):
         assert held(bench, name)
     assert bench.jobs.find() == before
+
+
+def test_left_by_another_thread_than_entered_it(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    thread = threading.Thread(target=lock.__enter__)
+    thread.start()
+    thread.join()
+    assert held(bench)
+    lock.__exit__(None, None, None)
+    assert not held(bench)
+
+
+def test_left_by_another_task_than_entered_it(bench: Bench) -> None:
+    async def main() -> None:
+        lock = bench.jobs.lock("a", ttl=60)
+        await asyncio.create_task(lock.__aenter__())
+        assert held(bench)
+        await lock.__aexit__(None, None, None)
+
+    asyncio.run(main())
+    assert not held(bench)
