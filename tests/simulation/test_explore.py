@@ -29,13 +29,13 @@ def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario
     assert found.totals.faults.keys() >= FAULTS, "a fault that never happened proves nothing"
 
 
-@pytest.mark.parametrize(("jobs", "faults"), [(3, 0), (1, 1)])
-def test_rescue_holds(jobs: int, faults: int) -> None:
-    [found] = explore(["rescue"], jobs=jobs, faults=faults)
+@pytest.mark.timeout(400)
+def test_rescue_holds() -> None:
+    """The largest of the five: about 700,000 states, half a minute on a core of its own."""
+    [found] = explore(["rescue"])
 
     assert found.verdict == "holds", f"{found.broken}\n{found.trace}"
-    if faults:
-        assert found.totals.faults.keys() >= FAULTS | {"pause", "jump"}
+    assert found.totals.faults.keys() >= FAULTS | {"pause", "jump"}
 
 
 def test_the_same_states_every_time() -> None:
@@ -98,6 +98,11 @@ def forgetful(judge: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def hasty(see: Callable[..., Any]) -> Callable[..., Any]:
+    """A rescuer that takes what it sees expired, at once."""
+    return lambda *args: attrs.evolve(see(*args), patience=0.0)
+
+
 def same_fence(self: Interpreter, op: Move, moved: list[bytes], real: Any = Interpreter._stamp) -> int:
     fence: int = real(self, op, moved)
     if fence:
@@ -106,13 +111,13 @@ def same_fence(self: Interpreter, op: Move, moved: list[bytes], real: Any = Inte
 
 
 PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
-    "a claim without a number": (transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "twice"),
-    "a late result is stored": (transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "not the sender's"),
+    "a claim without a number": (transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "for ever"),
+    "a late result is stored": (transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "finish"),
     "a beat extends what others hold": (
         transitions, "extend", lambda f: changed(f, expect=None), "rescue", 1, "not the sender's",
     ),
     "a rescue that does not compare": (transitions, "rescue", lambda f: changed(f, expect=None), "rescue", 1, "I"),
-    "a rescue at first sight": (rescue._Seen, "patience", lambda _: property(lambda _self: 0.0), "rescue", 1, "I6"),
+    "a rescue at first sight": (rescue, "_first_sight", hasty, "rescue", 1, "I6"),
     "a finish that leaves the claim": (transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1, "claim"),
     "a retry that is not counted": (runners, "after_run", forgetful, "retry", 3, "I11"),
     "a job that starts early": (transitions, "promote", early, "retry", 3, "I9"),

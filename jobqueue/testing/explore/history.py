@@ -52,6 +52,7 @@ class Entry:
         excuses: How often there was a reason to run it again.
         gone: Whether it was finished or deleted.
         started: The fence under which it was last started.
+        fence: The fence of its last claim.
     """
 
     known: int = 0
@@ -59,6 +60,7 @@ class Entry:
     excuses: int = 0
     gone: bool = False
     started: int = 0
+    fence: int = 0
 
 
 class JobHistory:
@@ -99,6 +101,11 @@ class JobHistory:
                     raise Broken(f"job {change.id.decode()} was stored after its producer was told that it was not")
                 # A request that went without an answer, sent again after the job ended, stores it again.
                 entries[index] = attrs.evolve(entry, gone=False, excuses=entry.excuses + entry.gone)
+            elif change.step == "claim":
+                assert change.after is not None
+                if change.after.fence <= entry.fence:
+                    raise Broken(f"job {change.id.decode()} got the fence {change.after.fence} after {entry.fence} (I4)")
+                entries[index] = attrs.evolve(entry, fence=change.after.fence)
             elif change.after is None:
                 entries[index] = attrs.evolve(entry, gone=True)
             elif change.step == "promote":

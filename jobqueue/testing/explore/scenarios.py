@@ -169,7 +169,7 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         pause=False,
         crash=True,
         jump=0,
-        rescue=0,
+        rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
@@ -192,7 +192,7 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     rules = Rules(
         ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long="",
-        pause=False, crash=True, jump=0, rescue=0, latest=99, alike=runners, waits=_retrying,
+        pause=False, crash=True, jump=0, rescue=None, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
     return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
 
@@ -237,7 +237,7 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         pause=False,
         crash=True,
         jump=0,
-        rescue=0,
+        rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
@@ -252,7 +252,7 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     ]
     rules = Rules(
         ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True, jump=0,
-        rescue=0, latest=99, alike=runners, waits=_locked,
+        rescue=None, latest=99, alike=0 if jobs % runners else runners, waits=_locked,
     )  # fmt: skip
     return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
 

@@ -76,7 +76,7 @@ class Rules:
         pause: Whether a process may be put to sleep and woken after a tick.
         crash: Whether a process may end at any point.
         jump: How far (ms) the server's clock may jump ahead; 0: not at all.
-        rescue: How long (ms) after the end of a lease the job must have been brought back.
+        rescue: How long (ms) after the end of a lease the job must have been brought back; None: nobody does.
         latest: The last tick at which something late may still arrive: later it is lost.
         alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
             the storage is called the first, and what happens with other names need not be looked at.
@@ -90,7 +90,7 @@ class Rules:
     pause: bool
     crash: bool
     jump: int
-    rescue: int
+    rescue: int | None
     latest: int
     alike: int
     waits: Callable[[Search, State], bool]
@@ -209,6 +209,8 @@ class Search:
                         totals.faults[action.what] = totals.faults.get(action.what, 0) + 1
                     elif action.what != "late":
                         leaf = False
+                    if then is state:
+                        continue
                     if then not in seen:
                         seen[then] = len(seen)
                         waiting.append(then)
@@ -240,8 +242,10 @@ class Search:
         if state.time == len(self.rules.ticks):
             # Time was cut here: what is due later, or is brought back later, cannot have moved.
             now = self.moment(state).now
-            late = {"waiting": now, "working": now - self.rules.rescue}
-            spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, now)}
+            late = {"waiting": now}
+            if self.rules.rescue is not None:
+                late["working"] = now - self.rules.rescue
+            spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, spot.score)}
         self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
 
     def moment(self, state: State) -> Moment:
@@ -277,7 +281,10 @@ class Search:
                 )
                 yield Action("go on", who), self._resume(state, who, at)
         for index, part in enumerate(state.late):
-            if state.time > self.rules.latest or self._is_other_name(state, part):
+            if state.time > self.rules.latest:
+                continue
+            if self._is_other_name(state, part):
+                yield Action("mirrored"), state
                 continue
             late = state.late[:index] + state.late[index + 1 :]
             yield Action("late", part=part), self._apply(state._replace(late=late), part, at)
@@ -344,6 +351,7 @@ class Search:
         part = self.parts_of(node)[index]
         effect = self.stores.effect(state.store, part)
         if self._is_other_name(state, part):
+            yield Action("mirrored"), state
             yield from self._lose(state, who, index, part)
             return
         answer = self._answer_to.get((state.store, part))
