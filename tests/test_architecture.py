@@ -101,6 +101,7 @@ NOT_PURE: Final = (
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.link", "storage.redis.nodes", "storage.redis.scripts", "storage.redis",
     "runner.aio", "runner.greeting", "runner.journal", "runner.beat", "runner.execute", "runner.runner", "runner.threads",
+    "runner.lifeline", "runner.supervisor",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 

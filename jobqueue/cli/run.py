@@ -1,7 +1,9 @@
-"""``run``: a runner in this process."""
+"""``run``: a runner in this process, or a supervisor of several."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,8 @@ import click
 from jobqueue.cli.common import json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from jobqueue.queue import JobQueue
+    from jobqueue.runner.lifeline import Lifeline
 
 __all__ = ["parse_queues", "run"]
 
@@ -41,6 +44,15 @@ def parse_queues(text: str) -> Mapping[str, int] | list[str]:
     return weights or plain
 
 
+def format_queues(queues: Mapping[str, int] | list[str]) -> str:
+    """What `parse_queues` reads."""
+    return (
+        ",".join(f"{name}={weight}" for name, weight in queues.items())
+        if isinstance(queues, Mapping)
+        else ",".join(queues)
+    )
+
+
 def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping[str, int] | list[str] | None:
     return None if value is None else parse_queues(value)
 
@@ -50,6 +62,13 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
 @click.option("--threads", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Functions at a time.")
 @click.option(
     "--coroutines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Coroutines at a time."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="Runner processes; with more than one this one looks after them.",
 )
 @click.option(
     "--queues",
@@ -70,6 +89,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     help="Where modules are looked for first; by default the current directory.",
 )
 @click.option("--import", "modules", multiple=True, metavar="MODULE", help="Import this module too; repeatable.")
+@click.option("--uvloop", is_flag=True, help="Run coroutines on uvloop (jobqueue[fast]).")
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
@@ -80,25 +100,30 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
 @click.option("--url", help="Where jobs are stored, instead of what TARGET says.")
 @click.option("--namespace", help="The namespace, instead of what TARGET says.")
 @json_option("Log JSON lines instead of text.")
+@click.option("--lifeline", type=int, hidden=True)  # what a supervisor hands its runners
 def run(
     target: str,
     threads: int,
     coroutines: int,
+    processes: int,
     queues: Mapping[str, int] | list[str] | None,
     lease: float,
     grace: float,
     app_dir: Path,
     modules: tuple[str, ...],
+    uvloop: bool,
     log_level: str,
     url: str | None,
     namespace: str | None,
     json_output: bool,
-) -> None:
+    lifeline: int | None,
+) -> int:
     """Claim jobs and run them until SIGTERM or Ctrl-C.
 
     TARGET names a JobQueue as module:attribute, for example shop.queue:jobs. The first signal lets running jobs end
     within the grace time and hands the rest back; the second leaves at once, which is as safe as a crash. Logs go to
-    standard error.
+    standard error. With several processes, one that dies is started again and its jobs run again at once; SIGHUP replaces
+    them one after the other.
     """
     from jobqueue.cli.logs import set_up_logging
     from jobqueue.cli.target import import_module, load_target, put_first_on_path
@@ -107,12 +132,61 @@ def run(
     set_up_logging(log_level, json_output=json_output)
     put_first_on_path(app_dir)
     jobs = load_target(target)
-    for module in modules:
-        import_module(module)
     jobs.relocate(url=url, namespace=namespace)
+    line: list[Lifeline] = []
+
+    def named(incarnation: bytes) -> None:
+        for end in line:
+            end.say(incarnation)
+
     try:
-        runner = Runner(jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace)
+        runner = Runner(
+            jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace, uvloop=uvloop,
+            named=named,
+        )  # fmt: skip
     except ValueError as error:  # a duration that is negative or not finite
         raise click.UsageError(str(error)) from error
+    if processes > 1 and lifeline is None:
+        # The runner was made for its checks alone: what it would refuse is said once, here.
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "jobqueue",
+                "run",
+                target,
+                "--threads",
+                str(threads),
+                "--coroutines",
+                str(coroutines),
+            ),
+            *(() if queues is None else ("--queues", format_queues(queues))),
+            *("--lease", str(lease), "--grace", str(grace), "--app-dir", str(app_dir), "--log-level", log_level),
+            *(word for module in modules for word in ("--import", module)),
+            *(() if url is None else ("--url", url)),
+            *(() if namespace is None else ("--namespace", namespace)),
+            *(("--uvloop",) if uvloop else ()),
+            *(("--json",) if json_output else ()),
+        ]
+        return _supervise(jobs, command, processes, grace)
+    if lifeline is not None:
+        from jobqueue.runner.lifeline import Lifeline
+
+        line.append(Lifeline(lifeline, runner.stop))
+    for module in modules:
+        import_module(module)
     with jobs:
         runner.run()
+    return 0
+
+
+def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float) -> int:
+    from jobqueue.backend import MemoryBackend
+    from jobqueue.runner.supervisor import Supervisor
+
+    with jobs:
+        if isinstance(jobs.access.opened().backend, MemoryBackend):
+            raise click.UsageError(
+                "memory:// lives inside of one process; --processes needs a storage that they can share"
+            )
+        return Supervisor(jobs, command, processes, grace).run()

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import threading
 from collections.abc import Callable, Sequence
 
+from jobqueue.errors import DeclarationError
 from jobqueue.runner.execute import run_coroutine
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "check_uvloop", "new_uvloop"]
+
+
+def check_uvloop() -> None:
+    """Raise `DeclarationError` where uvloop is not installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        raise DeclarationError("uvloop is not installed here: install jobqueue[fast], or leave the option out")
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """A new event loop of uvloop's."""
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 class Loop:
@@ -21,14 +36,20 @@ class Loop:
         inbox: Where they go when they end.
         monotonic: The local clock in ms.
         loop: The loop to run them on; None starts one on a thread of its own when the first job comes.
+        new_loop: Makes that one.
     """
 
     def __init__(
-        self, inbox: Inbox, monotonic: Callable[[], float], loop: asyncio.AbstractEventLoop | None = None
+        self,
+        inbox: Inbox,
+        monotonic: Callable[[], float],
+        loop: asyncio.AbstractEventLoop | None = None,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self._inbox = inbox
         self._monotonic = monotonic
         self._loop = loop
+        self._new_loop = new_loop
         self._thread: threading.Thread | None = None
         self._running: dict[Task, asyncio.Task[None]] = {}
 
@@ -51,7 +72,7 @@ class Loop:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = loop = asyncio.new_event_loop()
+            self._loop = loop = self._new_loop()
             self._thread = threading.Thread(target=self._serve, args=(loop,), name="jobqueue-loop", daemon=True)
             self._thread.start()
         return self._loop

@@ -8,6 +8,8 @@ A server's clock that is set back leaves ends behind that are further away than 
 they count as expired; but a living owner cannot change them either, because an end only ever rises. There its
 registration, which it writes anew with every beat, has to stay unchanged as well.
 
+Whoever has seen a runner's process end need not watch anything: `hand_back` takes what it held at once.
+
 Pure: the flow yields what to ask and apply.
 """
 
@@ -25,13 +27,14 @@ from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import Kept, Moved, Page, Records
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Moved, Page, Records
 
-__all__ = ["Rescued", "Watch", "patrol"]
+__all__ = ["Rescued", "Watch", "hand_back", "patrol"]
 
 PAGE: Final = 500
 PART: Final = 100
 """Jobs taken in one step."""
+PASSES: Final = 3
 FOREIGN_BEAT: Final = 5_000
 """What is believed of the owner of a claim that no runner wrote, in ms."""
 _NO_SIGNS: Final[Mapping[str, int]] = {}
@@ -108,6 +111,9 @@ def patrol(
     before = watch.seen.get(queue.scope, {})
     seen: dict[bytes, _Seen] = {}
     expired = yield from _expired(queue, at.now, longest)
+    # Counted from the answer. A server that stood still answers seconds later, and from the question it would seem that
+    # its owners, whom it has not answered either, had all this time to extend what they hold.
+    sight = Moment(at.now, moment().local)
     for start in range(0, len(expired), PAGE):
         part = expired[start : start + PAGE]
         fresh = [id for id, end in part if id not in before or before[id].end != end]
@@ -119,16 +125,17 @@ def patrol(
             if id not in claims:
                 known = before[id]
                 is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign
-                seen[id] = _first_sight(known.claim, end, at, signs) if is_alive else known
+                seen[id] = _first_sight(known.claim, end, sight, signs) if is_alive else known
             elif claim := claims[id]:
-                seen[id] = _first_sight(claim, end, at, signs)
+                seen[id] = _first_sight(claim, end, sight, signs)
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
     # Each step puts its jobs before those of the step before, so the last part goes first.
     parts = [[id for _, id in ripe[start : start + PART]] for start in range(0, len(ripe), PART)]
     for ids in reversed(parts):
-        rescued += yield from _take(queue, ids, seen, at.now)
+        [kept] = yield Read((Records(queue.scope, tuple(ids)),))
+        rescued += yield from _take(queue, dict(zip(ids, kept, strict=True)), seen, at.now)
         for id in ids:
             del seen[id]
     return rescued
@@ -147,12 +154,51 @@ def _expired(queue: QueueKeys, now: int, longest: int) -> Flow[list[tuple[bytes,
     return found
 
 
-def _take(queue: QueueKeys, ids: list[bytes], seen: dict[bytes, _Seen], now: int) -> Flow[list[Rescued]]:
-    kept: tuple[Kept | None, ...]
-    [kept] = yield Read((Records(queue.scope, tuple(ids)),))
+def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+    """Take all that a runner holds in a queue, without waiting for its leases to end.
+
+    To be asked only by a parent that has reaped the runner's process: of anybody else this would be robbery. What the
+    runner sent last may still be on its way to the storage, so its claims are refused from here on.
+
+    Args:
+        queue: The queue.
+        incarnation: The runner.
+        moment: Reads the clocks.
+    """
+    yield from send_one(transitions.close_requests(queue, incarnation))
+    rescued: list[Rescued] = []
+    # An extension on its way changes the end of a lease between two steps, and then its jobs are not taken. There is one
+    # under way at most, so a second pass finds what the first had to leave.
+    for _ in range(PASSES):
+        # The claims of all runners: small, and one answer. Pages of `working` would need the records of all to tell whose
+        # they are, with the arguments in them.
+        [claims] = yield Read((Fields(HashKey(queue.scope, CLAIMS)),))
+        held = sorted(
+            (parse_claim(claim)[1], id) for id, claim in claims.items() if parse_claim(claim)[0] == incarnation
+        )
+        if not held:
+            break
+        for start in reversed(range(0, len(held), PART)):  # in this order for the reason given above
+            ids = [id for _, id in held[start : start + PART]]
+            answer: tuple[Kept | None, ...]
+            [answer] = yield Read((Records(queue.scope, tuple(ids)),))
+            at = moment()
+            kept: dict[bytes, Kept | None] = {}
+            seen: dict[bytes, _Seen] = {}
+            for id, one in zip(ids, answer, strict=True):
+                if one is not None and one.place == "working" and one.claim == claims[id]:
+                    kept[id] = one
+                    seen[id] = _first_sight(claims[id], one.score, at, _NO_SIGNS)
+            rescued += yield from _take(queue, kept, seen, at.now)
+    return rescued
+
+
+def _take(
+    queue: QueueKeys, kept: Mapping[bytes, Kept | None], seen: Mapping[bytes, _Seen], now: int
+) -> Flow[list[Rescued]]:
     back: dict[bytes, bytes] = {}
     dead: dict[bytes, bytes] = {}
-    for id, one in zip(ids, kept, strict=True):
+    for id, one in kept.items():
         if one is not None:
             record, condemned = _judge(one.record, seen[id].fence, now)
             (dead if condemned else back)[id] = record

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import FrameType
 from typing import Any, Final
@@ -23,7 +23,7 @@ from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError, StorageRefused
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
-from jobqueue.runner.aio import Loop
+from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
@@ -58,6 +58,9 @@ class Runner:
             start again after the lease and about three beats.
         grace: How long running jobs may go on after a stop, in seconds; the rest is handed back.
         keep_dead: How long dead jobs are kept, in seconds or as a `timedelta`; 180 days by default.
+        uvloop: Run coroutine jobs on uvloop's event loop, which is faster; not with `arun`, where the loop is yours.
+        named: Called with the runner's name (its incarnation) before anything is claimed under it: at the start, and again
+            after the storage lost its data. On one of the runner's threads.
         logger: Where to log to instead of ``jobqueue.runner``.
 
     Raises:
@@ -74,6 +77,8 @@ class Runner:
         lease: float | timedelta = 30,
         grace: float | timedelta = 30,
         keep_dead: float | timedelta = KEEP_DEAD,
+        uvloop: bool = False,
+        named: Callable[[bytes], None] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         self.jobs = jobs
@@ -84,6 +89,10 @@ class Runner:
         self._lease, self._beat = check_lease(lease)
         self._grace = milliseconds(grace, "grace")
         self._keep_dead = milliseconds(keep_dead, "keep_dead")
+        self._new_loop = new_uvloop if uvloop else asyncio.new_event_loop
+        if uvloop:
+            check_uvloop()
+        self._named = named
         self._log = logging.getLogger("jobqueue.runner") if logger is None else logger
         self._inbox = Inbox()
         self._guard = threading.Lock()  # between the pump and the beat
@@ -115,7 +124,10 @@ class Runner:
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         self._stopping_by_signal = False
-        before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+        self._pid = os.getpid()
+        self._before = before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, self._signalled)
         doorbell = Doorbell(self._inbox)
         try:
             hard = self._pump(None)
@@ -154,6 +166,12 @@ class Runner:
             raise
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
+        if self._pid != os.getpid():
+            # A child that a job forked has no runner to stop. Without this it would live on after terminate(), and the
+            # job that waits for its end would wait for ever.
+            signal.signal(number, self._before[signal.Signals(number)] or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if self._stopping_by_signal:
             os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
         self._stopping_by_signal = True
@@ -182,7 +200,7 @@ class Runner:
         epoch = self._reach(pump_storage)
         if epoch is None:
             return False
-        incarnation = jobs.access.chance.entropy(16).hex().encode()
+        incarnation = self._new_name()
         self._core = core = Core(
             Config(incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines),
             self._weights or {queue: default_weight(queue) for queue in self._declared_queues()},
@@ -217,7 +235,7 @@ class Runner:
             target=self._do_duties, args=(duties, duty_storage, over), name="jobqueue-duties", daemon=True
         )
         self._pool = Pool(self._threads, self._inbox, clock.monotonic)
-        self._loop = Loop(self._inbox, clock.monotonic, loop)
+        self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop)
         self._listener = Listener(wait_storage, lambda: [keys.scope for keys in self._served()], self._inbox)
         self._greet(opened.backend.url, incarnation)
         heart.start()
@@ -240,6 +258,12 @@ class Runner:
             status.late,
         )  # fmt: skip
         return hard
+
+    def _new_name(self) -> bytes:
+        incarnation = self.jobs.access.chance.entropy(16).hex().encode()
+        if self._named is not None:
+            self._named(incarnation)
+        return incarnation
 
     def _reach(self, storage: Storage) -> bytes | None:
         """Wait until the storage answers its epoch; None if asked to stop before. What is refused for good is raised."""
@@ -400,7 +424,7 @@ class Runner:
         except StorageError as error:
             self._log.warning("could not register again: %s", error)
             return None
-        incarnation = access.chance.entropy(16).hex().encode()
+        incarnation = self._new_name()
         with self._guard:
             self._core.renew(incarnation)
         return epoch, incarnation
