@@ -114,9 +114,6 @@ def patrol(
     # Counted from the answer. A server that stood still answers seconds later, and from the question it would seem that
     # its owners, whom it has not answered either, had all this time to extend what they hold.
     sight = Moment(at.now, moment().local)
-    # Counted from the answer. A server that stood still answers seconds later, and from the question it would seem that
-    # its owners, whom it has not answered either, had all this time to extend what they hold.
-    sight = Moment(at.now, moment().local)
     for start in range(0, len(expired), PAGE):
         part = expired[start : start + PAGE]
         fresh = [id for id, end in part if id not in before or before[id].end != end]
