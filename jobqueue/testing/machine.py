@@ -162,7 +162,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def begin_with(self, ways: list[tuple[str, str]]) -> None:
         """A few jobs are there from the start."""
         for queue, how in ways:
-            self.enqueue(queue, how, 1, 0, Fault.OK)
+            self.enqueue(queue, how, 0, 0, Fault.OK)
 
     @precondition(lambda self: len(self.known) < MOST_JOBS)
     @rule(
@@ -283,6 +283,21 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.counted["looks without an answer"] += 1
         finally:
             self.fate = Fault.OK
+
+    @precondition(lambda self: any(runner.core.leases.held for runner in self.runners))
+    @rule(who=_runners, sleeper=_runners)
+    def rob(self, who: int, sleeper: int) -> None:
+        """A lease's time passes while one runner may be asleep; the other looks twice, as it would, and claims."""
+        asleep = self.runners[sleeper].asleep
+        self.runners[sleeper].asleep = sleeper != who
+        self.advance(LEASE_MS)
+        self.look(who, Fault.OK)
+        self.advance(2 * BEAT_MS)
+        self.look(who, Fault.OK)
+        self.runners[who].core.woken(self.at)
+        self.work_on(who)
+        self.what_runs_is_held()
+        self.runners[sleeper].asleep = asleep
 
     @rule(who=_runners, what=st.sampled_from(["crash", "pause or wake", "pause or wake", "stop", "ring"]))
     def befall(self, who: int, what: str) -> None:
