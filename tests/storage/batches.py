@@ -237,6 +237,7 @@ class Draw:
         working, these, give = SetKey(self.scope, "working"), These(ids), self.coin()
         count = (HashKey(self.scope, "counters"), b"done")
         scores = {id_: self.time() for id_ in ids}
+        picks: list[Pick] = [these, Due(self.time(), 100)]
         entries = self.dump.get(working.full)
         ends = _scores(entries)
         leases: Expect = {id_: (claim, ends.get(id_, 0)) for id_, claim in expect.items()}
@@ -248,7 +249,7 @@ class Draw:
                 stamp=CLEAR, records=dict.fromkeys(ids[:2], self.one(*RECORDS)), count=count, wake=True, give=give,
             ),
             Move(
-                working, ListKey(self.scope, "ready"), self.one(these, Due(self.time(), 100)),
+                working, ListKey(self.scope, "ready"), self.one(*picks),
                 expect=self.one(expect, leases), stamp=CLEAR, front=True, wake=True, give=give,
             ),
         )  # fmt: skip
