@@ -61,6 +61,11 @@ def test_what_went_back_is_left_to_others_for_a_while(world: World) -> None:
     runner.run()
     runner.wait(1)
     assert world.counter("done") == 5, "all but the one that still runs"
+    world.enqueue(*range(10, 20))
+    runner.core.woken(runner.at)
+    runner.settle()
+    assert len({task.fence for task in runner.given}) == 1, "and then as before"
+    assert len(runner.given) >= 3
 
 
 def test_a_stop_lets_running_jobs_end_and_hands_the_rest_back(world: World) -> None:

@@ -1,0 +1,136 @@
+"""The parts around the core: the event loop, the threads, the thread that waits to be rung."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue.errors import NotApplied
+from jobqueue.runner.aio import Loop
+from jobqueue.runner.task import Task
+from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
+from jobqueue.storage.memory import MemoryStorage
+from tests.faults.ledger import await_that
+from tests.runner.sim import Sim, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def coroutine_task(world: World, ran: list[int]) -> tuple[Sim, Task]:
+    """A coroutine job in the hands of a runner."""
+
+    @world.jobs.job(name="coroutine")
+    async def coroutine(number: int) -> None:
+        ran.append(number)
+        await asyncio.sleep(3600)
+
+    coroutine.enqueue(1)
+    sim = Sim(world)
+    sim.settle()
+    [task] = sim.given
+    return sim, task
+
+
+async def test_a_coroutine_cancelled_before_its_first_step_goes_back(world: World) -> None:
+    """Neither lost in the loop, nor taken for done."""
+    ran: list[int] = []
+    sim, task = coroutine_task(world, ran)
+    inbox = Inbox()
+    loop = Loop(inbox, world.clock.monotonic, asyncio.get_running_loop())
+    task.cancelled = True
+    loop.start([task])
+    loop.interrupt([task])
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    tasks, _ = inbox.take(0)
+
+    assert tasks == [task]
+    assert task.handed_back
+    assert ran == []
+    sim.core.returned(tasks, sim.at)
+    sim.settle()
+    assert world.jobs.length("low") == 1
+
+
+async def test_a_coroutine_that_was_taken_back_is_not_started(world: World) -> None:
+    ran: list[int] = []
+    _, task = coroutine_task(world, ran)
+    inbox = Inbox()
+    loop = Loop(inbox, world.clock.monotonic, asyncio.get_running_loop())
+    loop.start([task])
+    assert task.take(), "the core was quicker"
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert inbox.take(0) == ([], set())
+    assert ran == []
+
+
+def test_a_thread_does_not_start_what_was_taken_back(world: World) -> None:
+    world.enqueue(1, 2)
+    sim = Sim(world, threads=2)
+    sim.settle()
+    first, second = sim.given
+    assert first.take()
+    inbox = Inbox()
+    pool = Pool(1, inbox, world.clock.monotonic)
+    pool.start([first, second])
+    tasks, _ = inbox.take(10)
+    pool.close()
+    assert tasks == [second]
+    assert world.runs == {2: 1}
+
+
+def test_the_inbox_gives_all_there_is_at_once(world: World) -> None:
+    world.enqueue(1)
+    sim = Sim(world)
+    sim.settle()
+    inbox = Inbox()
+    assert inbox.take(0) == ([], set())
+    for item in (RUNG, sim.given[0], STOP, RUNG):
+        inbox.put(item)
+    assert inbox.take(5) == (sim.given, {RUNG, STOP})
+    assert inbox.take(0) == ([], set())
+
+
+class Deaf(MemoryStorage):
+    """A storage that nobody can wait at."""
+
+    waits = 0
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        self.waits += 1
+        raise NotApplied("not there")
+
+
+def test_a_listener_whose_storage_is_away_does_not_spin() -> None:
+    inbox, storage = Inbox(), Deaf()
+    listener = Listener(storage, lambda: ["test:low"], inbox)
+    begun = time.monotonic()
+    for _ in range(2):
+        listener.listen(0.2)
+        assert inbox.take(10) == ([], {RUNG})
+        listener.listening = False
+    listener.close()
+    assert time.monotonic() - begun >= 0.39, "it waited all the same"
+    assert storage.waits == 2
+
+
+def test_a_listener_can_be_hushed_and_closed() -> None:
+    inbox = Inbox()
+    listener = Listener(MemoryStorage(), lambda: ["test:low"], inbox)
+    before = threading.active_count()
+    listener.listen(60)
+    listener.hush()
+    assert inbox.take(10) == ([], {RUNG})
+    listener.listening = False
+    listener.listen(60)
+    listener.close()
+    await_that(lambda: threading.active_count() < before, "its thread has ended")
