@@ -304,7 +304,7 @@ MISTAKES = {
     "the score is not compared": ("tonumber(ARGV[op.was + j])", "tonumber(present and present[i] or 0)"),
     "missing jobs are counted": ("HINCRBY', op.count, op.field, m)", "HINCRBY', op.count, op.field, #ids)"),
     "a dropped lock may be taken again": ("return till > 0", "return true"),
-    "the wake-up is not passed on": ("if joined or op.from_list and left > 0 then", "if joined then"),
+    "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
     "a foreign key is found when half is written": ("if seen ~= kind then", "if false then"),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ What stands here follows the drivers of `jobqueue.runner` step by step: `_pump` 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -269,7 +270,7 @@ class SimRunner(Actor):
         if pool:
             steps = run_coroutine(task, self.clock.monotonic)
             with contextlib.suppress(StopIteration):
-                steps.send(None)
+                contextvars.Context().run(steps.send, None)  # as an asyncio task does: what it sets stays with it
         else:
             run_function(task, self.clock.monotonic)
         self._running[task] = None
