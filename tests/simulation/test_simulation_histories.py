@@ -16,6 +16,11 @@ def test_a_living_holder_is_not_robbed_after_the_clock_was_set_back() -> None:
     ).run()
 
 
+def test_an_observer_that_stood_still_does_not_count_that_as_patience() -> None:
+    # Its clock was read before its question was held up, so the claim it then saw was ripe 51 ms after it had been made.
+    Simulation(seed=20021, runners=4, producers=2, jobs=8, threads=3, coroutines=3).run()
+
+
 def test_a_job_whose_bytes_were_unreadable_is_not_requeued() -> None:
     # It became a job of a kind without a name, which was put off for a day before it was dead again.
     Simulation(seed=10, runners=1, lock_users=0, jobs=1, threads=1, coroutines=1, faults=Faults.none()).run()

@@ -334,7 +334,9 @@ class Rules:
                 blamed = old.recoveries < SUSPECT or proven
                 self._rewritten(books, op, id, recoveries=old.recoveries + blamed, started=0)
                 life.proven += proven
-                life.excuses += (id, life.fence) in self.runs
+                # A living owner that hears of its claim late may start it all the same: its deadline is not over.
+                owner = self.runners[split_claim(books.claims[id])[0]]
+                life.excuses += (id, life.fence) in self.runs or owner.alive
             else:
                 run = self._ended(process, books, id)
                 if run is not None:
