@@ -405,6 +405,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.faulty.stalled.clear()
         for runner in self.runners:
             runner.asleep = False
+        places: dict[str, tuple[str, Kept]] = {}
         for _ in range(ROUNDS):
             for who in range(RUNNERS):
                 self.runners[who].core.woken(self.at)

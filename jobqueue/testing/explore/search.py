@@ -361,8 +361,7 @@ class Search:
         settled = self._settle(there, who, index, answer)
         process = self.programs.nodes[node].process
         if not state.faults and state.processes[process][0] == "runs" and PENDING not in settled.actors[who][1]:
-            # Nothing can happen any more between the effect and the reply but what others do, and they do not see the
-            # difference: what the reply changes is known to this process alone.
+            # Nothing but what others do can happen between the effect and the reply, and they do not see the difference.
             settled = self._resume(settled, who, at)
         yield Action("arrive", who, part), settled
         if state.faults:
