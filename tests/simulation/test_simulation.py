@@ -13,10 +13,11 @@ from jobqueue.testing.simulation import VacuousInvariant
 from jobqueue.testing.simulation.books import MEANINGS
 
 
+@pytest.mark.timeout(300)  # about 15 s of processor time, on a machine that may have other work
 def test_every_promise_holds_in_many_histories() -> None:
-    report = simulate(range(300))
+    report = simulate(range(240))
 
-    assert report.histories == 300
+    assert report.histories == 240
     assert not report.vacuous
     assert report.ended["finished"] > 2000
 
