@@ -246,6 +246,21 @@ def test_one_runner_may_hold_a_job_twice(world: World) -> None:
     assert len(runner.given) >= 2, "no slot was lost"
 
 
+def test_a_second_claim_of_a_job_proves_that_the_first_is_lost(world: World) -> None:
+    """Although no beat has told so yet: the first run hears of it at once."""
+    world.enqueue(1)
+    runner = Sim(world, threads=2)
+    runner.settle()
+    [first] = runner.given
+    runner.given.clear()
+    assert first.take()
+    assert runner.rescue(), "by its own patrol"
+    assert not first.lease_lost
+    runner.settle()
+    assert [task.id for task in runner.given] == [first.id]
+    assert first.lease_lost
+
+
 def test_a_beat_counts_from_when_it_was_sent(world: World) -> None:
     world.enqueue(1)
     runner = Sim(world)

@@ -89,6 +89,16 @@ def test_a_stop_lets_running_jobs_end_and_hands_the_rest_back(world: World) -> N
     assert not any(task.take() for task in others)
 
 
+def test_more_than_one_batch_goes_back_in_order(world: World) -> None:
+    world.enqueue(*range(720))
+    runner = Sim(world, threads=700)
+    runner.settle()
+    assert len(runner.given) == 700
+    runner.core.stop(runner.at)
+    assert isinstance(runner.settle(), Leave)
+    assert world.numbers("ready") == list(range(720))
+
+
 def test_what_does_not_end_in_time_is_interrupted_and_handed_back_last(world: World) -> None:
     [id] = world.enqueue(1)
     runner = Sim(world, grace=2_000)
