@@ -1,0 +1,276 @@
+"""Variants whose moves, judgements and promises to producers are wrong."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.variant import Variant
+
+__all__ = ["MOVES"]
+
+MOVES: Final = (
+    # ------------------------------------------------------------------------------------------ fences and comparisons
+    Variant(
+        "finish-unfenced",
+        "finishes a job for a runner that has lost it",
+        "transitions.py",
+        '"finish", queue.working, None, These(tuple(claims)), expect=claims,',
+        '"finish", queue.working, None, These(tuple(claims)),',
+    ),
+    Variant(
+        "retry-unfenced",
+        "lets a runner that has lost a job retry or bury it",
+        "transitions.py",
+        "step, queue.working, target, These(tuple(claims)), score=scores, expect=claims, stamp=CLEAR",
+        "step, queue.working, target, These(tuple(claims)), score=scores, stamp=CLEAR",
+    ),
+    Variant(
+        "release-unfenced",
+        "lets a runner that has lost a job hand it back",
+        "transitions.py",
+        '"release", queue.working, queue.ready, These(tuple(claims)), expect=claims, stamp=CLEAR,',
+        '"release", queue.working, queue.ready, These(tuple(claims)), stamp=CLEAR,',
+    ),
+    Variant(
+        "extend-unfenced",
+        "extends leases that somebody else holds by now",
+        "transitions.py",
+        "These(tuple(claims)), score=until, expect=claims)",
+        "These(tuple(claims)), score=until)",
+    ),
+    Variant(
+        "rescue-ignores-the-end",
+        "takes a job whose owner extended its lease between the look and the step",
+        "transitions.py",
+        '"rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases,',
+        '"rescue", queue.working, queue.ready, These(tuple(leases)), expect={i: one for i, (one, _) in leases.items()},',
+    ),
+    Variant(
+        "rescue-keeps-the-claim",
+        "leaves the claim of the dead runner on a job that is ready again",
+        "transitions.py",
+        '"rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases, stamp=CLEAR,',
+        '"rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases,',
+    ),
+    Variant(
+        "requeue-uncompared",
+        "requeues a job that has died again since it was looked at",
+        "transitions.py",
+        "queue.dead, queue.ready, These((id,)), expect={id: died}, records",
+        "queue.dead, queue.ready, These((id,)), records",
+    ),
+    Variant(
+        "hurry-uncompared",
+        "hurries a job that has got another due time since it was looked at",
+        "transitions.py",
+        "queue.waiting, queue.ready, These((id,)), expect={id: due}, wake",
+        "queue.waiting, queue.ready, These((id,)), wake",
+    ),
+    # ------------------------------------------------------------------------------------------------ claims and order
+    Variant(
+        "claim-unnumbered",
+        "takes more jobs when a claim is sent twice, or late",
+        "transitions.py",
+        "stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give",
+        "stamp=Stamp(incarnation, beat, now), give",
+    ),
+    Variant(
+        "claim-without-lease",
+        "claims jobs under a lease that ends at once",
+        "transitions.py",
+        "Head(limit, CLAIM_BYTES), score=now + lease,",
+        "Head(limit, CLAIM_BYTES), score=now,",
+    ),
+    Variant(
+        "release-to-the-tail",
+        "puts jobs that were handed back behind all others",
+        "transitions.py",
+        'count=(queue.counters, b"released"), front=True',
+        'count=(queue.counters, b"released")',
+    ),
+    Variant(
+        "rescue-to-the-tail",
+        "puts the jobs of a dead runner behind all others",
+        "transitions.py",
+        'count=(queue.counters, b"rescued"), front=True',
+        'count=(queue.counters, b"rescued")',
+    ),
+    Variant(
+        "promote-early",
+        "makes jobs ready a millisecond before they are due",
+        "transitions.py",
+        "queue.waiting, queue.ready, Due(now, LIMIT)",
+        "queue.waiting, queue.ready, Due(now + 1, LIMIT)",
+    ),
+    Variant(
+        "promote-late",
+        "leaves a job waiting in the millisecond in which it is due",
+        "transitions.py",
+        "queue.waiting, queue.ready, Due(now, LIMIT)",
+        "queue.waiting, queue.ready, Due(now - 1, LIMIT)",
+    ),
+    Variant(
+        "stop-leaves-the-door-open",
+        "forgets the requests of a runner that stops instead of refusing them",
+        "transitions.py",
+        "(HashSet(queue.requests, {incarnation: CLOSED}),)",
+        "(HashDelete(queue.requests, (incarnation,)),)",
+    ),
+    Variant(
+        "silent-data-loss",
+        "registers runners in a storage that has lost its data, without a word",
+        "transitions.py",
+        '(FieldIs(keys.meta, b"epoch", epoch),)',
+        "()",
+    ),
+    # ------------------------------------------------------------------------------------------------------------ locks
+    Variant(
+        "lock-unguarded",
+        "takes a lock that somebody holds",
+        "transitions.py",
+        "(LockTake(lock, token, now, until),), (Unlocked(lock, token, now),)",
+        "(LockTake(lock, token, now, until),), ()",
+    ),
+    Variant(
+        "lock-revived",
+        "extends a lock that has ended, and that somebody else holds by now",
+        "transitions.py",
+        "(LockTake(lock, token, now, until),), (Locked(lock, token, now),)",
+        "(LockTake(lock, token, now, until),), ()",
+    ),
+    Variant(
+        "lock-without-end",
+        "holds a lock for ever if its holder dies",
+        "lock.py",
+        "self.name, token, now, now + self.ttl))",
+        "self.name, token, now, now + 2**50))",
+    ),
+    Variant(
+        "lock-never-lost",
+        "tells nobody that the time of a lock is over",
+        "lock.py",
+        "return self._lost or self._lock.access.clock().monotonic() >= self._until",
+        "return self._lost",
+    ),
+    # ------------------------------------------------------------------------------------------- retries and judgements
+    Variant(
+        "one-retry-fewer",
+        "gives up one retry too early",
+        "judge.py",
+        "attempt <= stored.retry",
+        "attempt < stored.retry",
+    ),
+    Variant(
+        "attempt-counted-twice",
+        "counts a failed attempt as two",
+        "judge.py",
+        "attempt = stored.attempt + 1",
+        "attempt = stored.attempt + 2",
+    ),
+    Variant(
+        "first-pause-too-short",
+        "takes the pause before the first retry for the second's predecessor: one minute",
+        "judge.py",
+        "after = policy.next_delay(attempt)\n            except",
+        "after = policy.next_delay(stored.attempt)\n            except",
+    ),
+    Variant(
+        "pauses-grow-on",
+        "doubles the pause once more than is said",
+        "retry.py",
+        "60 * 2.0 ** min(n, 10)",
+        "60 * 2.0 ** min(n, 11)",
+    ),
+    Variant(
+        "snooze-uses-a-retry",
+        "counts a job that asked for more time as failed",
+        "judge.py",
+        '{**orderly, "due": due}, due)\n    if isinstance(outcome, Discard)',
+        '{**orderly, "due": due, "attempt": stored.attempt + 1}, due)\n    if isinstance(outcome, Discard)',
+    ),
+    Variant(
+        "crash-is-a-failure",
+        "counts the death of a runner as a failed attempt of its jobs",
+        "judge.py",
+        'return {"recoveries": recoveries, "started": 0}',
+        'return {"recoveries": recoveries, "started": 0, "attempt": stored.attempt + 1}',
+    ),
+    Variant(
+        "unforgiving",
+        "remembers crashes although the job has come to an orderly end since",
+        "judge.py",
+        'orderly: dict[str, object] = {"recoveries": 0, "started": 0,',
+        'orderly: dict[str, object] = {"started": 0,',
+    ),
+    Variant(
+        "poison-takes-its-neighbours",
+        "blames every job that a dead runner held, and buries them all",
+        "judge.py",
+        "blamed = stored.recoveries < SUSPECT or stored.started == fence",
+        "blamed = True",
+    ),
+    Variant(
+        "poison-runs-in-company",
+        "starts a job that took its runners down next to others",
+        "judge.py",
+        "return stored.recoveries >= SUSPECT",
+        "return False",
+    ),
+    Variant(
+        "poison-once-more",
+        "runs a job that took five runners down a sixth time",
+        "judge.py",
+        "if recoveries >= TOO_OFTEN:",
+        "if recoveries > TOO_OFTEN:",
+    ),
+    Variant(
+        "unknown-is-dead",
+        "buries a job at once where its kind is not known",
+        "judge.py",
+        "if now - since >= PARK_END:",
+        "if now - since >= 0:",
+    ),
+    # -------------------------------------------------------------------------------------------------------- producers
+    Variant(
+        "refusal-swallowed",
+        "returns from an enqueue that the storage refused as if all were stored",
+        "flows.py",
+        "                lost, why = part, outcome\n",
+        "                lost, why = [], outcome\n",
+    ),
+    Variant(
+        "foreign-job-passes",
+        "takes another job that has the same id for the one to be stored",
+        "flows.py",
+        "lost = _foreign(part, outcome)",
+        "lost = []",
+    ),
+    Variant(
+        "unknown-called-certain",
+        "says that nothing was stored, although the first sending may still arrive",
+        "flows.py",
+        "            if not isinstance(outcome, NotApplied):\n                outcomes[index] = outcome",
+        "            outcomes[index] = outcome",
+    ),
+    Variant(
+        "enqueued-in-any-order",
+        "numbers jobs that are enqueued together by chance, so that they come back in another order",
+        "flows.py",
+        "ids = sorted(uuid7(now, entropy) for entropy in entropies)",
+        "ids = [uuid7(now, entropy) for entropy in entropies]",
+    ),
+    Variant(
+        "clock-runs-ahead",
+        "counts the server's time from the question, so that delayed jobs start early",
+        "clock.py",
+        "best = (took, server - received)",
+        "best = (took, server - sent)",
+    ),
+    Variant(
+        "clock-of-its-own",
+        "trusts the clock of its machine instead of the server's",
+        "clock.py",
+        "return wall_ms() if offset is None else int(monotonic_ms() + offset)",
+        "return wall_ms()",
+    ),
+)

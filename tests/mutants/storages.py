@@ -1,0 +1,165 @@
+"""Variants whose storages, in memory or on the server, do something else than their operations say."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.variant import Variant
+
+__all__ = ["STORAGES"]
+
+_MEMORY: Final = "storage/interpreter.py"
+_SCRIPT: Final = "storage/redis/interpret.lua"
+
+STORAGES: Final = (
+    # ------------------------------------------------------------------------------------------------------- in memory
+    Variant(
+        "torn-page",
+        "takes a page of jobs out of one place and puts the first hundred into the next",
+        _MEMORY,
+        "                values.extend(ids)\n",
+        "                values.extend(list(ids)[:100])\n",
+    ),
+    Variant(
+        "torn-batch",
+        "finds out half way through a batch that it cannot be done",
+        _MEMORY,
+        "            self._check_integers(batch)\n        except",
+        "            pass\n        except",
+    ),
+    Variant(
+        "guards-ignored",
+        "applies what its guards refuse, unless it is a claim",
+        _MEMORY,
+        "        if failed:\n            return Refused",
+        "        if failed and not batch.guards:\n            return Refused",
+    ),
+    Variant(
+        "late-extension-shortens",
+        "lets an extension that arrives late shorten a lease",
+        _MEMORY,
+        "max(scores[id_], each[id_])",
+        "each[id_]",
+    ),
+    Variant(
+        "fence-is-the-time",
+        "gives two claims of one millisecond the same fence",
+        _MEMORY,
+        'fence = max(int(self.hashes.get(counters, {}).get(FENCE, b"0")) + 1, op.stamp.now)',
+        "fence = op.stamp.now",
+    ),
+    Variant(
+        "lock-fence-is-the-time",
+        "gives two holders of a lock the same fence",
+        _MEMORY,
+        "max((lock.fence if lock else 0) + 1, now)",
+        "now",
+    ),
+    Variant(
+        "anybody-drops-a-lock",
+        "gives back a lock that somebody else holds",
+        _MEMORY,
+        "if lock is not None and lock.token == token:\n                    self.locks[key.full] = Held(token, 0, ",
+        "if lock is not None:\n                    self.locks[key.full] = Held(token, 0, ",
+    ),
+    Variant(
+        "late-claim-taken",
+        "carries out a claim that arrives after its successor",
+        _MEMORY,
+        "if number is None or number > once.number:",
+        "if number is None:",
+    ),
+    Variant(
+        "answers-what-it-gave-before",
+        "answers a repeated claim with jobs that have been taken from it since",
+        _MEMORY,
+        "if id_ in entries.scores and claims.get(id_) == claim and id_ in records]",
+        "if id_ in records]",
+    ),
+    Variant(
+        "put-overwrites",
+        "stores a job a second time where it is stored already",
+        _MEMORY,
+        "known = records.keys() & op.records.keys()",
+        "known = set[bytes]()",
+    ),
+    Variant(
+        "any-job-is-the-same",
+        "takes any job with the same id for the same job",
+        _MEMORY,
+        'return "same" if stored[:_NONCE] == record[:_NONCE] else "different"',
+        'return "same"',
+    ),
+    Variant(
+        "orphans-stay",
+        "leaves an id without a record at the head of the queue",
+        _MEMORY,
+        "for id_ in (*moved, *missing):",
+        "for id_ in moved:",
+    ),
+    Variant(
+        "due-is-excluded",
+        "leaves out what is due in this very millisecond",
+        "storage/sortedset.py",
+        "if score > before:",
+        "if score >= before:",
+    ),
+    # ---------------------------------------------------------------------------------------------------- on the server
+    Variant(
+        "script-shortens-leases",
+        "lets an extension that arrives late shorten a lease, on the server",
+        _SCRIPT,
+        "'XX', 'GT'",
+        "'XX'",
+    ),
+    Variant(
+        "script-takes-late-claims",
+        "carries out a claim that arrives after its successor, on the server",
+        _SCRIPT,
+        "mine < last",
+        "mine + 1 < last",
+    ),
+    Variant(
+        "script-drops-any-lock",
+        "gives back a lock that somebody else holds, on the server",
+        _SCRIPT,
+        "if lock_of(op.key) == op.token then",
+        "if true then",
+    ),
+    Variant(
+        "script-lock-boundary",
+        "does not hand over a lock in the millisecond in which it ends, on the server",
+        _SCRIPT,
+        "return till <= tonumber(guard[2])",
+        "return till < tonumber(guard[2])",
+    ),
+    Variant(
+        "script-torn-batch",
+        "notices a foreign key when half of a batch is written, on the server",
+        _SCRIPT,
+        "if seen ~= kind then",
+        "if false then",
+    ),
+    Variant(
+        "script-reverses-hand-backs",
+        "puts jobs that were handed back in reverse order, on the server",
+        _SCRIPT,
+        "reversed[i] = ids[m + 1 - i]",
+        "reversed[i] = ids[i]",
+    ),
+    Variant(
+        "script-keeps-records",
+        "keeps the records of jobs that have ended, on the server",
+        _SCRIPT,
+        "send('HDEL', RECORDS, ids, 1, m)",
+        "",
+    ),
+    Variant(
+        "unknown-called-refused",
+        "says that nothing happened when the reply was lost",
+        "storage/redis/faults.py",
+        "def lost(label: str, error: BaseException) -> OutcomeUnknown:\n",
+        "def lost(label: str, error: BaseException) -> NotApplied:\n    return unreachable(label, error)\n\n\n"
+        "def _lost(label: str, error: BaseException) -> OutcomeUnknown:\n",
+    ),
+)

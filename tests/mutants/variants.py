@@ -1,0 +1,14 @@
+"""All known-wrong variants by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.moves import MOVES
+from tests.mutants.runners import RUNNERS
+from tests.mutants.storages import STORAGES
+from tests.mutants.variant import Variant
+
+__all__ = ["VARIANTS"]
+
+VARIANTS: Final[dict[str, Variant]] = {variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES)}
