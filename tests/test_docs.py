@@ -241,41 +241,6 @@ def test_the_page_of_errors_has_them_all() -> None:
         assert parents.split(", ") == bases, name
 
 
-# ------------------------------------------------------------------------------------------------------------ promise
-
-GUARANTEES: Final = ROOT / "docs/explanation/delivery-guarantees.md"
-
-
-def promise(path: Path) -> list[str]:
-    """The sentences of the promise as a document has it, in its first block quote."""
-    lines = path.read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("> "))
-    end = next(number for number, line in enumerate(lines) if number > start and not line.startswith(">"))
-    text = " ".join(line.removeprefix(">").strip() for line in lines[start:end])
-    return [sentence.strip() for sentence in re.split(r"(?<=\.)\s+(?=[A-Z`])", re.sub(r"\s+", " ", text))]
-
-
-def test_every_sentence_of_the_promise_names_tests_that_exist() -> None:
-    table = re.findall(r"^\| (.+?) \| (`test_.+`) \|$", GUARANTEES.read_text(), re.MULTILINE)
-    sentences = promise(GUARANTEES)
-    assert len(sentences) == 14
-    for sentence in sentences:
-        assert [begin for begin, _ in table if sentence.startswith(begin)] != [], f"no test is named for: {sentence}"
-    assert len(table) == len(sentences)
-    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    for begin, names in table:
-        for name in re.findall(r"`(\w+)`", names):
-            assert f"def {name}(" in tests, f"{begin}: there is no {name}"
-
-
-def test_the_readme_promises_nothing_else() -> None:
-    """The README has the beginning of the promise, in the same words."""
-    short, whole = promise(ROOT / "README.md"), promise(GUARANTEES)
-    last = short.pop()
-    assert short == whole[: len(short)]
-    assert whole[len(short)].startswith(last.removesuffix(".")), last
-
-
 # -------------------------------------------------------------------------------------------------------- command line
 
 
