@@ -220,3 +220,19 @@ def test_a_runner_survives_the_death_of_its_server(own_server: MakeServer, hire:
     assert crew.ledger.runs() == dict.fromkeys([*keys, "held"], 1), "with an append-only file nothing runs twice"
     assert crew.jobs.counts()["low"] == NOTHING
     assert live.runner.status.done == 901
+
+
+def test_a_runner_waits_for_a_server_that_is_not_there_yet(own_server: MakeServer, hire: Callable[[str], Crew]) -> None:
+    server = own_server(args=["--appendonly", "yes", "--appendfsync", "always"])
+    crew = hire(server.url)
+    crew.enqueue("quick", "a")
+    crew.jobs.close()
+    server.kill()
+    process = crew.start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    server.restart()
+    await_that(crew.started("a"), "it begins when the server is there")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    assert crew.ledger.runs("end") == {"a": 1}
