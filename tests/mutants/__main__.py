@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.mutants.variants import VARIANTS
-from tests.mutants.workshop import PARTS, Caught, hunt, innocent
+from tests.mutants.workshop import PARTS, Caught, hunt_all, innocent
 
 __all__ = ["main"]
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", choices=list(VARIANTS), help="may be repeated")
     parser.add_argument("--part", action="append", choices=list(PARTS), help="run only this part of the tests")
     parser.add_argument("--limit", type=float, default=600, help="seconds per variant (default: 600)")
+    parser.add_argument("--workers", type=int, default=1, help="variants that are tried at a time (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--list", action="store_true", help="only say which variants there are")
     arguments = parser.parse_args(argv)
@@ -33,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     chosen = [VARIANTS[name] for name in arguments.only or VARIANTS]
     found: list[Caught] = []
-    for variant in chosen:
-        _progress(len(found), len(chosen), variant.name)
-        one = hunt(variant, arguments.part or tuple(PARTS), arguments.limit)
+    _progress(0, len(chosen), chosen[0].name)
+    for one in hunt_all(chosen, arguments.part or tuple(PARTS), arguments.limit, workers=arguments.workers):
         found.append(one)
         _clear()
         if not arguments.json:
-            told = one.test or "SURVIVED"
-            print(f"{variant.name:<32} {one.seconds:>6.1f} s  {told}", flush=True)
+            print(f"{one.variant.name:<32} {one.seconds:>6.1f} s  {one.test or 'SURVIVED'}", flush=True)
+        if len(found) < len(chosen):
+            _progress(len(found), len(chosen), chosen[len(found)].name)
     _progress(len(found), len(chosen), "the same tests without any of them")
     guilty = innocent([one.test for one in found if one.test is not None])
     _clear()

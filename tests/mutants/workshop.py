@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ import attrs
 
 from tests.mutants.variant import ROOT, Variant
 
-__all__ = ["PARTS", "Caught", "NotRunnable", "hunt", "innocent"]
+__all__ = ["PARTS", "Caught", "NotRunnable", "hunt", "hunt_all", "innocent"]
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
@@ -138,6 +139,18 @@ def hunt(variant: Variant, parts: Sequence[str] = tuple(PARTS), limit: float = 6
             if code not in (0, None):
                 raise NotRunnable(f"{variant.name}: pytest ended with {code} in {part}\n{printed[-2000:]}")
     return Caught(variant, None, None, time.monotonic() - started)
+
+
+def hunt_all(
+    variants: Sequence[Variant],
+    parts: Sequence[str] = tuple(PARTS),
+    limit: float = 600.0,
+    *,
+    workers: int = 1,
+) -> Iterator[Caught]:
+    """Hunt many, ``workers`` at a time; answers them in their order, each as soon as those before it are done."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(lambda variant: hunt(variant, parts, limit), variants)
 
 
 def innocent(tests: Sequence[str], limit: float = 600.0) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.queue import Counts
+from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.decisions import Leave, Rest, Send
 from jobqueue.testing import Fault
 from tests.runner.sim import LEASE, Sim, World
@@ -209,6 +210,26 @@ def test_a_job_that_lost_its_lease_hears_of_it_and_its_result_changes_nothing(wo
     assert world.counter("done") == 1
     assert second.told("done") == 1
     assert world.jobs.get(id) is None
+
+
+@pytest.mark.parametrize("ending", [ValueError("late"), Snooze(60), Discard("late")], ids=repr)
+def test_however_a_run_ends_that_lost_its_lease_it_changes_nothing(world: World, ending: Exception) -> None:
+    [id] = world.enqueue(1, retry=0)
+    first, second = Sim(world, "a"), Sim(world, "b")
+    first.settle()
+    [task] = first.given
+    second.rescue()
+    second.settle()
+    before = world.memory.dump()
+
+    task.outcome, task.text = ending, "late"
+    first.core.returned([task], first.at)
+    first.settle()
+
+    assert first.told("late") == 1
+    requests = world.keys().requests.full
+    assert {**world.memory.dump(), requests: None} == {**before, requests: None}
+    assert world.kept(id).place == "working"
 
 
 def test_one_runner_may_hold_a_job_twice(world: World) -> None:

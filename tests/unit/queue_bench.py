@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jobqueue import JobQueue, transitions
 from jobqueue.backend import GivenBackend
@@ -83,9 +83,16 @@ class Bench:
 
     def bury(self, id: str, *, queue: str = "low") -> None:
         """Take the job at the head of ready to dead."""
+        self._move_out("bury", id, self.clock.now(), queue)
+
+    def park(self, id: str, due: int, *, queue: str = "low") -> None:
+        """Put the job at the head of ready off until ``due`` (ms)."""
+        self._move_out("park", id, due, queue)
+
+    def _move_out(self, step: Literal["bury", "park"], id: str, score: int, queue: str) -> None:
         moved = self.claim(queue=queue)
         assert moved.ids == (id.encode(),)
         claims = {moved.ids[0]: transitions.claim_of(b"runner", moved.fence, 5_000)}
         keys = self.keys(queue)
-        died = dict.fromkeys(claims, self.clock.now())
-        self.memory.apply([transitions.move_out("bury", keys, keys.dead, claims, {}, died, "dead")])
+        target = keys.dead if step == "bury" else keys.waiting
+        self.memory.apply([transitions.move_out(step, keys, target, claims, {}, dict.fromkeys(claims, score), "moved")])

@@ -322,6 +322,18 @@ def test_a_job_that_died_again_meanwhile_is_not_taken_for_the_old_one(bench: Ben
     assert bench.memory.dump() == before
 
 
+def test_a_job_that_waits_for_another_time_meanwhile_is_not_taken_for_the_old_one(bench: Bench) -> None:
+    """An operator's request that arrives late must not cut short a pause that it never saw."""
+    id = put(bench, "waiting")
+    [[kept]] = bench.memory.read([_records(bench, id)])  # type: ignore[misc]
+    late = transitions.hurry(bench.keys(), id.encode(), kept.score)  # type: ignore[union-attr]
+    bench.jobs.requeue(id)
+    bench.park(id, bench.clock.now() + 3_600_000)
+    before = bench.memory.dump()
+    bench.memory.apply([late])
+    assert bench.memory.dump() == before
+
+
 @pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.REQUEST_LOST])
 @pytest.mark.parametrize("operation", ["requeue", "delete"])
 @pytest.mark.parametrize("place", ["dead", "waiting"])

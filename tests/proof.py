@@ -1,0 +1,243 @@
+"""``python -m tests.proof [part …]``: run what proves the promise, and write what it saw into docs/explanation/proof.md.
+
+Each part stands between two markers and can be written anew by itself. The part ``mutants`` is by far the longest:
+``--mutants FILE`` takes what ``python -m tests.mutants --json`` printed instead of running it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from jobqueue import __version__
+from jobqueue.storage.ops import Applied, Refused
+from jobqueue.testing.explore import SCENARIOS, explore
+from jobqueue.testing.simulation import MEANINGS, simulate
+from jobqueue.testing.simulation.suite import NEVER_SEEN
+from tests.mutants.variants import VARIANTS
+from tests.mutants.workshop import hunt_all, innocent
+from tests.servers import kinds, start_server, version_of
+from tests.storage.test_lockstep import OPS, WANTED, machine
+
+__all__ = ["PAGE", "PARTS", "main", "parts_of", "replaced"]
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs/explanation/proof.md"
+_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """What stands between the markers of a page, by part."""
+    return {name: body for _, name, body, _ in _PART.findall(text)}
+
+
+def replaced(text: str, part: str, body: str) -> str:
+    """The page with one part written anew.
+
+    Raises:
+        ValueError: The page has no markers of this part.
+    """
+    if part not in parts_of(text):
+        raise ValueError(f"{PAGE.name} has no markers of {part!r}: add <!-- generated: {part} --> and <!-- end -->")
+    return _PART.sub(lambda found: f"{found[1]}\n{body.strip()}\n\n{found[4]}" if found[2] == part else found[0], text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; numbers get thin separators, and what would end a cell is escaped."""
+
+    def cell(value: object) -> str:
+        text = f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|")
+
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- the parts
+
+
+def versions() -> str:
+    """What everything else ran on."""
+    rows = [
+        ("jobqueue", __version__),
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        *((kind.capitalize(), version_of(kind)) for kind in kinds()),
+        ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+    ]
+    return table(("what", "version"), rows)
+
+
+def simulation(histories: int = 300) -> str:
+    """Histories with faults, and how often each invariant was put to the test."""
+    report = simulate(range(histories))
+    told = (
+        f"{report.histories:,} histories, {report.jobs:,} jobs, {report.runs:,} runs, {report.steps:,} steps of the "
+        f"storage, {report.virtual / 3600:,.0f} hours of virtual time in {report.seconds:,.0f} s. Every invariant held."
+    )
+    seen = [(rule, MEANINGS[rule], report.seen[rule]) for rule in MEANINGS if rule not in NEVER_SEEN]
+    return "\n\n".join(
+        (
+            told,
+            table(("fault", "times"), sorted(report.faults.items())),
+            table(("jobs ended", "times"), sorted(report.ended.items())),
+            table(("invariant", "what has to hold", "times put to the test"), seen),
+        )
+    )
+
+
+def exploration() -> str:
+    """Every state of the scenarios."""
+    rows = []
+    for name in SCENARIOS:
+        [one] = explore([name])
+        if one.verdict != "holds":
+            raise AssertionError(f"{name}: {one.broken}\n{one.trace}")
+        totals = one.totals
+        rows.append((name, totals.states, totals.transitions, totals.leaves, f"{totals.seconds:,.0f} s", one.verdict))
+    return table(("scenario", "states", "transitions", "leaves", "took", "verdict"), rows)
+
+
+def lockstep(sequences: int = 200) -> str:
+    """Operations × outcomes that memory and servers were compared in."""
+    columns: list[tuple[str, Counter[Any]]] = []
+    for kind in kinds():
+        met: Counter[Any] = Counter()
+        server = start_server(kind)
+        try:
+            run_state_machine_as_test(
+                machine(server, met), settings=settings(max_examples=sequences, stateful_step_count=40, deadline=None)
+            )
+        finally:
+            server.stop()
+        columns.append((f"{kind.capitalize()} {version_of(kind)}", met))
+    rows = []
+    for op in OPS:
+        ended = [
+            f"{met[op, Applied]:,} / {met[op, Refused]:,} / {sum(n for key, n in met.items() if _foreign(key, op)):,}"
+            for _, met in columns
+        ]
+        rows.append((f"`{op.__name__}`", *ended))
+    covered = [f"{sum(1 for what in WANTED if met[what])} of {len(WANTED)}" for _, met in columns]
+    rows.append(("situations met", *covered))
+    return table(("applied / refused / foreign key", *(name for name, _ in columns)), rows)
+
+
+def _foreign(key: object, op: type) -> bool:
+    return isinstance(key, tuple) and len(key) == 2 and key[0] is op and key[1] not in (Applied, Refused)
+
+
+def faults() -> str:
+    """Cells of the fault grid that passed, by file."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={report}", "-p", "no:cacheprovider"]
+        started = time.monotonic()
+        ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        took = time.monotonic() - started
+        if ended.returncode != 0:
+            raise AssertionError(f"the fault grid does not hold\n{ended.stdout[-3000:]}")
+        cases = list(ET.parse(report).iter("testcase"))
+    files: dict[str, Counter[str]] = {}
+    for case in cases:
+        file = case.get("classname", "").rpartition(".")[2]
+        files.setdefault(file, Counter())["left out" if case.find("skipped") is not None else "passed"] += 1
+    rows: list[tuple[object, ...]] = [
+        (_ABOUT[file], f"`{file}.py`", count["passed"], count["left out"]) for file, count in files.items()
+    ]
+    rows.append(
+        ("together", f"{took:,.0f} s", *(sum(n[what] for n in files.values()) for what in ("passed", "left out")))
+    )
+    return table(("faults", "tests", "cells passed", "left out"), rows)
+
+
+_ABOUT: Final = {
+    "test_grid_memory": "every fault at every step, in memory",
+    "test_wire": "requests and replies cut off at every step, on real servers",
+    "test_processes": "runners, producers and holders of locks killed, stopped, continued, told to stop",
+    "test_restart": "servers killed at every step, files cut off, data gone, a replica that lags",
+    "test_trouble": "servers that stall, fill up, refuse, forget scripts; clocks that jump; forks; cancelled tasks",
+    "test_refusals": "every refusal of a server at every step",
+    "test_cluster": "a cluster that moves the slot of a queue",
+}
+
+
+def mutants(printed: Path | None, workers: int) -> str:
+    """Planted bugs, and what caught them."""
+    if printed is not None:
+        told = json.loads(printed.read_text())
+        found, guilty = told["variants"], told["fail_anyway"]
+        names = [one["variant"] for one in found]
+        if names != list(VARIANTS):
+            raise AssertionError(f"{printed} is of other variants: {sorted(set(names) ^ VARIANTS.keys())}")
+    else:
+        found = [one.as_dict() for one in hunt_all(list(VARIANTS.values()), workers=workers)]
+        guilty = innocent([one["test"] for one in found if one["test"]])
+    survivors = [one["variant"] for one in found if not one["test"]]
+    if survivors or guilty:
+        raise AssertionError(f"survived: {survivors}; fail without a variant too: {guilty}")
+    parts = Counter(str(one["part"]) for one in found)
+    where = ", ".join(f"{count} by the {part}" for part, count in parts.most_common())
+    rows = [
+        (f"`{one['variant']}`", one["sentence"], f"`{str(one['test']).rpartition('::')[2]}`", f"{one['seconds']:.0f} s")
+        for one in found
+    ]
+    return f"{len(found)} of {len(found)} caught: {where}.\n\n" + table(
+        ("variant", "a library that", "first test that fails", "after"), rows
+    )
+
+
+PARTS: Final = ("versions", "simulation", "exploration", "lockstep", "faults", "mutants")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; answers its exit code: 1 if something does not hold, and then nothing of that part is written."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"only these: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--mutants", type=Path, metavar="FILE", help="what `python -m tests.mutants --json` printed")
+    parser.add_argument("--workers", type=int, default=1, help="planted bugs that are tried at a time (default: 1)")
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="the document to write (default: docs/explanation/proof.md)"
+    )
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    make: dict[str, Callable[[], str]] = {
+        "versions": versions, "simulation": simulation, "exploration": exploration, "lockstep": lockstep,
+        "faults": faults, "mutants": lambda: mutants(arguments.mutants, arguments.workers),
+    }  # fmt: skip
+    broken = 0
+    for part in arguments.parts or PARTS:
+        started = time.monotonic()
+        print(f"{part} … ", end="", file=sys.stderr, flush=True)
+        try:
+            body = make[part]()
+        except AssertionError as error:
+            broken += 1
+            print(f"does not hold: {error}", file=sys.stderr)
+            continue
+        # Read anew for each part: another run may have written another part meanwhile.
+        arguments.page.write_text(replaced(arguments.page.read_text(), part, body))
+        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
