@@ -11,7 +11,7 @@ Rejected: a future per job and a task per duty. They cost ten times as much, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -25,7 +25,7 @@ from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.packing import Sent, pack_releases, pack_results
+from jobqueue.runner.packing import Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
@@ -47,8 +47,6 @@ POLL_MS: Final = 5_000.0
 """How often an idle runner looks although nobody rang."""
 LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
-BACKOFF_FIRST_MS: Final = 50.0
-BACKOFF_LONGEST_MS: Final = 2_000.0
 
 
 class Core:
@@ -101,8 +99,7 @@ class Core:
         self._probe_at = 0.0
         self._poll_at = 0.0
         self._ring = False
-        self._failures = 0
-        self._quiet_until = 0.0
+        self._troubled = False
         self._stopping = False
         self._grace_until = 0.0
         self._leave_at: float | None = None
@@ -178,9 +175,11 @@ class Core:
         """The batches of the last `Send` ended so."""
         sent, self._sent = self._sent, []
         failed: NotApplied | OutcomeUnknown | None = None
+        failing: set[str] = set()
         for entry, outcome in zip(sent, outcomes, strict=True):
             if isinstance(outcome, NotApplied | OutcomeUnknown):
                 failed = outcome
+                failing.add(entry.queue.queue)
                 self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
             elif entry.purpose == "claim":
                 self._claimed(entry, outcome, at)
@@ -195,15 +194,22 @@ class Core:
                 self._queues[entry.queue.queue].closed = True
             else:
                 self._settled(entry, outcome)
-        if failed is None:
-            if self._failures:
-                self._failures = 0
-                self._notice(Notice("answers"))
-            return
-        self._notice(Notice("trouble", detail=str(failed)))
-        wait = min(BACKOFF_FIRST_MS * 2 ** min(self._failures, 10), BACKOFF_LONGEST_MS)
-        self._failures += 1
-        self._quiet_until = at.local + wait * (0.5 + self._jitter() / 2)
+        self._pace({entry.queue.queue for entry in sent}, failing, at)
+        if failed is not None:
+            self._troubled = True
+            self._notice(Notice("trouble", detail=str(failed)))
+        elif self._troubled and not any(queue.failures for queue in self._queues.values()):
+            self._troubled = False
+            self._notice(Notice("answers"))
+
+    def _pace(self, asked: Collection[str], failing: Collection[str], at: Moment) -> None:
+        """Ask the queues that did not answer again after a pause."""
+        jitter = self._jitter() if failing else 0.0
+        for name in asked:
+            if name in failing:
+                self._queues[name].back_off(at.local, jitter)
+            else:
+                self._queues[name].failures = 0
 
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
@@ -304,8 +310,7 @@ class Core:
         self._take_back(at)
         start = self._startable(at)
         interrupt = self._interrupt(at)
-        if at.local >= self._quiet_until:
-            self._gather(at)
+        self._gather(at)
         if self._sent:
             return Decision(Send(tuple(entry.batch for entry in self._sent)), start, interrupt)
         if self._stopping and self._over(at):
@@ -400,15 +405,15 @@ class Core:
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
-        if self._quiet_until > at.local:
-            return Rest(min(until, self._quiet_until), listen=False)
-        if self._results:
+        quiet = self._quiet(at)
+        until = min([until, *(self._queues[name].quiet_until for name in quiet)])
+        if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
-        if self._stopping or self._room() <= 0:
+        if self._stopping or self._room() <= 0 or len(quiet) == len(self._queues):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
-        due = min((queue.next_due or 0 for queue in self._queues.values()), default=NEVER)
+        due = min((queue.next_due or 0 for name, queue in self._queues.items() if name not in quiet), default=NEVER)
         return Rest(min(until, at.local + max(0, due - at.now)), listen=not self._open(at))
 
     def _forget_what_was_seen(self) -> None:
@@ -424,22 +429,26 @@ class Core:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
             self._hand_back(list(self._started))
             self._last_words = True
-        results = self._results
+        quiet = self._quiet(at)
+        results, results_later = parted(self._results, quiet)
+        back, back_later = parted(self._back, quiet)
         flush = (
-            bool(claims or self._back)
+            bool(claims or back)
             or len(results) >= ENOUGH
             or not self._started
             or at.local - self._results_since >= LINGER_MS
         )
         if results and flush:
             self._sent += pack_results(results)
-            self._results = []
-        if self._back:
-            self._sent += pack_releases(self._back)
-            self._back = []
+            self._results = results_later
+        if back:
+            self._sent += pack_releases(back)
+            self._back = back_later
         if self._suspects and self._alone is None and not self._stopping:
             self._gather_note(at)
-        for queue in self._queues.values():
+        for name, queue in self._queues.items():
+            if name in quiet:
+                continue
             if self._stopping:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
@@ -450,9 +459,12 @@ class Core:
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
-        if self._started or self._results or self._back or self._sent or any(q.claim for q in self._queues.values()):
+        if self._started or self._results or self._back or self._sent:
             return
-        task = self._suspects[0]
+        quiet = self._quiet(at)
+        task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
+        if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.items()):
+            return
         task.record = rewrite(task.record, started=task.fence)
         batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
         self._sent.append(Sent("note", task.queue, batch, [task]))
@@ -480,36 +492,49 @@ class Core:
 
     def _claims(self, at: Moment) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones."""
-        again = [queue for queue in self._queues.values() if queue.claim is not None]
-        if again:
-            return [Sent("claim", queue.keys, queue.claim.batch) for queue in again if queue.claim is not None]
-        room = self._room()
+        sent = []
+        able = []
+        room = full = self._room()
+        for queue in self._queues.values():
+            # No room is kept for the claim of a queue that does not answer, or all others would stand still with it. Should
+            # it have taken something after all, what is too much goes back.
+            if queue.quiet_until > at.local:
+                continue
+            if queue.claim is None:
+                able.append(queue)
+            else:
+                sent.append(Sent("claim", queue.keys, queue.claim.batch))
+                room -= queue.claim.limit
         if self._ring:
             self._ring = False
-            if room <= 0 and not self._stopping:
-                return [self._claim(queue, 0, at) for queue in self._queues.values()]
+            if full <= 0 and not self._stopping:
+                return [*sent, *(self._claim(queue, 0, at) for queue in able)]
         if room <= 0 or at.local < self._claim_from:
-            return []
+            return sent
         open_queues = self._open(at)
         if open_queues and at.local >= self._probe_at:
             # Nobody rings a busy runner.
             self._probe_at = at.local + PROBE_MS
-            open_queues = list(self._queues)
+            open_queues = [queue.keys.queue for queue in able]
         # While there is work in hand, a claim waits until it is worth its round trip.
         if room < self._rate.ahead() // 2 and self._started:
-            return []
-        return [
-            self._claim(self._queues[name], limit, at)
-            for name, limit in self._shares.split(min(room, transitions.LIMIT), open_queues).items()
-        ]
+            return sent
+        parts = self._shares.split(min(room, transitions.LIMIT), open_queues)
+        return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
 
     def _open(self, at: Moment) -> list[str]:
-        """The queues that may have something to claim."""
+        """The queues that answer and may have something to claim."""
         return [
             name
             for name, queue in self._queues.items()
-            if queue.left != 0 or queue.next_due is None or queue.next_due <= at.now
+            if (queue.left != 0 or queue.next_due is None or queue.next_due <= at.now)
+            and queue.claim is None
+            and queue.quiet_until <= at.local
         ]
+
+    def _quiet(self, at: Moment) -> set[str]:
+        """The queues that did not answer and are not asked now."""
+        return {name for name, queue in self._queues.items() if queue.quiet_until > at.local}
 
     def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
         queue.number += 1

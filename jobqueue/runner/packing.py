@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -12,7 +12,7 @@ from jobqueue.record import rewrite
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
 
-__all__ = ["Sent", "pack_releases", "pack_results"]
+__all__ = ["Sent", "pack_releases", "pack_results", "parted"]
 
 
 @attrs.define
@@ -74,6 +74,17 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
             batch = transitions.release(queue, {task.id: task.claim for task in part})
             sent.append(Sent("release", queue, batch, part))
     return sent
+
+
+def parted(tasks: list[Task], quiet: Collection[str]) -> tuple[list[Task], list[Task]]:
+    """Those whose queues are asked now, and those whose queues are quiet."""
+    if not quiet:
+        return tasks, []
+    now: list[Task] = []
+    later: list[Task] = []
+    for task in tasks:
+        (later if task.queue.queue in quiet else now).append(task)
+    return now, later
 
 
 def _chunks(tasks: list[Task]) -> Iterable[list[Task]]:

@@ -13,6 +13,8 @@ __all__ = ["NEVER", "PendingClaim", "QueueState"]
 
 NEVER: Final = 2**53
 """A time in ms that does not come."""
+BACKOFF_FIRST_MS: Final = 50.0
+BACKOFF_LONGEST_MS: Final = 2_000.0
 
 
 @attrs.define
@@ -43,6 +45,9 @@ class QueueState:
         number: The last claim request.
         claim: The request that is not settled.
         closed: The storage refuses further claims of this runner.
+        failures: How many calls in a row went without its answer.
+        quiet_until: It is not asked before (local ms). A pause of its own, because in a cluster the node of one queue may be
+            away while those of others answer, and a key that somebody else wrote may spoil one queue alone.
     """
 
     keys: QueueKeys
@@ -51,3 +56,11 @@ class QueueState:
     number: int = 0
     claim: PendingClaim | None = None
     closed: bool = False
+    failures: int = 0
+    quiet_until: float = 0.0
+
+    def back_off(self, local: float, jitter: float) -> None:
+        """A call went without its answer: ask again after a pause that grows, by ``jitter`` (0 up to 1) of its half."""
+        wait = min(BACKOFF_FIRST_MS * 2 ** min(self.failures, 10), BACKOFF_LONGEST_MS)
+        self.failures += 1
+        self.quiet_until = local + wait * (0.5 + jitter / 2)

@@ -203,7 +203,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "promotion before its time": (_sooner, {"I9"}),
     "a retry a millisecond too early": (_shorter_pause, {"I10"}),
     "a runner that leaves with jobs": (_leaving_early, {"clean stop"}),
-    "a result without an answer is forgotten": (_forgetting_results, {"progress", "I7"}),
+    "a result without an answer is forgotten": (_forgetting_results, {"progress", "I7", "clean stop"}),
     "a claim without an answer is forgotten": (_forgetting_claims, {"I7", "I6", "I18", "clean stop"}),
     "no beats": (_no_beats, {"I6"}),
     "neighbours of a poison job are blamed": (_blaming_neighbours, {"I10b", "I11"}),

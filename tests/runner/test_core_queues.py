@@ -1,0 +1,111 @@
+"""A queue whose storage does not answer holds up no other: a node of a cluster that is away, a key that somebody spoilt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome
+from tests.runner.sim import Sim, World
+
+
+class Torn(Sim):
+    """A runner that reaches the queue ``low`` alone while ``away`` holds what happens to calls of ``high``."""
+
+    away: list[NotApplied | OutcomeUnknown]  # of each call; the last one goes on
+    asked: int = 0
+    is_delivered = False
+
+    def send(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Apply batches, unless their queue is away."""
+        good = [batch for batch in batches if not self.away or "high" not in batch.scope]
+        outcomes = iter(super().send(good))
+        if len(good) == len(batches):
+            return list(outcomes)
+        self.asked += 1
+        if self.is_delivered and self.asked == 1:
+            super().send([batch for batch in batches if batch not in good])
+        lost = self.away[0] if len(self.away) == 1 else self.away.pop(0)
+        return [next(outcomes) if batch in good else lost for batch in batches]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def torn(world: World, *away: NotApplied | OutcomeUnknown, threads: int = 4) -> Torn:
+    runner = Torn(world, threads=threads, weights={"high": 1, "low": 1})
+    runner.away = list(away)
+    return runner
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        (OutcomeUnknown("the node died"), NotApplied("connection refused")),
+        (OutcomeUnknown("no answer"),),
+        (StorageRefused("the key holds a string where a list belongs"),),
+    ],
+)
+def test_the_other_queue_goes_on(world: World, away: tuple[NotApplied | OutcomeUnknown, ...]) -> None:
+    world.enqueue(*range(100, 140), queue="high")
+    world.enqueue(*range(40), queue="low")
+    runner = torn(world, *away)
+    began = runner.at.local
+    runner.work()
+    assert world.counter("done", "low") == 40
+    assert runner.at.local - began < 100, "it waited for the other"
+    assert runner.asked > 0
+
+
+def test_a_queue_that_is_away_is_asked_less_and_less_and_found_again(world: World) -> None:
+    world.enqueue(*range(100, 140), queue="high")
+    runner = torn(world, NotApplied("connection refused"))
+    runner.wait(60)
+    assert 20 <= runner.asked <= 60, "every 1 to 2 s in the end"
+    assert (runner.told("answers"), runner.told("done")) == (0, 0)
+    runner.away = []
+    runner.wait(3)
+    assert world.counter("done", "high") == 40
+    assert runner.told("answers") == 1
+
+
+def test_what_an_unanswered_claim_took_is_run_once_its_queue_is_back(world: World) -> None:
+    """Its room was given to others meanwhile: what is too much goes back, and nothing is lost or run twice."""
+    world.enqueue(*range(100, 104), queue="high")
+    runner = torn(world, OutcomeUnknown("the reply was lost"), NotApplied("connection refused"))
+    runner.is_delivered = True
+    runner.settle()
+    assert world.jobs.counts()["high"].working == 2, "half of the room"
+    world.enqueue(*range(4), queue="low")
+    runner.core.woken(runner.at)
+    runner.settle()
+    assert len(runner.given) == 4, "no room was kept"
+    for task in runner.given:
+        task.take()  # they are long, and under way
+    runner.away = []
+    world.clock.advance(seconds=3)
+    runner.settle()
+    assert len(runner.given) == 6
+    world.clock.advance(milliseconds=51)
+    runner.settle()
+    assert world.jobs.counts()["high"].ready == 4, "nobody waits for a thread that is not free"
+
+
+def test_a_result_waits_for_its_own_queue_alone(world: World) -> None:
+    world.enqueue(100, queue="high")
+    world.enqueue(1, 2, queue="low")
+    runner = torn(world)
+    runner.settle()
+    runner.away = [NotApplied("connection refused")]
+    runner.work()
+    assert world.counter("done", "low") == 2
+    assert world.jobs.counts()["high"].working == 1
+    runner.away = []
+    runner.wait(3)
+    assert world.counter("done", "high") == 1
+    assert world.runs == {100: 1, 1: 1, 2: 1}
