@@ -90,9 +90,14 @@ class Access:
         self.keys: NamespaceKeys = namespace_keys(namespace)
         self._chance: Chance = SystemChance()
         self._open_backend = open_backend
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._opened: Opened | None = None
         self._replaced: list[Opened] = []
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """The lock of this process: another thread may have held the parent's when this one was forked, for good."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def opened(self) -> Opened:
         """What is in use now."""
