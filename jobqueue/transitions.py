@@ -7,7 +7,7 @@ milliseconds. Ids and claims are bytes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lifecycle import Step, legal
@@ -75,6 +75,8 @@ LIMIT: Final = 500
 CLAIM_BYTES: Final = 4 * 1024 * 1024
 """Bytes of records that one claim brings at most, so that a hundred large payloads do not arrive at once."""
 CLOSED: Final = b"closed"
+Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
+"""Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
 
 
 def claim_of(incarnation: bytes, fence: int, beat: int) -> bytes:
@@ -202,7 +204,7 @@ def close_requests(queue: QueueKeys, incarnation: bytes) -> Batch:
 # --------------------------------------------------------------------------------------------------------------- duties
 
 
-def rescue(queue: QueueKeys, leases: Mapping[bytes, tuple[bytes, int]], records: Mapping[bytes, bytes]) -> Batch:
+def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> Batch:
     """Take jobs from runners that are gone to the head of ready, if claim and lease are as they were seen."""
     return _move(
         "rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases, stamp=CLEAR, records=records,
@@ -210,9 +212,7 @@ def rescue(queue: QueueKeys, leases: Mapping[bytes, tuple[bytes, int]], records:
     )  # fmt: skip
 
 
-def condemn(
-    queue: QueueKeys, leases: Mapping[bytes, tuple[bytes, int]], records: Mapping[bytes, bytes], now: int
-) -> Batch:  # fmt: skip
+def condemn(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], now: int) -> Batch:
     """Take jobs that took their runners down too often to dead."""
     return _move(
         "condemn", queue.working, queue.dead, These(tuple(leases)), score=now, expect=leases, stamp=CLEAR,

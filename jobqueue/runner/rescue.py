@@ -74,7 +74,8 @@ class _Seen:
 def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int]) -> _Seen:
     owner, fence, beat = parse_claim(claim)
     incarnation = owner.decode("ascii", "backslashreplace")
-    return _Seen(claim, end, at.local, incarnation, fence, 2.0 * (beat or FOREIGN_BEAT), signs.get(incarnation))
+    # No fence is -1: 0 is what a record says that was never started alone.
+    return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT), signs.get(incarnation))
 
 
 class Watch:
@@ -126,8 +127,8 @@ def patrol(
                 known = before[id]
                 is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign
                 seen[id] = _first_sight(known.claim, end, sight, signs) if is_alive else known
-            elif claim := claims[id]:
-                seen[id] = _first_sight(claim, end, sight, signs)
+            else:
+                seen[id] = _first_sight(claims[id] or b"", end, sight, signs)
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
@@ -196,17 +197,17 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
 def _take(
     queue: QueueKeys, kept: Mapping[bytes, Kept | None], seen: Mapping[bytes, _Seen], now: int
 ) -> Flow[list[Rescued]]:
-    back: dict[bytes, bytes] = {}
-    dead: dict[bytes, bytes] = {}
+    groups: dict[tuple[bool, bool], dict[bytes, bytes | None]] = {}
     for id, one in kept.items():
-        if one is not None:
-            record, condemned = _judge(one.record, seen[id].fence, now)
-            (dead if condemned else back)[id] = record
+        # What has no record goes along: the move removes it, and it is never looked at again.
+        record, is_dead = _judge(one.record, seen[id].fence, now) if one is not None else (None, False)
+        groups.setdefault((is_dead, bool(seen[id].claim)), {})[id] = record
     rescued = []
-    for records, is_dead in ((back, False), (dead, True)):
-        if not records:
-            continue
-        leases = {id: (seen[id].claim, seen[id].end) for id in records}
+    for (is_dead, is_claimed), members in groups.items():
+        records = {id: record for id, record in members.items() if record is not None}
+        ends = {id: seen[id].end for id in members}
+        # Without a claim (somebody removed the key) nobody can extend or end it: the end of its lease is proof enough.
+        leases = {id: (seen[id].claim, end) for id, end in ends.items()} if is_claimed else ends
         batch = (
             transitions.condemn(queue, leases, records, now) if is_dead else transitions.rescue(queue, leases, records)
         )
