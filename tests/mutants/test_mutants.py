@@ -47,7 +47,8 @@ def test_a_variant_whose_text_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_the_parts_of_the_suite_are_there() -> None:
-    named = [word.removeprefix("--ignore=") for words in PARTS.values() for word in words]
+    words = [word.removeprefix("--ignore=") for words in PARTS.values() for word in words]
+    named = [word for word in words if not word.startswith("--")]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
