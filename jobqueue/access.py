@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, TypeVar
 
 from jobqueue import flows
 from jobqueue.backend import Backend
@@ -23,13 +22,14 @@ __all__ = ["Access", "Opened"]
 
 T = TypeVar("T")
 
+REMEMBER_MS: Final = 10_000.0
+
 
 class Opened:
     """A backend with the storages made of it; belongs to one process.
 
     Attributes:
         backend: The backend.
-        known: Queues that were registered through it.
         epoch: The epoch of the namespace, once it was looked at.
         chance: Where its ids, nonces and tokens come from.
         pauses: Whether flows wait before they send again; under a clock that stands still nobody should.
@@ -41,12 +41,13 @@ class Opened:
         self.chance = chance
         self.pauses = pauses
         self.thread = threading.get_ident()
-        self.known: set[str] = set()
+        self._known: set[str] = set()
         self.epoch: bytes | None = None
         self.pid = os.getpid()
         self._storage: Storage | None = None
         self._lock = threading.Lock()
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncStorage] = weakref.WeakKeyDictionary()
+        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncStorage, AsyncGenerator[None]]] = {}
+        self._forgotten = backend.clock.monotonic()
 
     def storage(self) -> Storage:
         """The storage of the threads of this process."""
@@ -56,13 +57,37 @@ class Opened:
                     self._storage = self.backend.storage()
         return self._storage
 
-    def async_storage(self) -> AsyncStorage:
-        """The storage of the running event loop."""
+    async def async_storage(self) -> AsyncStorage:
+        """The storage of the running event loop; closed when the loop is shut down."""
         loop = asyncio.get_running_loop()
-        storage = self._by_loop.get(loop)
-        if storage is None:
-            storage = self._by_loop[loop] = self.backend.async_storage()
-        return storage
+        if loop not in self._by_loop:
+            for closed in [other for other in self._by_loop if other.is_closed()]:
+                del self._by_loop[closed]
+            storage = self.backend.async_storage()
+            # `asyncio.run` ends the asynchronous generators of its loop, and that is the one moment at which connections
+            # of a loop can still be closed. A weak reference would not do: a connection keeps its loop alive.
+            guard = self._until_the_end(loop, storage)
+            self._by_loop[loop] = storage, guard
+            await anext(guard)
+        return self._by_loop[loop][0]
+
+    async def _until_the_end(self, loop: asyncio.AbstractEventLoop, storage: AsyncStorage) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._by_loop.pop(loop, None)
+            await storage.close()
+
+    def known_lately(self) -> set[str]:
+        """The queues that were registered through it within the last `REMEMBER_MS`.
+
+        Not for ever: a server may lose its data, and a queue that nobody registers again is found by nobody.
+        """
+        now = self.backend.clock.monotonic()
+        if now - self._forgotten >= REMEMBER_MS:
+            self._forgotten = now
+            self._known.clear()
+        return self._known
 
     def close(self) -> None:
         """Give back the connections."""
@@ -73,9 +98,9 @@ class Opened:
 
     async def aclose(self) -> None:
         """Give back the connections of the running loop."""
-        storage = self._by_loop.pop(asyncio.get_running_loop(), None)
-        if storage is not None:
-            await storage.close()
+        entry = self._by_loop.get(asyncio.get_running_loop())
+        if entry is not None:
+            await entry[1].aclose()
 
 
 class Access:
@@ -153,19 +178,24 @@ class Access:
             self._replaced.append(replacement)
         return lambda: self._replaced.remove(replacement)
 
-    def run(self, flow: Flow[T]) -> T:
-        """Drive a flow, blocking the calling thread."""
+    def run(self, flow: Flow[T], *, prepare: bool = True) -> T:
+        """Drive a flow, blocking the calling thread; without ``prepare`` it calls `prepared` by itself."""
         opened = self.opened()
-        return run(self._checked(opened, flow), opened.storage(), opened.backend.clock)
+        return run(self._driven(opened, flow, prepare), opened.storage(), opened.backend.clock)
 
-    async def arun(self, flow: Flow[T]) -> T:
-        """Drive a flow on the running event loop."""
+    async def arun(self, flow: Flow[T], *, prepare: bool = True) -> T:
+        """Drive a flow on the running event loop; see `run`."""
         opened = self.opened()
-        return await arun(self._checked(opened, flow), opened.async_storage(), opened.backend.clock)
+        return await arun(self._driven(opened, flow, prepare), await opened.async_storage(), opened.backend.clock)
 
-    def _checked(self, opened: Opened, flow: Flow[T]) -> Flow[T]:
+    def prepared(self, opened: Opened) -> Flow[None]:
+        """Look at first use whether this version may use the namespace."""
         if opened.epoch is None:
             opened.epoch = yield from flows.prepare(self.keys, opened.chance)
+
+    def _driven(self, opened: Opened, flow: Flow[T], prepare: bool) -> Flow[T]:
+        if prepare:
+            yield from self.prepared(opened)
         return (yield from (flow if opened.pauses else _without_pauses(flow)))
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
-from jobqueue.errors import DeclarationError
+from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import AsyncStorage, Storage
 from jobqueue.storage.wrappers import AsyncFromSync
@@ -147,15 +147,28 @@ def check_url(url: str) -> str:
     Raises:
         DeclarationError: Nothing can.
     """
+    if not isinstance(url, str):
+        raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not {url!r}")
     parts = urlsplit(url)
     scheme = parts.scheme
+    if scheme in ("redis", "rediss"):
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535") from error
+        if not parts.path.removeprefix("/").isdigit() and parts.path not in ("", "/"):
+            raise DeclarationError(
+                f"the path of a {scheme}:// URL is the number of a database, as in /0, not {parts.path!r}"
+            )
     if scheme == "embedded" and (parts.netloc or len(parts.path) < 2):
         # embedded://data would be a host, and silently the wrong directory.
         raise DeclarationError(f"{url!r} names no directory: write its absolute path, as in embedded:///var/lib/shop")
     if scheme in ("memory", "embedded") or scheme in REDIS_SCHEMES:
         return url
     known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
-    raise DeclarationError(f"no storage is known for a URL that begins with {scheme!r}: it must begin with one of {known}")
+    raise DeclarationError(
+        f"no storage is known for a URL that begins with {scheme!r}: it must begin with one of {known}"
+    )
 
 
 def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = False) -> Backend:
@@ -183,6 +196,9 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
     if scheme == "embedded":
         from jobqueue.embedded import EmbeddedServer
 
-        embedded = EmbeddedServer.open(Path(unquote(urlsplit(url).path)))
+        try:
+            embedded = EmbeddedServer.open(Path(unquote(urlsplit(url).path)))
+        except StorageError as error:
+            raise NotApplied(str(error)) from error
         return RedisBackend(open_redis(f"unix://{embedded.socket}"), embedded)
     return RedisBackend(open_redis(url, allow_eviction=allow_eviction))

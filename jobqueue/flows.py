@@ -6,6 +6,7 @@ rule exists once for both.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -136,7 +137,9 @@ class New:
 def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list[JobRecord[Any]]]:
     """Give each job its id, its nonce and its time."""
     if any(job.delay is not None or job.at is not None for job in jobs):
-        yield Refresh(60_000)
+        # Where the server cannot be asked, storing will fail as well, and then there are records to send again.
+        with contextlib.suppress(NotApplied):
+            yield Refresh(60_000)
     now = clock.now()
     created = timestamp(now)
     entropies = [chance.entropy(10 + NONCE_SIZE) for _ in jobs]
@@ -222,7 +225,7 @@ def store(
         left = [record for record in records if record.id in missing or record.id in unsent]
         gone = missing.keys() | unsent
         stored = [record for record in records if record.id not in gone]
-        raise type(failed)(_explain(failed, left), stored=stored, records=left) from failed
+        raise type(failed)(explain(failed, left), stored=stored, records=left) from failed
     return list(records)
 
 
@@ -241,7 +244,10 @@ def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord
     return [record for record in part if states[record.id] == "different"]
 
 
-def _explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:
+def explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:
+    """What to say of records that were not stored, or may not have been."""
+    if not left:
+        return str(failed)
     jobs = f"{left[0].name} {left[0].id}" + (f" and {len(left) - 1} more" if len(left) > 1 else "")
     if isinstance(failed, OutcomeUnknown):
         return f"{jobs}: may or may not have been stored: {failed}; send err.records again with enqueue_records()"

@@ -69,7 +69,11 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
                 after = policy.next_delay(attempt)
             except Exception as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
                 after = RetryPolicy().next_delay(attempt)
-                orderly["error"] = clean(f"{text}\n(its backoff failed, the default was used: {error!r})")
+                # In the first line, which is the one that is logged.
+                first, *rest = text.split("\n")
+                orderly["error"] = clean(
+                    "\n".join([f"{first} (its backoff failed, the default was used: {error!r})", *rest])
+                )
         due = now + after
         return Verdict("retried", "retry", {**orderly, "due": due}, due)
     return Verdict("dead", "bury", orderly, now)

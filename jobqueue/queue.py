@@ -15,13 +15,13 @@ from jobqueue import flows, lookup
 from jobqueue.access import Access
 from jobqueue.backend import Backend, GivenBackend, MemoryBackend, check_url, open_backend
 from jobqueue.clock import Clock
-from jobqueue.errors import DeclarationError, PayloadError, UnknownJob
+from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
 from jobqueue.flows import Flow, New
 from jobqueue.job import Call, Job
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.lock import Lock
 from jobqueue.names import check_namespace, check_queue_name
-from jobqueue.options import EnqueueOptions
+from jobqueue.options import EnqueueOptions, check_known_queue
 from jobqueue.record import JobRecord, R, record_of
 from jobqueue.registry import Declaring, Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
@@ -86,8 +86,13 @@ class JobQueue(Declaring):
     ) -> None:
         if sum(given is not None for given in (url, storage, client)) > 1:
             raise DeclarationError("JobQueue takes a url, a storage or a client: only one of them")
-        if isinstance(imports, str):
-            raise DeclarationError(f"imports is a list of module names: imports=[{imports!r}]")
+        for what, names in (("imports", imports), ("queues", queues)):
+            if isinstance(names, str):
+                raise DeclarationError(f"{what} is a list of names: {what}=[{names!r}]")
+        if isinstance(max_payload, bool) or not isinstance(max_payload, int) or max_payload < 1:
+            raise DeclarationError(f"max_payload is a number of bytes, at least 1, not {max_payload!r}")
+        if storage is not None and not callable(getattr(storage, "apply", None)):
+            raise DeclarationError(f"storage= takes a Storage, such as MemoryStorage(), not {storage!r}")
         self.url = None if url is None else check_url(url)
         self.namespace = check_namespace(namespace)
         self.imports = tuple(imports)
@@ -132,30 +137,30 @@ class JobQueue(Declaring):
             NotApplied: Some were not stored, see its ``stored`` and ``records``.
             OutcomeUnknown: Some may have been stored, see its ``stored`` and ``records``.
         """
-        return self.access.run(self._enqueue([self._new(self.call_of(job)) for job in jobs]))
+        return self.access.run(self._enqueue([self._new(self.call_of(job)) for job in jobs]), prepare=False)
 
     async def aenqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_many`."""
-        return await self.access.arun(self._enqueue([self._new(self.call_of(job)) for job in jobs]))
+        return await self.access.arun(self._enqueue([self._new(self.call_of(job)) for job in jobs]), prepare=False)
 
     def enqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """Send the ``records`` of a `NotApplied` or `OutcomeUnknown` again: each is stored once.
 
         One that was stored by the first sending and has run to its end since is stored, and run, a second time.
         """
-        return self.access.run(self._store(list(records)))
+        return self.access.run(self._store(list(records)), prepare=False)
 
     async def aenqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_records`."""
-        return await self.access.arun(self._store(list(records)))
+        return await self.access.arun(self._store(list(records)), prepare=False)
 
     def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call; what ``function.enqueue`` does."""
-        return self.access.run(self._enqueue([self._new(call)]))[0]
+        return self.access.run(self._enqueue([self._new(call)]), prepare=False)[0]
 
     async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """See `enqueue_call`."""
-        return (await self.access.arun(self._enqueue([self._new(call)])))[0]
+        return (await self.access.arun(self._enqueue([self._new(call)]), prepare=False))[0]
 
     def _call(self, job: Job | Call[R], options: EnqueueOptions) -> Call[R]:
         call: Call[R] = self.call_of(job)
@@ -184,17 +189,23 @@ class JobQueue(Declaring):
 
     def _store(self, records: Sequence[JobRecord[Any]]) -> Flow[list[JobRecord[Any]]]:
         opened = self.access.opened()
-        return (yield from flows.store(self.namespace, records, opened.known, opened.backend.clock))
+        try:
+            yield from self.access.prepared(opened)
+        except (NotApplied, OutcomeUnknown) as error:
+            # Nothing was sent of the jobs, whatever became of the look.
+            failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
+            raise type(failed)(flows.explain(failed, records), records=records) from error
+        return (yield from flows.store(self.namespace, records, opened.known_lately(), opened.backend.clock))
 
     # -------------------------------------------------------------------------------------------------------- looking
 
     def length(self, queue: str) -> int:
         """How many jobs of a queue are ready to be run now."""
-        return self.access.run(self._counts([check_queue_name(queue)]))[queue].ready
+        return self.access.run(self._counts([check_known_queue(queue, self._queue_names)]))[queue].ready
 
     async def alength(self, queue: str) -> int:
         """See `length`."""
-        return (await self.access.arun(self._counts([check_queue_name(queue)])))[queue].ready
+        return (await self.access.arun(self._counts([check_known_queue(queue, self._queue_names)])))[queue].ready
 
     def counts(self) -> dict[str, Counts]:
         """How many jobs are in each place, of every queue that was ever used."""
@@ -316,7 +327,11 @@ class JobQueue(Declaring):
     # --------------------------------------------------------------------------------------------------------- flows
 
     def _queues(self, queue: str | None) -> Flow[list[QueueKeys]]:
-        names = [check_queue_name(queue)] if queue is not None else (yield from lookup.queues(self.access.keys))
+        names = (
+            [check_known_queue(queue, self._queue_names)]
+            if queue is not None
+            else (yield from lookup.queues(self.access.keys))
+        )
         return [queue_keys(self.namespace, name) for name in names]
 
     def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:

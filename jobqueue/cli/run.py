@@ -100,7 +100,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
 @click.option("--url", help="Where jobs are stored, instead of what TARGET says.")
 @click.option("--namespace", help="The namespace, instead of what TARGET says.")
 @json_option("Log JSON lines instead of text.")
-@click.option("--lifeline", type=int, hidden=True)  # what a supervisor hands its runners
+@click.option("--lifeline", type=int, hidden=True, help="What a supervisor hands its runners.")
 def run(
     target: str,
     threads: int,

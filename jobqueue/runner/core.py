@@ -143,6 +143,7 @@ class Core:
         else:
             assert task.kind is not None
             task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
+            task.text = str(task.verdict.changes.get("error", task.text))
         # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
         task.outcome = None
 
@@ -409,7 +410,7 @@ class Core:
         until = min([until, *(self._queues[name].quiet_until for name in quiet)])
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
-        if self._stopping or self._room() <= 0 or len(quiet) == len(self._queues):
+        if self._stopping or self._room() <= 0 or (quiet and len(quiet) == len(self._queues)):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)

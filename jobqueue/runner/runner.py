@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,13 +17,13 @@ from typing import Any, Final
 
 import msgspec
 
-from jobqueue import flows
+from jobqueue import flows, lookup
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError, StorageRefused
 from jobqueue.keys import QueueKeys, queue_keys
-from jobqueue.queue import JobQueue
+from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
@@ -203,7 +204,7 @@ class Runner:
         incarnation = self._new_name()
         self._core = core = Core(
             Config(incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines),
-            self._weights or {queue: default_weight(queue) for queue in self._declared_queues()},
+            self._weights or {queue: default_weight(queue) for queue in self._all_queues(pump_storage)},
             self._queue_keys,
             jobs.registry.get,
             self._pools(),
@@ -283,8 +284,12 @@ class Runner:
                 return None
             wait = min(wait * 2, 2.0)
 
-    def _declared_queues(self) -> list[str]:
-        return sorted({kind.queue for kind in self.jobs.registry})
+    def _all_queues(self, storage: Storage) -> list[str]:
+        """Those that are there from the start, those that a kind declares, and those that the storage knows."""
+        known: list[str] = []
+        with contextlib.suppress(StorageError):  # the duties look again and again
+            known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
+        return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
     def _pools(self) -> Any:
         registry = self.jobs.registry

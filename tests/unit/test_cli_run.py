@@ -108,7 +108,7 @@ def test_it_runs_jobs_and_ends_with_0_when_told_to(queue: JobQueue, shop: Path, 
         send(queue, "until stopped")
         assert process.out.readline() == "sending until stopped\n"
         [runner] = queue.runners()
-        assert (runner.pid, runner.threads, runner.queues) == (process.popen.pid, 2, {"low": 1})
+        assert (runner.pid, runner.threads, runner.queues) == (process.popen.pid, 2, {"high": 2, "low": 1})
         code, log = process.end()
     finally:
         process.close()
