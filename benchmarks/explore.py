@@ -1,6 +1,6 @@
 """How many states a second the exploration visits with all checks: at least 2,000 are wanted.
 
-    python benchmarks/explore.py
+python benchmarks/explore.py
 """
 
 from __future__ import annotations

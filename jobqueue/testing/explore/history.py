@@ -104,7 +104,9 @@ class JobHistory:
             elif change.step == "claim":
                 assert change.after is not None
                 if change.after.fence <= entry.fence:
-                    raise Broken(f"job {change.id.decode()} got the fence {change.after.fence} after {entry.fence} (I4)")
+                    raise Broken(
+                        f"job {change.id.decode()} got the fence {change.after.fence} after {entry.fence} (I4)"
+                    )
                 entries[index] = attrs.evolve(entry, fence=change.after.fence)
             elif change.after is None:
                 entries[index] = attrs.evolve(entry, gone=True)
