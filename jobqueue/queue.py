@@ -102,6 +102,10 @@ class JobQueue(Declaring):
             None if queues is None else frozenset(check_queue_name(queue) for queue in (*DEFAULT_QUEUES, *queues))
         )
         self._given = storage, clock
+        if client is not None:
+            from jobqueue.storage.redis import RedisServer
+
+            RedisServer.of(client)  # a client that cannot be used is refused here; nothing connects
         self._client = client
         self._allow_eviction = allow_eviction
         self.access = Access(self.namespace, self._backend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import redis
 
 from jobqueue import JobQueue, NotApplied
 from jobqueue.access import REMEMBER_MS
@@ -80,6 +81,11 @@ def test_a_queue_is_registered_again_after_the_server_lost_its_data() -> None:
 def test_a_url_that_says_something_else_than_it_seems_is_refused_at_declaration(url: str, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         JobQueue(url)
+
+
+def test_a_client_that_decodes_is_refused_at_declaration() -> None:
+    with pytest.raises(TypeError, match="decode_responses"):
+        JobQueue(client=redis.Redis(decode_responses=True))
 
 
 def test_a_queue_that_is_not_among_the_declared_ones_is_refused_by_those_who_look() -> None:
