@@ -1,0 +1,78 @@
+"""The beat's thread: nothing ends it but its close, and it tells when the storage lost its data."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import pytest
+
+from jobqueue import transitions
+from jobqueue.clock import SystemClock
+from jobqueue.keys import namespace_keys
+from jobqueue.runner.beat import Heart
+from jobqueue.runner.leases import Leases
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome
+
+KEYS: Final = namespace_keys("test")
+PATIENCE: Final = 20.0
+
+
+class Storage(MemoryStorage):
+    """Tells of every call; one of them raises what no storage should."""
+
+    def __init__(self, bad: int) -> None:
+        super().__init__()
+        self.bad = bad
+        self.calls = 0
+        self.went_on = threading.Event()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        self.calls += 1
+        if self.calls == self.bad:
+            raise RuntimeError("no storage should")
+        outcomes = super().apply(batches)
+        if self.calls > self.bad:
+            self.went_on.set()
+        return outcomes
+
+
+def heart(storage: MemoryStorage, epoch: bytes, data_lost: Callable[[], tuple[bytes, bytes] | None]) -> Heart:
+    return Heart(
+        storage, SystemClock(), KEYS, Leases(60), threading.Lock(), every=10.0, incarnation=b"first",
+        info=lambda now: b"alive", epoch=epoch, data_lost=data_lost,
+    )  # fmt: skip
+
+
+def test_nothing_ends_the_beats(caplog: pytest.LogCaptureFixture) -> None:
+    """A runner without beats loses everything it holds."""
+    storage = Storage(bad=3)
+    storage.apply([transitions.create_meta(KEYS, b"epoch")])
+    beats = heart(storage, b"epoch", lambda: None)
+    beats.start()
+    try:
+        assert storage.went_on.wait(PATIENCE), "the beats ended with the first error that nobody expected"
+    finally:
+        beats.close()
+    assert "no storage should" in caplog.text
+
+
+def test_a_beat_notices_that_the_data_were_lost_and_goes_on_under_another_name() -> None:
+    storage = MemoryStorage()
+    storage.apply([transitions.create_meta(KEYS, b"new")])
+    lost: list[str] = []
+
+    def data_lost() -> tuple[bytes, bytes] | None:
+        lost.append("once")
+        return b"new", b"second"
+
+    beats = heart(storage, b"old", data_lost)
+    assert beats.beat()
+    assert lost == ["once"]
+    assert KEYS.runners.full not in storage.dump(), "nobody is registered under a name that the storage has forgotten"
+    assert beats.beat()
+    assert lost == ["once"]
+    assert storage.dump()[KEYS.runners.full] == {b"second": b"alive"}
