@@ -14,7 +14,7 @@ from tests.mutants.runners import RUNNERS
 from tests.mutants.storages import STORAGES
 from tests.mutants.variant import ROOT, StaleVariant, Variant
 from tests.mutants.variants import VARIANTS
-from tests.mutants.workshop import PARTS, NotRunnable, hunt, innocent
+from tests.mutants.workshop import PARTS, NotRunnable, Workshop
 
 
 def test_names_and_changes_are_different() -> None:
@@ -72,13 +72,15 @@ def test_what_is_right_survives_and_what_cannot_start_is_told(monkeypatch: pytes
         "wrong", "cannot be imported", "retry.py", "DEFAULT_LIMIT: Final = 13", "import nothing_of_this_name"
     )
 
-    assert hunt(right, ["little"]).test is None
+    assert Workshop().hunt(right, ["little"]).test is None
     with pytest.raises(NotRunnable, match="nothing_of_this_name"):
-        hunt(wrong, ["little"])
+        Workshop().hunt(wrong, ["little"])
 
 
-def test_a_test_that_fails_without_a_variant_too_catches_nothing() -> None:
-    gone = "tests/unit/test_retry.py::test_the_default_retry_table"
-    assert innocent([gone]) == []
-    with pytest.raises(NotRunnable):
-        innocent(["tests/unit/test_retry.py::test_that_is_not_there"])
+def test_a_test_that_fails_without_a_variant_too_catches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "little", ("tests/mutants/fails_anyway.py",))
+    right = Variant("right", "is right", "retry.py", "DEFAULT_LIMIT: Final = 13", "DEFAULT_LIMIT: Final = 12 + 1")
+    workshop = Workshop()
+
+    assert workshop.hunt(right, ["little"]).test is None
+    assert workshop.doubted == {"tests/mutants/fails_anyway.py::test_that_never_passes"}

@@ -19,7 +19,7 @@ import attrs
 
 from tests.mutants.variant import ROOT, Variant
 
-__all__ = ["PARTS", "Caught", "NotRunnable", "hunt", "hunt_all", "innocent"]
+__all__ = ["PARTS", "Caught", "NotRunnable", "Workshop"]
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
@@ -114,52 +114,63 @@ def _run(root: Path, arguments: Sequence[str], limit: float) -> tuple[int | None
     return process.returncode, printed
 
 
-def hunt(variant: Variant, parts: Sequence[str] = tuple(PARTS), limit: float = 600.0) -> Caught:
-    """Plant a variant and run the parts of the suite until a test fails.
+class Workshop:
+    """Where variants are hunted.
 
-    Args:
-        variant: What to plant.
-        parts: Names out of `PARTS`.
-        limit: Seconds that all parts may take together. A variant that is not caught within them survived.
-
-    Raises:
-        NotRunnable: The tests could not even be collected.
-        StaleVariant: The text that the variant replaces is gone.
+    Attributes:
+        doubted: Tests that failed without a variant, or only sometimes with it: they caught nothing.
     """
-    started = time.monotonic()
-    with _copy() as root:
-        variant.plant(root)
-        for part in parts:
-            left = limit - (time.monotonic() - started)
-            if left <= 0:
-                break
-            code, printed = _run(root, ["-x", "-k", _PLANTING, *PARTS[part]], left)
-            if code == 1 and (found := _FAILED.search(printed)):
-                return Caught(variant, found[1], part, time.monotonic() - started)
-            if code not in (0, None):
-                raise NotRunnable(f"{variant.name}: pytest ended with {code} in {part}\n{printed[-2000:]}")
-    return Caught(variant, None, None, time.monotonic() - started)
 
+    def __init__(self) -> None:
+        self.doubted: set[str] = set()
+        self._trusted: set[str] = set()
 
-def hunt_all(
-    variants: Sequence[Variant],
-    parts: Sequence[str] = tuple(PARTS),
-    limit: float = 600.0,
-    *,
-    workers: int = 1,
-) -> Iterator[Caught]:
-    """Hunt many, ``workers`` at a time; answers them in their order, each as soon as those before it are done."""
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda variant: hunt(variant, parts, limit), variants)
+    def hunt(self, variant: Variant, parts: Sequence[str] = tuple(PARTS), limit: float = 600.0) -> Caught:
+        """Plant a variant and run the parts of the suite until a test fails because of it.
 
+        Args:
+            variant: What to plant.
+            parts: Names out of `PARTS`.
+            limit: Seconds that all parts may take together. A variant that is not caught within them survived.
 
-def innocent(tests: Sequence[str], limit: float = 600.0) -> list[str]:
-    """Run tests on the library as it is, and answer those that fail there as well: they catch nothing."""
-    if not tests:
-        return []
-    with _copy() as root:
-        code, printed = _run(root, list(dict.fromkeys(tests)), limit)
-    failed = _FAILED.findall(printed)
-    if code != 0 and not failed:
-        raise NotRunnable(f"the tests that caught something cannot be run ({code})\n{printed[-2000:]}")
-    return failed
+        Raises:
+            NotRunnable: The tests could not even be collected.
+            StaleVariant: The text that the variant replaces is gone.
+        """
+        started = time.monotonic()
+        with _copy() as root:
+            variant.plant(root)
+            for part in parts:
+                while (left := limit - (time.monotonic() - started)) > 0:
+                    doubted = [f"--deselect={test}" for test in sorted(self.doubted)]
+                    code, printed = _run(root, ["-x", "-k", _PLANTING, *PARTS[part], *doubted], left)
+                    took = time.monotonic() - started
+                    if code == 1 and (found := _FAILED.search(printed)):
+                        if self._is_caught(root, found[1], limit):
+                            return Caught(variant, found[1], part, took)
+                        continue
+                    if code not in (0, None):
+                        raise NotRunnable(f"{variant.name}: pytest ended with {code} in {part}\n{printed[-2000:]}")
+                    break
+        return Caught(variant, None, None, time.monotonic() - started)
+
+    def _is_caught(self, root: Path, test: str, limit: float) -> bool:
+        """Whether the test fails again with the variant, and passes on the library as it is."""
+        code, _ = _run(root, [test, "--timeout=30"], limit)
+        if code == 1 and test not in self._trusted:
+            with _copy() as clean:
+                code = 1 if _run(clean, [test], limit)[0] == 0 else 0
+        (self._trusted if code == 1 else self.doubted).add(test)
+        return code == 1
+
+    def hunt_all(
+        self,
+        variants: Sequence[Variant],
+        parts: Sequence[str] = tuple(PARTS),
+        limit: float = 600.0,
+        *,
+        workers: int = 1,
+    ) -> Iterator[Caught]:
+        """Hunt many, ``workers`` at a time; answers them in their order, each as soon as those before it are done."""
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(lambda variant: self.hunt(variant, parts, limit), variants)
