@@ -232,6 +232,22 @@ def test_however_a_run_ends_that_lost_its_lease_it_changes_nothing(world: World,
     assert world.kept(id).place == "working"
 
 
+def test_a_job_that_has_returned_keeps_its_lease_until_its_result_is_stored(world: World) -> None:
+    world.enqueue(1)
+    first, second = Sim(world, "a"), Sim(world, "b")
+    first.settle()
+    world.fail("finish", *[Fault.REFUSED] * 5)
+    first.run()
+    first.settle()
+
+    assert second.rescue(first) == [], "taken from a runner that had only its result to store"
+    first.wait(10)
+
+    assert world.counter("done") == 1
+    assert first.told("late") == 0
+    assert world.runs[1] == 1
+
+
 def test_one_runner_may_hold_a_job_twice(world: World) -> None:
     """It lost the lease, rescued and claimed the job itself, and the first run goes on: neither disturbs the other."""
     world.enqueue(1, 2)
