@@ -1,12 +1,14 @@
 """``python -m tests.proof [part …]``: run what proves the promise, and write what it saw into docs/explanation/proof.md.
 
 Each part stands between two markers and can be written anew by itself. The part ``mutants`` is by far the longest:
-``--mutants FILE`` takes what ``python -m tests.mutants --json`` printed instead of running it again.
+``--mutants FILE`` takes what ``python -m tests.mutants --json`` printed instead of running it again; several files where
+the variants were shared out.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import platform
@@ -160,7 +162,7 @@ def faults() -> str:
         file = case.get("classname", "").rpartition(".")[2]
         files.setdefault(file, Counter())["left out" if case.find("skipped") is not None else "passed"] += 1
     rows: list[tuple[object, ...]] = [
-        (_ABOUT[file], f"`{file}.py`", count["passed"], count["left out"]) for file, count in files.items()
+        (_about(file), f"`{file}.py`", count["passed"], count["left out"]) for file, count in files.items()
     ]
     rows.append(
         ("together", f"{took:,.0f} s", *(sum(n[what] for n in files.values()) for what in ("passed", "left out")))
@@ -168,24 +170,19 @@ def faults() -> str:
     return table(("faults", "tests", "cells passed", "left out"), rows)
 
 
-_ABOUT: Final = {
-    "test_grid_memory": "every fault at every step, in memory",
-    "test_wire": "requests and replies cut off at every step, on real servers",
-    "test_processes": "runners, producers and holders of locks killed, stopped, continued, told to stop",
-    "test_restart": "servers killed at every step, files cut off, data gone, a replica that lags",
-    "test_trouble": "servers that stall, fill up, refuse, forget scripts; clocks that jump; forks; cancelled tasks",
-    "test_refusals": "every refusal of a server at every step",
-    "test_cluster": "a cluster that moves the slot of a queue",
-}
+def _about(file: str) -> str:
+    """What a file of tests says of itself."""
+    told = ast.get_docstring(ast.parse((ROOT / "tests/faults" / f"{file}.py").read_text())) or ""
+    return " ".join(told.partition("\n\n")[0].split())
 
 
-def mutants(printed: Path | None, workers: int) -> str:
+def mutants(printed: Sequence[Path], workers: int) -> str:
     """Planted bugs, and what caught them."""
-    if printed is not None:
-        found = json.loads(printed.read_text())["variants"]
-        names = [one["variant"] for one in found]
-        if names != list(VARIANTS):
-            raise AssertionError(f"{printed} is of other variants: {sorted(set(names) ^ VARIANTS.keys())}")
+    if printed:
+        told = {one["variant"]: one for path in printed for one in json.loads(path.read_text())["variants"]}
+        if other := told.keys() ^ VARIANTS.keys():
+            raise AssertionError(f"the files are of other variants, or not of all: {', '.join(sorted(other))}")
+        found = [told[name] for name in VARIANTS]
     else:
         found = [one.as_dict() for one in Workshop().hunt_all(list(VARIANTS.values()), workers=workers)]
     survivors = [one["variant"] for one in found if not one["test"]]
@@ -209,7 +206,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; answers its exit code: 1 if something does not hold, and then nothing of that part is written."""
     parser = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"only these: {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--mutants", type=Path, metavar="FILE", help="what `python -m tests.mutants --json` printed")
+    parser.add_argument(
+        "--mutants",
+        type=Path,
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="what `python -m tests.mutants --json` printed",
+    )
     parser.add_argument("--workers", type=int, default=1, help="planted bugs that are tried at a time (default: 1)")
     parser.add_argument(
         "--page", type=Path, default=PAGE, help="the document to write (default: docs/explanation/proof.md)"
