@@ -17,13 +17,9 @@ import pytest
 from jobqueue import LockTaken
 from tests.faults.ledger import await_that
 from tests.faults.stage import LEASE, NAMESPACE, Stage
-from tests.servers import Server, kinds
+from tests.servers import Server
 
 _ROOT: Final = Path(__file__).parents[2]
-KIND: Final = {"F1": "valkey", "F2": "redis", "F6": "valkey", "F30": "redis"}
-"""On which server a fault is tried, where both are installed: what happens to a process says little of the server."""
-
-
 RESCUED_MS: Final = 3500
 """From one claim to the next: a job that is to outlast the grace time, the last words, the bound of a rescue (0.9 s), and a
 busy machine. A runner that looks only when its wait is over, as if nobody had rung, takes longer."""
@@ -32,19 +28,10 @@ LEFT_S: Final = 2.5
 
 
 @pytest.fixture
-def kind_of(running_servers: Callable[[str], Server], tmp_path: Path) -> Iterator[Callable[[str], Stage]]:
-    stages: list[Stage] = []
-
-    def make(fault: str) -> Stage:
-        kind = KIND[fault] if KIND[fault] in kinds() else kinds()[0]
-        server = running_servers(kind)
-        server.flush()
-        stages.append(Stage(server.client(), server.url, tmp_path))
-        return stages[-1]
-
-    yield make
-    for stage in stages:
-        stage.close()
+def stage(server: Server, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(server.client(), server.url, tmp_path)
+    yield stage
+    stage.close()
 
 
 @attrs.define
@@ -216,10 +203,10 @@ CRASHES: Final = {
 
 
 @pytest.mark.parametrize("cell", CRASHES)
-def test_fault(cell: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault(cell: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGKILL before the request is sent (F1), and after its effect before its reply is looked at (F2)."""
     fault, _, step = cell.partition("-")
-    stage, scene = kind_of(fault), SCENES[step]
+    scene = SCENES[step]
     when = "before" if fault == "F1" else "after"
 
     accepted, actor = _start(scene, stage, play, _fault(step, when, signal.SIGKILL))
@@ -236,9 +223,8 @@ def test_fault(cell: str, kind_of: Callable[[str], Stage], play: Callable[..., A
 
 
 @pytest.mark.parametrize("cell", ["F1-RUN", "F2-RUN"])
-def test_fault_in_a_job(cell: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_in_a_job(cell: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGKILL by the job itself: it runs again elsewhere, and so do its neighbours."""
-    stage = kind_of(cell[:2])
     stage.jobs().enqueue(stage.deed("killer", kill=int(signal.SIGKILL)))
     for key in "ab":
         stage.jobs().enqueue(stage.deed(key))
@@ -253,9 +239,8 @@ def test_fault_in_a_job(cell: str, kind_of: Callable[[str], Stage], play: Callab
 
 
 @pytest.mark.parametrize("cell", ["F1-ENQ", "F2-ENQ"])
-def test_fault_of_a_producer(cell: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_producer(cell: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGKILL of who enqueues: before the effect nothing is stored, after it the job is, though nobody was told."""
-    stage = kind_of(cell[:2])
     fault = _fault("ENQ", "before" if cell == "F1-ENQ" else "after", signal.SIGKILL)
 
     assert play(stage, "enqueue", "x", fault=fault).wait() == -signal.SIGKILL
@@ -268,9 +253,8 @@ def test_fault_of_a_producer(cell: str, kind_of: Callable[[str], Stage], play: C
 
 
 @pytest.mark.parametrize("cell", ["F1-LCK", "F2-LCK"])
-def test_fault_of_a_holder(cell: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_holder(cell: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGKILL of who holds a lock: it ends by itself, and the fence of the next is greater."""
-    stage = kind_of(cell[:2])
     fault = _fault("LCK", "before" if cell == "F1-LCK" else "after", signal.SIGKILL)
 
     assert play(stage, "lock", "0.5", fault=fault).wait() == -signal.SIGKILL
@@ -303,10 +287,10 @@ ZOMBIES: Final = {
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("cell", ZOMBIES)
-def test_fault_of_a_zombie(cell: str, when: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_zombie(cell: str, when: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGSTOP for longer than the lease while a peer takes over; after SIGCONT what it sends changes nothing."""
     step = cell.partition("-")[2]
-    stage, scene = kind_of("F6"), SCENES[step]
+    scene = SCENES[step]
 
     accepted, actor = _start(scene, stage, play, _fault(step, when, signal.SIGSTOP))
     actor.await_stopped()
@@ -324,9 +308,8 @@ def test_fault_of_a_zombie(cell: str, when: str, kind_of: Callable[[str], Stage]
         assert pids == {os.getpid()}, "a runner starts nothing after its own deadline"
 
 
-def test_fault_in_a_zombie_job(kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_in_a_zombie_job(stage: Stage, play: Callable[..., Actor]) -> None:
     """[F6-RUN] SIGSTOP inside a job: its late result is discarded, one finish counts."""
-    stage = kind_of("F6")
     stage.jobs().enqueue(stage.deed("a", kill=int(signal.SIGSTOP)))
 
     actor = play(stage, "run")
@@ -345,9 +328,8 @@ def test_fault_in_a_zombie_job(kind_of: Callable[[str], Stage], play: Callable[.
     assert first.attempt == second.attempt == 1
 
 
-def test_fault_of_a_zombie_holder(kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_zombie_holder(stage: Stage, play: Callable[..., Actor]) -> None:
     """[F6-LCK] SIGSTOP while a lock is held: the next one has it, knows a greater fence, and keeps it."""
-    stage = kind_of("F6")
     actor = play(stage, "lock", "0.3", fault=_fault("LCK", "after", signal.SIGSTOP))
     actor.await_stopped()
     lock = stage.jobs().lock("report", ttl=30)
@@ -369,9 +351,8 @@ def test_fault_of_a_zombie_holder(kind_of: Callable[[str], Stage], play: Callabl
     lock.__exit__(None, None, None)
 
 
-def test_fault_of_a_zombie_producer(kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_zombie_producer(stage: Stage, play: Callable[..., Actor]) -> None:
     """[F6-ENQ] SIGSTOP after the job was stored: it has run when its producer wakes up, and runs no second time."""
-    stage = kind_of("F6")
     actor = play(stage, "enqueue", "x", fault=_fault("ENQ", "after", signal.SIGSTOP))
     actor.await_stopped()
     with stage.worker(stage.jobs()):
@@ -389,10 +370,10 @@ ENDINGS: Final = {"one signal": (signal.SIGTERM,), "two signals": (signal.SIGTER
 
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("cell", [f"F30-{step}" for step in SCENES])
-def test_fault_of_a_signal(cell: str, how: str, kind_of: Callable[[str], Stage], play: Callable[..., Actor]) -> None:
+def test_fault_of_a_signal(cell: str, how: str, stage: Stage, play: Callable[..., Actor]) -> None:
     """SIGTERM before each step: it ends with code 0 and holds nothing; a second signal leaves at once, like a crash."""
     step = cell.partition("-")[2]
-    stage, scene = kind_of("F30"), SCENES[step]
+    scene = SCENES[step]
     if scene.stops and how == "one signal":
         pytest.skip("it was told to stop already: this would be its second signal")
 
