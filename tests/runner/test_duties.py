@@ -121,6 +121,24 @@ def test_the_next_look_is_when_it_is_ripe(world: World) -> None:
     assert world.numbers("ready") == [0]
 
 
+def test_a_lease_longer_than_its_own_is_respected(world: World) -> None:
+    """Another runner was told to take longer leases. To take them for a jump of the clock would rob it while it is away."""
+    keeper, longer = Keeper(world), 4 * LEASE
+    world.enqueue(0)
+    patient = Sim(world, "patient", lease=longer)
+    patient.settle()
+    register(world, b"patient", lease=longer)
+    for _ in range(longer // BEAT - 1):
+        world.clock.advance(milliseconds=BEAT)
+        keeper.round()
+    assert keeper.rescued == []
+    assert world.numbers("working") == [0]
+    for _ in range(1 + 2 * longer // LEASE):
+        world.clock.advance(milliseconds=BEAT)
+        keeper.round()
+    assert [job.incarnation for job in keeper.rescued] == ["patient"], "two of its own beats after its end"
+
+
 def test_two_observers_rescue_each_job_once(world: World) -> None:
     leave(world, 5)
     first, second = Watch(), Watch()
