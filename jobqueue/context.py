@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobqueue.record import JobRecord
 
-__all__ = ["Context", "Flags", "current_context", "reset_current", "set_current"]
+__all__ = ["Context", "Flags", "current_context", "set_current"]
 
 _LOGGER = logging.getLogger("jobqueue.job")
 
@@ -89,11 +89,6 @@ def current_context() -> Context:
         raise LookupError("no job is running here: current_context() works only inside of a job") from None
 
 
-def set_current(context: Context) -> Token[Context]:
+def set_current(context: Context) -> None:
     """Make this the current context of this thread or task; the runner's half of `current_context`."""
-    return _current.set(context)
-
-
-def reset_current(token: Token[Context]) -> None:
-    """Undo `set_current`."""
-    _current.reset(token)
+    _current.set(context)

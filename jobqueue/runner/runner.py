@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -291,22 +291,20 @@ class Runner:
             known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
-    def _pools(self) -> Any:
+    def _pools(self) -> Callable[[], tuple[bool, bool]]:
+        """Answers whether the kinds need threads, and the event loop; counted again only when there are more kinds."""
         registry = self.jobs.registry
+        counted, needed = -1, (True, True)
 
         def pools() -> tuple[bool, bool]:
-            coroutines = sum(kind.is_coroutine for kind in registry)
-            return coroutines < len(registry), coroutines > 0
+            nonlocal counted, needed
+            if counted != len(registry):
+                counted = len(registry)
+                coroutines = sum(kind.is_coroutine for kind in registry)
+                needed = coroutines < counted, coroutines > 0
+            return needed
 
-        known = (-1, (True, True))
-
-        def cached() -> tuple[bool, bool]:
-            nonlocal known
-            if known[0] != len(registry):
-                known = (len(registry), pools())
-            return known[1]
-
-        return cached
+        return pools
 
     def _greet(self, url: str, incarnation: bytes) -> None:
         kinds = [kind.name for kind in self.jobs.registry]

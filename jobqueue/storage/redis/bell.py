@@ -47,11 +47,6 @@ def _blpop(scopes: Sequence[str], timeout: float) -> bytes:
     return pack([(b"BLPOP", *map(wake_key, scopes), b"%.3f" % max(timeout, 0.001))])
 
 
-def _close(*sockets: socket.socket) -> None:
-    for each in sockets:
-        each.close()
-
-
 def unblock(connection: bytes) -> Command:
     """Ends the BLPOP of the connection: its answer comes at once then."""
     return (b"CLIENT", b"UNBLOCK", connection)
