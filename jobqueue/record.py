@@ -121,7 +121,7 @@ def rewrite(record: bytes, **changes: object) -> bytes:
     return record[:NONCE_SIZE] + _encode(fields)
 
 
-_CLAIM: Final = re.compile(rb"(.*):([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
+_CLAIM: Final = re.compile(rb"(.*):0*([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
 
 
 def parse_claim(claim: bytes) -> tuple[bytes, int, int]:

@@ -44,7 +44,6 @@ __all__ = [
     "LIMIT",
     "SCHEMA",
     "claim",
-    "claim_of",
     "close_requests",
     "condemn",
     "delete",
@@ -77,11 +76,6 @@ CLAIM_BYTES: Final = 4 * 1024 * 1024
 CLOSED: Final = b"closed"
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
-
-
-def claim_of(incarnation: bytes, fence: int, beat: int) -> bytes:
-    """The mark that a claim leaves on its jobs."""
-    return b"%b:%d:%d" % (incarnation, fence, beat)
 
 
 def _move(

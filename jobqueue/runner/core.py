@@ -30,7 +30,7 @@ from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Moved
+from jobqueue.storage.ops import Applied, Moved, claim_mark
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -268,7 +268,7 @@ class Core:
             return
         moved = _moved(outcome)
         queue.left = moved.left
-        mark = transitions.claim_of(self.config.incarnation, moved.fence, self.config.beat)
+        mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
         deadline = claim.sent + self.config.lease
         tasks = [
             self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline, order), at.now)

@@ -68,6 +68,7 @@ from jobqueue.storage.ops import (
     SetRemove,
     Stamp,
     Unlocked,
+    claim_mark,
 )
 from jobqueue.storage.sortedset import SortedSet
 
@@ -350,7 +351,7 @@ class Interpreter(Contents):
             counters = full_name(op.source.scope, COUNTERS)
             fence = max(int(self.hashes.get(counters, {}).get(FENCE, b"0")) + 1, op.stamp.now)
             self.hash_set(counters, {FENCE: b"%d" % fence})
-            self.hash_set(name, dict.fromkeys(moved, _claim(op.stamp, fence)))
+            self.hash_set(name, dict.fromkeys(moved, claim_mark(op.stamp.incarnation, fence, op.stamp.beat)))
             return fence
         return 0
 
@@ -387,7 +388,7 @@ class Interpreter(Contents):
         records = self.hashes.get(full_name(op.source.scope, RECORDS), {})
         claims = self.hashes.get(full_name(op.source.scope, CLAIMS), {})
         entries = self.sets.get(op.target.full) or SortedSet()
-        claim = _claim(op.stamp, fence)
+        claim = claim_mark(op.stamp.incarnation, fence, op.stamp.beat)
         ids = tuple([id_ for id_ in known[2:] if id_ in entries.scores and claims.get(id_) == claim and id_ in records])
         left, lowest = self._left(op.source)
         given = tuple([records[id_] for id_ in ids]) if op.give else ()
@@ -451,10 +452,6 @@ def _within(ids: list[bytes], max_bytes: int, records: Mapping[bytes, bytes]) ->
                 return ids[:index]
             taken += 1
     return ids
-
-
-def _claim(stamp: Stamp, fence: int) -> bytes:
-    return b"%b:%d:%d" % (stamp.incarnation, fence, stamp.beat)
 
 
 def _netstrings(values: Iterable[bytes]) -> bytes:

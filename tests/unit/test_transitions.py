@@ -13,7 +13,7 @@ from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These
+from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These, claim_mark
 
 KEYS = queue_keys("test", "low")
 SPACE = namespace_keys("test")
@@ -27,7 +27,7 @@ def record(number: int = 0) -> bytes:
 
 
 def claims(*numbers: int, fence: int = NOW, name: bytes = b"a") -> dict[bytes, bytes]:
-    return {b"j%d" % number: t.claim_of(name, fence, 5_000) for number in numbers}
+    return {b"j%d" % number: claim_mark(name, fence, 5_000) for number in numbers}
 
 
 def claim(name: bytes = b"a", number: int = 1, limit: int = 2, now: int = NOW) -> Batch:

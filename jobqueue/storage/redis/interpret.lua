@@ -576,12 +576,17 @@ local function sift(op, ids, m, scores, records)
   return kept, records, missing
 end
 
+-- Thirty digits make it longer than 64 bytes: hashes of up to 512 shorter values are lists that are searched for every id.
+local function claim_mark(op, fence)
+  return op.incarnation .. ':' .. format('%030.0f', fence) .. ':' .. op.beat
+end
+
 local function mark(op, ids, m)
   if op.stamp == 'x' then
     send('HDEL', CLAIMS, ids, 1, m)
   elseif op.stamp == 's' and m > 0 then
     local fence = math.max(tonumber(call('HGET', COUNTERS, 'fence') or 0) + 1, op.now)
-    local claim = op.incarnation .. ':' .. format('%.0f', fence) .. ':' .. op.beat
+    local claim = claim_mark(op, fence)
     local flat = {}
     for i = 1, m do
       flat[2 * i - 1], flat[2 * i] = ids[i], claim
@@ -651,8 +656,8 @@ end
 
 -- What a request that is sent again is answered: what it took the first time and still holds.
 local function again(op)
-  local fence = op.seen[2] or '0'
-  local claim, ids, m, records = op.incarnation .. ':' .. fence .. ':' .. op.beat, {}, 0, {}
+  local fence = integer(op.seen[2] or '0') or 0
+  local claim, ids, m, records = claim_mark(op, fence), {}, 0, {}
   local n = #op.seen
   local scores = ask('ZMSCORE', op.target, op.seen, 3, n)
   local claims = ask('HMGET', CLAIMS, op.seen, 3, n)
@@ -665,7 +670,7 @@ local function again(op)
     end
   end
   local left, next = rest(op)
-  return { ids, op.give and records or {}, {}, integer(fence) or 0, left, next }
+  return { ids, op.give and records or {}, {}, fence, left, next }
 end
 
 function run.V(op)

@@ -30,6 +30,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
 
@@ -57,10 +58,10 @@ def a_stamp_writes_one_new_fence(t: Bench) -> None:
     third = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=Stamp(b"\x00:\xff", 1, NOW + 50)))
     t.check(third.fence, NOW + 50, "a clock that is ahead of the last fence")
     claims = {
-        b"a": b"one:%d:5000" % NOW,
-        b"b": b"one:%d:5000" % NOW,
-        b"c": b"two:%d:70" % (NOW + 1),
-        b"d": b"\x00:\xff:%d:1" % (NOW + 50),
+        b"a": claim_mark(b"one", NOW, 5000),
+        b"b": claim_mark(b"one", NOW, 5000),
+        b"c": claim_mark(b"two", NOW + 1, 70),
+        b"d": claim_mark(b"\x00:\xff", NOW + 50, 1),
     }
     t.check(t.state()["claims"], claims, "claims: incarnation:fence:beat")
     none = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=Stamp(b"one", 5000, NOW + 99)))
@@ -74,7 +75,7 @@ def a_stamp_writes_one_new_fence(t: Bench) -> None:
 def a_claim_is_cleared_kept_or_written(t: Bench) -> None:
     t.fill(b"a", b"b")
     t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=_STAMP))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     t.move(Move(t.working, t.working, These((b"a", b"b")), NOW + 1))
     t.check(t.state()["claims"], {b"a": claim, b"b": claim}, "without a stamp claims stay")
     t.move(Move(t.working, t.ready, These((b"a",)), stamp=CLEAR))
@@ -88,7 +89,7 @@ def a_claim_is_cleared_kept_or_written(t: Bench) -> None:
 def an_extension_only_raises(t: Bench) -> None:
     t.fill(b"a", b"b")
     t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=_STAMP))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     ours = {b"a": claim, b"b": claim}
     for score, ends in (
         (NOW + 10, (NOW + 10, NOW + 10)),
@@ -117,7 +118,7 @@ def a_numbered_claim_sent_again_answers_the_same(t: Bench) -> None:
     other = t.move(Move(t.ready, t.working, These((b"b",)), NOW, stamp=Stamp(b"other", 5000, NOW)))
     again = t.move(_claim_of(t, 7))
     t.check(again, Moved((), fence=NOW, left=2), "sent again after the other job went to another runner")
-    t.check(t.state()["claims"], {b"b": b"other:%d:5000" % other.fence}, "whose claim stands")
+    t.check(t.state()["claims"], {b"b": claim_mark(b"other", other.fence, 5000)}, "whose claim stands")
     t.check(t.move(_claim_of(t, 8)).ids, (b"c", b"d"), "the next number takes the next jobs")
 
 
@@ -192,7 +193,7 @@ def a_put_tells_the_same_job_from_another(t: Bench) -> None:
 @case(8)
 def batches_sent_twice_change_nothing_more(t: Bench) -> None:
     t.fill(*(b"%d" % number for number in range(12)))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     mine: dict[bytes, bytes] = dict.fromkeys((b"0", b"1", b"2", b"3"), claim)
     done = (t.counters, b"done")
     batches: list[tuple[str, tuple[Op, ...]]] = [
@@ -248,7 +249,7 @@ def a_late_finish_does_not_touch_the_next_claim(t: Bench) -> None:
     late = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=_STAMP)).fence
     t.move(Move(t.working, t.ready, These((b"a",)), stamp=CLEAR, front=True))
     t.move(Move(t.ready, t.working, Head(1, 1000), NOW + 5, stamp=_STAMP))
-    ours = {b"a": b"runner:%d:5000" % late}
+    ours = {b"a": claim_mark(b"runner", late, 5000)}
     moves = [
         Move(t.working, None, These((b"a",)), expect=ours),
         Move(t.working, t.dead, These((b"a",)), NOW, expect=ours, records={b"a": b"overwritten"}),

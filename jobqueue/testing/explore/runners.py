@@ -26,7 +26,7 @@ from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
 from jobqueue.storage.answers import Applied, Moved
-from jobqueue.storage.ops import Answer, Move, Page, Query
+from jobqueue.storage.ops import Answer, Move, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
     UNKNOWN,
@@ -194,7 +194,7 @@ def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     assert isinstance(moved, Moved)
     [move] = part.batches[-1].ops
     [queue] = [queue for queue in setup.queues if queue.ready == move.source]  # type: ignore[union-attr]
-    mark = transitions.claim_of(setup.incarnation, moved.fence, setup.beat)
+    mark = claim_mark(setup.incarnation, moved.fence, setup.beat)
     deadline = at.local + setup.lease  # from when it was first sent
     return [
         Task(queue, id, mark, moved.fence, record, decode(record), None, deadline)

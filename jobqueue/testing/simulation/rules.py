@@ -9,7 +9,7 @@ from typing import Any, Final
 from jobqueue.errors import PayloadError
 from jobqueue.judge import PARK_FIRST, PARK_LONGEST, SUSPECT, TOO_OFTEN
 from jobqueue.record import Stored, decode
-from jobqueue.storage.ops import FENCE, Due, Head, Move, Moved, These
+from jobqueue.storage.ops import FENCE, Due, Head, Move, Moved, These, claim_mark
 from jobqueue.testing.simulation.books import Books, InvariantBroken, Life, Run, Touch, split_claim
 from jobqueue.testing.simulation.runner import SimRunner
 from jobqueue.testing.simulation.scripts import BACKOFF_MS
@@ -105,7 +105,7 @@ class Rules:
         assert isinstance(op.pick, Head)
         incarnation: bytes = op.stamp.incarnation  # type: ignore[union-attr]
         beat: int = op.stamp.beat  # type: ignore[union-attr]
-        mark = b"%b:%d:%d" % (incarnation, moved.fence, beat)
+        mark = claim_mark(incarnation, moved.fence, beat)
         if self._asked_again(books, op, moved, mark):
             return
         if len(moved.ids) != min(op.pick.limit, len(books.ready)):
