@@ -6,7 +6,8 @@ beat on the observer's own monotonic clock. A living owner changes it in between
 
 A server's clock that is set back leaves ends behind that are further away than any lease. Nobody lives to wait for them, so
 they count as expired; but a living owner cannot change them either, because an end only ever rises. There its
-registration, which it writes anew with every beat, has to stay unchanged as well.
+registration, which it writes anew with every beat, has to stay unchanged as well. And if the clock is set forward again,
+so that such an end lies behind, watching begins anew: what counted until then was something else.
 
 Whoever has seen a runner's process end need not watch anything: `hand_back` takes what it held at once.
 
@@ -68,14 +69,16 @@ class _Seen:
     incarnation: str
     fence: int
     patience: float
+    is_far: bool
     sign: int | None
 
 
-def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int]) -> _Seen:
+def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int], *, is_far: bool = False) -> _Seen:
     owner, fence, beat = parse_claim(claim)
     incarnation = owner.decode("ascii", "backslashreplace")
     # No fence is -1: 0 is what a record says that was never started alone.
-    return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT), signs.get(incarnation))
+    patience = 2.0 * (beat or FOREIGN_BEAT)
+    return _Seen(claim, end, at.local, incarnation, fence or -1, patience, is_far, signs.get(incarnation))
 
 
 class Watch:
@@ -123,12 +126,13 @@ def patrol(
             [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
             claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
         for id, end in part:
-            if id not in claims:
-                known = before[id]
-                is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign
-                seen[id] = _first_sight(known.claim, end, sight, signs) if is_alive else known
+            is_far = end > at.now + longest
+            known = None if id in claims else before[id]
+            if known is None or known.is_far != is_far or (is_far and signs.get(known.incarnation) != known.sign):
+                claim = known.claim if known is not None else claims[id] or b""
+                seen[id] = _first_sight(claim, end, sight, signs, is_far=is_far)
             else:
-                seen[id] = _first_sight(claims[id] or b"", end, sight, signs)
+                seen[id] = known
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []

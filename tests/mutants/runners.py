@@ -185,8 +185,15 @@ RUNNERS: Final = (
         "blind-to-signs",
         "takes jobs from living owners after the server's clock was set back",
         "runner/rescue.py",
-        "is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign",
-        "is_alive = False",
+        "(is_far and signs.get(known.incarnation) != known.sign)",
+        "False",
+    ),
+    Variant(
+        "watches-on-after-a-jump",
+        "takes what it saw before the server's clock was set forward for what it sees after",
+        "runner/rescue.py",
+        "known.is_far != is_far or (is_far",
+        "(is_far",
     ),
     Variant(
         "far-ends-believed",

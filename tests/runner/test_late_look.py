@@ -1,4 +1,4 @@
-"""A look at leases that the storage answers late is no early look."""
+"""What counts as a look at a lease: not what the storage answers late, nor what a jump of its clock has changed since."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Observer:
     def __init__(self) -> None:
         self.storage = MemoryStorage()
         self.local = 0.0
+        self.ahead = 0
+        self.signs: dict[str, int] = {"owner": 0}
         self.watch = Watch()
         record = encode(b"nonce...", Stored("kind", b"{}", 0, 0, 0, 1, 1))
         claim = transitions.claim(KEYS, b"owner", 1, limit=1, now=1_000_000, lease=LEASE, beat=BEAT)
@@ -29,11 +31,11 @@ class Observer:
 
     def moment(self) -> Moment:
         """Now."""
-        return Moment(1_000_000 + int(self.local), self.local)
+        return Moment(1_000_000 + self.ahead + int(self.local), self.local)
 
     def look(self, takes: float = 0.0) -> list[Rescued]:
         """Look once; the first answer comes after ``takes`` ms."""
-        flow = patrol(KEYS, self.watch, LEASE, self.moment)
+        flow = patrol(KEYS, self.watch, LEASE, self.moment, dict(self.signs))
         answer: Any = None
         try:
             while True:
@@ -56,4 +58,21 @@ def test_after_a_server_that_stood_still_an_owner_has_two_beats() -> None:
     observer.local += 2 * BEAT - 1
     assert observer.look() == []
     observer.local += 1
+    assert [job.id for job in observer.look()] == [b"1"]
+
+
+def test_a_clock_that_is_set_back_and_forward_again_begins_a_new_watch() -> None:
+    # Its owner beats, but cannot raise an end that lies further away than any lease. Its last beat came between the last
+    # look at the far end and the jump, so nothing that the next looks see tells that it lives.
+    observer = Observer()
+    observer.ahead = -2 * LEASE
+    assert observer.look() == []
+    observer.local += 900
+    observer.signs["owner"] += 900
+    observer.ahead = 2 * LEASE
+    observer.local += 100
+    assert observer.look() == []
+    observer.local += BEAT
+    assert observer.look() == [], "1,100 ms after its last beat"
+    observer.local += BEAT
     assert [job.id for job in observer.look()] == [b"1"]

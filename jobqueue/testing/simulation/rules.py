@@ -158,7 +158,9 @@ class Rules:
             if entries[id] < old:
                 raise InvariantBroken("extend", f"the lease ended at {old}, now at {entries[id]}", (id,))
             books.working[id] = max(old, new)
-            books.touched[id] = Touch(self._sent, self.world.now, self._behind)
+            # What left before something that has arrived already says nothing new of its sender: the network kept it back.
+            if self._sent >= books.touched[id].sent:
+                books.touched[id] = Touch(self._sent, self.world.now, self._behind)
             self.seen["extend"] += 1
             if op.records:
                 self._rewritten(books, op, id, started=self.lives[id].fence)
