@@ -261,10 +261,10 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] |
 # ---------------------------------------------------------------------------------------------------------------- locks
 
 
-def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
-    """Take a user's lock with a fresh token; refused while another token holds it."""
+def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int, fence: int) -> Batch:
+    """Take a user's lock, seen with this fence, with a fresh token; refused while, or if meanwhile, another holds it."""
     lock = keys.lock(name)
-    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now),))
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),))
 
 
 def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
