@@ -212,10 +212,12 @@ def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> 
     )  # fmt: skip
 
 
-def condemn(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], now: int) -> Batch:
-    """Take jobs that took their runners down too often to dead."""
+def condemn(
+    queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], died: Mapping[bytes, int]
+) -> Batch:  # fmt: skip
+    """Take jobs that took their runners down too often to dead; ``died`` has their scores there."""
     return _move(
-        "condemn", queue.working, queue.dead, These(tuple(leases)), score=now, expect=leases, stamp=CLEAR,
+        "condemn", queue.working, queue.dead, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR,
         records=records, count=(queue.counters, b"dead"),
     )  # fmt: skip
 

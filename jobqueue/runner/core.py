@@ -20,7 +20,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
 from jobqueue.job import Kind
-from jobqueue.judge import Verdict, after_run, is_suspect, unknown_kind
+from jobqueue.judge import Verdict, after_run, death, is_suspect, unknown_kind
 from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
@@ -139,7 +139,7 @@ class Core:
     def _judge(self, task: Task, now: int) -> None:
         assert task.outcome is not None
         if task.unfit:
-            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, now)
+            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
         else:
             assert task.kind is not None
             task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)

@@ -202,10 +202,13 @@ def _take(
     queue: QueueKeys, kept: Mapping[bytes, Kept | None], seen: Mapping[bytes, _Seen], now: int
 ) -> Flow[list[Rescued]]:
     groups: dict[tuple[bool, bool], dict[bytes, bytes | None]] = {}
+    died: dict[bytes, int] = {}
     for id, one in kept.items():
         # What has no record goes along: the move removes it, and it is never looked at again.
-        record, is_dead = _judge(one.record, seen[id].fence, now) if one is not None else (None, False)
-        groups.setdefault((is_dead, bool(seen[id].claim)), {})[id] = record
+        record, death = _judge(one.record, seen[id].fence, now) if one is not None else (None, None)
+        if death is not None:
+            died[id] = death
+        groups.setdefault((death is not None, bool(seen[id].claim)), {})[id] = record
     rescued = []
     for (is_dead, is_claimed), members in groups.items():
         records = {id: record for id, record in members.items() if record is not None}
@@ -213,7 +216,9 @@ def _take(
         # Without a claim (somebody removed the key) nobody can extend or end it: the end of its lease is proof enough.
         leases = {id: (seen[id].claim, end) for id, end in ends.items()} if is_claimed else ends
         batch = (
-            transitions.condemn(queue, leases, records, now) if is_dead else transitions.rescue(queue, leases, records)
+            transitions.condemn(queue, leases, records, {id: died[id] for id in members})
+            if is_dead
+            else transitions.rescue(queue, leases, records)
         )
         applied = yield from send_one(batch)
         assert applied is not None, "a rescue has no guard"
@@ -225,13 +230,14 @@ def _take(
     return rescued
 
 
-def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, bool]:
+def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, int | None]:
+    """The record as it is to be kept, and when the job died; None if it goes back to ready."""
     try:
         stored = decode(record)
     except PayloadError as error:
         # Whoever claims it would bury it; it is buried here with the same words.
-        return wrap_raw(record, str(error), now), True
-    verdict = after_crash(stored, fence)
+        return wrap_raw(record, str(error), now), now
+    verdict = after_crash(stored, fence, now)
     if isinstance(verdict, Verdict):
-        return rewrite(record, **verdict.changes), True
-    return rewrite(record, **verdict), False
+        return rewrite(record, **verdict.changes), verdict.score
+    return rewrite(record, **verdict), None

@@ -189,6 +189,13 @@ RUNNERS: Final = (
         "False",
     ),
     Variant(
+        "late-requeue-finds-a-new-death",
+        "buries a requeued job under the very score of its last death, where a late requeue finds it",
+        "judge.py",
+        "return max(now, stored.died + 1)",
+        "return now",
+    ),
+    Variant(
         "watches-on-after-a-jump",
         "takes what it saw before the server's clock was set forward for what it sees after",
         "runner/rescue.py",

@@ -125,8 +125,8 @@ def _no_beats(patch: pytest.MonkeyPatch) -> None:
 
 
 def _blaming_neighbours(patch: pytest.MonkeyPatch) -> None:
-    def wrong(stored: Stored, fence: int) -> Any:
-        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence)
+    def wrong(stored: Stored, fence: int, now: int) -> Any:
+        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence, now)
 
     patch.setattr(rescue, "after_crash", wrong)
 
@@ -136,7 +136,7 @@ def _suspects_in_company(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_recovery_counted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rescue, "after_crash", lambda stored, fence: {"recoveries": stored.recoveries, "started": 0})
+    patch.setattr(rescue, "after_crash", lambda stored, fence, now: {"recoveries": stored.recoveries, "started": 0})
 
 
 def _unfair(patch: pytest.MonkeyPatch) -> None:

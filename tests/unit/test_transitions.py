@@ -74,7 +74,7 @@ def batches() -> dict[str, Batch]:
         "bury": t.move_out("bury", KEYS, KEYS.dead, held, records, scores, "dead"),
         "release": t.release(KEYS, held),
         "rescue": t.rescue(KEYS, leases, records),
-        "condemn": t.condemn(KEYS, leases, records, NOW),
+        "condemn": t.condemn(KEYS, leases, records, dict.fromkeys(leases, NOW)),
         "requeue": t.requeue(KEYS, b"j6", NOW - 6, record(7)),
         "hurry": t.hurry(KEYS, b"j4", NOW - 4),
         "delete waiting": t.delete(KEYS.waiting, [b"j4"], {b"j4": NOW - 4}),

@@ -51,9 +51,7 @@ class _Conditions(Conditions):
                     and any(score <= at.now or score > at.now + lease for score in entries.scores.values())
                 )
             case "dead":
-                # A millisecond later: should the job die again in the very one in which it died, a requeue that was on
-                # its way since could not tell the two deaths apart.
-                return bool((spot := spots.get(args[1])) and spot.place == "dead" and spot.score < at.now)
+                return bool((spot := spots.get(args[1])) and spot.place == "dead")
             case _:
                 lock = contents.locks.get(namespace_keys(NAMESPACE).lock(args[0]).full)
                 return lock is None or lock.until <= at.now

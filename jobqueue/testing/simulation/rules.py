@@ -286,7 +286,9 @@ class Rules:
                 books.records[id] = op.records[id]
             else:
                 self._judge_death(process, books, op, id, old)
-            life.proven = 0
+            if score <= life.died:
+                raise InvariantBroken("I22", f"died at {score}, and before that at {life.died}", (id,))
+            life.proven, life.died = 0, score
             self._out(books, id)
             books.dead[id] = score
         self._left_alone(op, moved)
@@ -394,7 +396,7 @@ class Rules:
     def _requeued(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
         self._by_operator(process, moved, "requeued")
         for id in moved.ids:
-            self._rewritten(books, op, id, recoveries=0, started=0, parked=0, parked_since=0)
+            self._rewritten(books, op, id, recoveries=0, started=0, parked=0, parked_since=0, died=books.dead[id])
             del books.dead[id]
             self.lives[id].excuses += 1
             self.seen["I22"] += 1
