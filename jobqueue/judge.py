@@ -13,7 +13,17 @@ from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
-__all__ = ["SUSPECT", "TOO_OFTEN", "Ending", "Verdict", "after_crash", "after_run", "death", "is_suspect", "unknown_kind"]
+__all__ = [
+    "SUSPECT",
+    "TOO_OFTEN",
+    "Ending",
+    "Verdict",
+    "after_crash",
+    "after_run",
+    "death",
+    "is_suspect",
+    "unknown_kind",
+]
 
 SUSPECT: Final = 2
 """With so many recoveries a job is run alone, so that it takes no neighbours down and the next crash is proved its own."""

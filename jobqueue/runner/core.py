@@ -467,7 +467,7 @@ class Core:
         if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
-        batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
+        batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
         self._sent.append(Sent("note", task.queue, batch, [task]))
 
     def _room(self) -> int:
@@ -543,6 +543,7 @@ class Core:
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
             beat=self.config.beat,
         )  # fmt: skip
+        self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)
         return Sent("claim", queue.keys, batch)
 

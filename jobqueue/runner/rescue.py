@@ -5,9 +5,7 @@ lease. So a job is taken only after the same claim with the same end was seen ex
 beat on the observer's own monotonic clock. A living owner changes it in between.
 
 A server's clock that is set back leaves ends behind that are further away than any lease. Nobody lives to wait for them, so
-they count as expired; but a living owner cannot change them either, because an end only ever rises. There its
-registration, which it writes anew with every beat, has to stay unchanged as well. And if the clock is set forward again,
-so that such an end lies behind, watching begins anew: what counted until then was something else.
+they count as expired. A living owner goes on raising them, by little (`Leases.extend`).
 
 Whoever has seen a runner's process end need not watch anything: `hand_back` takes what it held at once.
 
@@ -38,7 +36,6 @@ PART: Final = 100
 PASSES: Final = 3
 FOREIGN_BEAT: Final = 5_000
 """What is believed of the owner of a claim that no runner wrote, in ms."""
-_NO_SIGNS: Final[Mapping[str, int]] = {}
 _LAST: Final = b"\xff" * 64
 
 
@@ -69,16 +66,13 @@ class _Seen:
     incarnation: str
     fence: int
     patience: float
-    is_far: bool
-    sign: int | None
 
 
-def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int], *, is_far: bool = False) -> _Seen:
+def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
     owner, fence, beat = parse_claim(claim)
     incarnation = owner.decode("ascii", "backslashreplace")
     # No fence is -1: 0 is what a record says that was never started alone.
-    patience = 2.0 * (beat or FOREIGN_BEAT)
-    return _Seen(claim, end, at.local, incarnation, fence or -1, patience, is_far, signs.get(incarnation))
+    return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT))
 
 
 class Watch:
@@ -99,7 +93,6 @@ def patrol(
     watch: Watch,
     longest: int,
     moment: Callable[[], Moment],
-    signs: Mapping[str, int] = _NO_SIGNS,
 ) -> Flow[list[Rescued]]:
     """Look at all expired leases of a queue and take those that are ripe.
 
@@ -108,8 +101,6 @@ def patrol(
         watch: What this observer saw before; changed.
         longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
         moment: Reads the clocks.
-        signs: Incarnation → when it last said that it is alive (ms). After the server's clock was set back a living owner
-            cannot change the ends of its leases, because extensions only raise them: it is known by this instead.
     """
     at = moment()
     before = watch.seen.get(queue.scope, {})
@@ -126,13 +117,7 @@ def patrol(
             [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
             claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
         for id, end in part:
-            is_far = end > at.now + longest
-            known = None if id in claims else before[id]
-            if known is None or known.is_far != is_far or (is_far and signs.get(known.incarnation) != known.sign):
-                claim = known.claim if known is not None else claims[id] or b""
-                seen[id] = _first_sight(claim, end, sight, signs, is_far=is_far)
-            else:
-                seen[id] = known
+            seen[id] = _first_sight(claims[id] or b"", end, sight) if id in claims else before[id]
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
@@ -193,7 +178,7 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
             for id, one in zip(ids, answer, strict=True):
                 if one is not None and one.place == "working" and one.claim == claims[id]:
                     kept[id] = one
-                    seen[id] = _first_sight(claims[id], one.score, at, _NO_SIGNS)
+                    seen[id] = _first_sight(claims[id], one.score, at)
             rescued += yield from _take(queue, kept, seen, at.now)
     return rescued
 

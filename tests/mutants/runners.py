@@ -182,11 +182,18 @@ RUNNERS: Final = (
         "sight = at",
     ),
     Variant(
-        "blind-to-signs",
-        "takes jobs from living owners after the server's clock was set back",
-        "runner/rescue.py",
-        "(is_far and signs.get(known.incarnation) != known.sign)",
-        "False",
+        "extends-by-the-clock",
+        "extends nothing after the server's clock was set back, so that living holders look like dead ones",
+        "runner/leases.py",
+        "max(at.now + self.lease, self._latest + 1)",
+        "at.now + self.lease",
+    ),
+    Variant(
+        "claim-not-outdone",
+        "extends no further than its claims went before the server's clock was set back",
+        "runner/core.py",
+        "        self.leases.ask(at)\n        queue.claim",
+        "        queue.claim",
     ),
     Variant(
         "late-requeue-finds-a-new-death",
@@ -194,13 +201,6 @@ RUNNERS: Final = (
         "judge.py",
         "return max(now, stored.died + 1)",
         "return now",
-    ),
-    Variant(
-        "watches-on-after-a-jump",
-        "takes what it saw before the server's clock was set forward for what it sees after",
-        "runner/rescue.py",
-        "known.is_far != is_far or (is_far",
-        "(is_far",
     ),
     Variant(
         "far-ends-believed",

@@ -100,7 +100,7 @@ def forgetful(judge: Callable[..., Any]) -> Callable[..., Any]:
 
 def hasty(see: Callable[..., Any]) -> Callable[..., Any]:
     """A rescuer that takes what it sees expired, at once."""
-    return lambda *args, **names: attrs.evolve(see(*args, **names), patience=0.0)
+    return lambda *args: attrs.evolve(see(*args), patience=0.0)
 
 
 def same_fence(self: Interpreter, op: Move, moved: list[bytes], real: Any = Interpreter._stamp) -> int:

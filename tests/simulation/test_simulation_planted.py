@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from jobqueue import judge, transitions
+from jobqueue.clock import Moment
 from jobqueue.record import Stored
-from jobqueue.runner import core, duties, leases, rescue, shares
+from jobqueue.runner import core, leases, rescue, shares
 from jobqueue.runner.packing import Sent
 from jobqueue.storage import interpreter
 from jobqueue.storage.contents import full_name
@@ -179,10 +180,15 @@ def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interpreter.Interpreter, "_place", wrong)
 
 
-def _blind_to_registrations(patch: pytest.MonkeyPatch) -> None:
-    """After the server's clock was set back, living holders cannot raise the ends of their leases."""
-    original = rescue.patrol
-    patch.setattr(duties, "patrol", lambda queue, watch, longest, moment, *_: original(queue, watch, longest, moment))
+def _believing_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """After the server's clock was set back, extensions do not raise the ends of leases."""
+    original = leases.Leases.extend
+
+    def wrong(self: leases.Leases, at: Moment) -> Any:
+        self._latest = 0
+        return original(self, at)
+
+    patch.setattr(leases.Leases, "extend", wrong)
 
 
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
@@ -195,7 +201,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "claim stays after a rescue": (_changed("rescue", stamp=None), {"I1", "I2"}),
     "a lock without owner check": (_without_guards("take_lock"), {"I15"}),
     "a rescue after one look": (_one_look, {"I6"}),
-    "a rescue that is blind to registrations": (_blind_to_registrations, {"I6"}),
+    "extensions that go by the clock alone": (_believing_the_clock, {"I6"}),
     "an extension that lowers": (_lowering, {"extend"}),
     "a retry that counts twice": (_judged(attempt=lambda stored: stored.attempt + 2), {"I11"}),
     "a retry that is not counted": (_judged(attempt=lambda stored: stored.attempt), {"I11"}),

@@ -196,7 +196,9 @@ def test_a_late_request_does_not_take_what_somebody_held_since(locks: Callable[.
     locks(t.take_lock, b"b", NOW, NOW + 10, 0)
     locks(t.drop_lock, b"b")
     assert isinstance(locks(t.take_lock, b"a", NOW, NOW + 10, 0), Refused), "it looked before b took the lock"
-    assert isinstance(locks(t.take_lock, b"a", NOW - 5, NOW + 5, NOW), Applied), "its clock is behind, which is no matter"
+    assert isinstance(locks(t.take_lock, b"a", NOW - 5, NOW + 5, NOW), Applied), (
+        "its clock is behind, which is no matter"
+    )
 
 
 def test_a_resent_request_for_a_lock_is_answered_alike(locks: Callable[..., Applied | Refused]) -> None:

@@ -274,7 +274,9 @@ def a_lock_has_one_holder_at_a_time(t: Bench) -> None:
     t.check(take(b"b", NOW + 10, NOW + 20, NOW - 1), Refused((0,)), "one that has not seen the last holder")
     t.check(take(b"b", NOW + 10, NOW + 20, NOW), NOW + 10, "another token, at its end")
     t.check(take(b"a", NOW + 11, NOW + 30, NOW + 10), Refused((0,)), "the former holder")
-    t.check(take(b"b", NOW + 25, NOW + 30, NOW), NOW + 10, "its holder after its end, if nobody took it, keeps the fence")
+    t.check(
+        take(b"b", NOW + 25, NOW + 30, NOW), NOW + 10, "its holder after its end, if nobody took it, keeps the fence"
+    )
     t.check(take(b"c", 5, 6, NOW + 10), Refused((0,)), "a clock that runs behind")
     t.check(t.state()["duty"], Held(b"b", NOW + 30, NOW + 10), "the lock")
 

@@ -168,8 +168,6 @@ class Referee(Rules):
         elif isinstance(op, LockDrop):
             if self._lock is not None and self._lock[0] == op.token:
                 self._lock = (op.token, 0, self._lock[2])
-        elif isinstance(op, HashSet) and op.hash.name == "runners":
-            self.registered.update(dict.fromkeys(op.fields, self.world.now))
         elif books is not None and isinstance(op, HashSet) and op.hash.name == "requests":
             books.requests.update(dict.fromkeys(op.fields))
         elif books is not None and isinstance(op, HashDelete) and op.hash.name == "requests":

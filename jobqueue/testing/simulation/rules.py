@@ -31,7 +31,6 @@ class Rules:
         lives: Id → job.
         runs: (id, fence) → run.
         deaths: Incarnation → when it crashed or left (virtual ms).
-        registered: Incarnation → when its last registration arrived (virtual ms).
         departures: Identity of a batch → when it first left (virtual ms), and by how much its sender's clock was behind.
         deadlines: (claim, id) → until when its runner may believe in its lease (virtual ms).
         runners: Incarnation → runner.
@@ -46,7 +45,6 @@ class Rules:
         self.runs: dict[tuple[bytes, int], Run] = {}
         self.deaths: dict[bytes, float] = {}
         self.runners: dict[bytes, SimRunner] = {}
-        self.registered: dict[bytes, float] = {}
         self.departures: dict[int, tuple[float, int]] = {}
         self.deadlines: dict[tuple[bytes, bytes], float] = {}
         self._sent, self._behind = 0.0, 0
@@ -365,15 +363,13 @@ class Rules:
         if died is None:
             if self.calm is not None and now - self.calm > 2 * self.lease:
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column} in calm weather", (id,))
-            # An end from before a jump back is further away than any lease: its holder cannot raise it, and is known by
-            # its registrations. There two beats without one are enough.
-            sane = books.working[id] <= process.actor.clock.now() + self.lease - self._call
-            sign = touch.arrived if sane else self.registered.get(incarnation, 0.0)
-            if now - sign < 2 * beat:
-                reason = f"its holder gave a sign of life {now - sign:.0f} ms ago"
+            if now - touch.arrived < 2 * beat:
+                reason = f"its holder gave a sign of life {now - touch.arrived:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
             ahead = process.actor.clock.now() - world.server_now()
             length = self.lease - self._call
+            # An end from before a jump back is further away than any lease: two beats without a sign are enough.
+            sane = books.working[id] <= process.actor.clock.now() + length
             sane = sane and abs(touch.behind) < self._call  # else its holder had not heard of a jump
             if sane and world.jumped < touch.sent and ahead <= 0 and now - touch.sent < length:
                 reason = f"its lease was sent {now - touch.sent:.0f} ms ago"
