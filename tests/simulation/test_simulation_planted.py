@@ -51,7 +51,7 @@ def _without_guards(name: str) -> Plant:
 
 def _taken_as_if_unseen(patch: pytest.MonkeyPatch) -> None:
     """Whoever held the lock since it was looked at."""
-    original = transitions.take_lock
+    original: Callable[..., Batch] = transitions.take_lock
     patch.setattr(transitions, "take_lock", lambda *args: original(*args[:-1], 2**53))
 
 

@@ -26,7 +26,7 @@ from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
 from jobqueue.storage.answers import Applied, Moved
-from jobqueue.storage.ops import Answer, Move, Page, Query
+from jobqueue.storage.ops import Move
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
     UNKNOWN,
@@ -70,7 +70,11 @@ class Setup:
 
 @attrs.frozen
 class Held:
-    """A job in the hands of a runner, as its memory has it. Times are local milliseconds."""
+    """A job in the hands of a runner, as its memory has it. Times are local milliseconds.
+
+    Attributes:
+        latest: The latest end of a lease that its runner has asked for, by the server's clock.
+    """
 
     id: bytes
     claim: bytes
@@ -78,6 +82,7 @@ class Held:
     record: bytes
     queue: QueueKeys
     deadline: float
+    latest: int
     lost: bool = False
     verdict: tuple[str, str, tuple[tuple[str, object], ...], int | None] | None = None
     returned: bool = False
@@ -97,6 +102,7 @@ def _leases(env: Env, setup: Setup) -> Leases:
     leases = Leases(setup.lease)
     for held in env.memory:
         leases.held[held.id] = _task(held)
+        leases._latest = held.latest  # noqa: SLF001 - its state, as it was
     return leases
 
 
@@ -104,7 +110,7 @@ def _keep(env: Env, leases: Leases) -> None:
     verdicts = {(held.id, held.claim): held.verdict for held in env.memory}
     env.memory = tuple(
         Held(
-            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, task.lease_lost,
+            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, leases._latest, task.lease_lost,  # noqa: SLF001 - as above
             verdicts.get((task.id, task.claim)), task.returned,
         )
         for task in sorted(leases.held.values(), key=lambda task: task.id)
@@ -145,6 +151,7 @@ def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results:
         fresh += _claimed(setup, part, answer, at)
     for task in fresh:
         leases.hold(task)
+        leases.ask(at)  # as its claim did
     _keep(env, leases)
     ended = yield from _run(env, [(task.id, task.claim) for task in fresh])
     ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
@@ -272,11 +279,6 @@ def _same(leases: Leases, task: Task) -> Task:
     return held if held is not None and held.claim == task.claim else task
 
 
-def _far(query: Query) -> Answer:
-    """No lease lies beyond the longest, since clocks only jump ahead here: a question with one answer is not asked."""
-    return () if isinstance(query, Page) and query.after is not None and query.before is None else None
-
-
 def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: float) -> Steps[Next]:
     """Take the jobs of runners that are gone."""
     [queue] = setup.queues
@@ -285,7 +287,7 @@ def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: 
     watch.seen[queue.scope] = dict(seen)
     begun = env.at.local
     try:
-        yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at), known=_far)
+        yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at))
     except (NotApplied, OutcomeUnknown):
         return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun))
     return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun + setup.beat))

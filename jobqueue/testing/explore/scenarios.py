@@ -166,13 +166,15 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         long="",
         pause=False,
         crash=True,
-        jump=0,
+        jumps=(),
         rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -190,9 +192,12 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     rules = Rules(
         ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long="",
-        pause=False, crash=True, jump=0, rescue=None, latest=99, alike=runners, waits=_retrying,
+        pause=False, crash=True, jumps=(3 * BACKOFF_MS, -3 * BACKOFF_MS),
+        rescue=None, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -211,10 +216,13 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ]
     ticks = 1 + 6 * max(1, faults)
     rules = Rules(
-        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True, jump=10 * LEASE_MS,
+        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
+        jumps=(10 * LEASE_MS, -10 * LEASE_MS),
         rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned,
     )  # fmt: skip
-    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=True), rules, faults)
+    return build(
+        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=True), rules, faults
+    )
 
 
 def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -234,13 +242,15 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         long="",
         pause=False,
         crash=True,
-        jump=0,
+        jumps=(),
         rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -249,10 +259,11 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, lock_user, (jobs // runners + (number < jobs % runners), 0)) for number in range(runners)
     ]
     rules = Rules(
-        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True, jump=0,
+        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True,
+        jumps=(3 * TTL_MS, -3 * TTL_MS),
         rescue=None, latest=99, alike=0 if jobs % runners else runners, waits=_locked,
     )  # fmt: skip
-    return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
+    return build(actors, runners, stores, Interpreter(), LockHistory(runners, START_MS), rules, faults)
 
 
 def _locked(search: Search, state: State) -> bool:

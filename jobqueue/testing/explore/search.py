@@ -29,7 +29,7 @@ class State(NamedTuple):
     Attributes:
         store: The number of what the storage holds.
         time: The number of ticks that have passed.
-        skew: How far the server's clock has jumped ahead, in ms.
+        skew: How far the server's clock has jumped ahead (or, below 0, back), in ms.
         faults: How many faults may still happen.
         past: The number of the history.
         late: Numbers of parts that are still under way although their sender was told otherwise.
@@ -75,7 +75,7 @@ class Rules:
             start, in any order with everything else there.
         pause: Whether a process may be put to sleep and woken after a tick.
         crash: Whether a process may end at any point.
-        jump: How far (ms) the server's clock may jump ahead; 0: not at all.
+        jumps: How far (ms) the server's clock may jump ahead or (below 0) back, within the free ticks.
         rescue: How long (ms) after the end of a lease the job must have been brought back; None: nobody does.
         latest: The last tick at which something late may still arrive: later it is lost.
         alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
@@ -89,7 +89,7 @@ class Rules:
     long: str
     pause: bool
     crash: bool
-    jump: int
+    jumps: tuple[int, ...]
     rescue: int | None
     latest: int
     alike: int
@@ -327,8 +327,10 @@ class Search:
                     yield Action("crash", process), self._crash(fewer, process)
                 if self.rules.pause and state.time < len(self.rules.ticks) and self._in_the_middle(state, process):
                     yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
-        if self.rules.jump and state.faults and not state.skew and state.time <= self.rules.free:
-            yield Action("jump"), self._shared(state._replace(faults=state.faults - 1, skew=self.rules.jump))
+        if state.faults and state.time <= self.rules.free:
+            for jump in self.rules.jumps:
+                jumped = state._replace(faults=state.faults - 1, skew=state.skew + jump)
+                yield Action("jump ahead" if jump > 0 else "jump back"), self._shared(jumped)
 
     def _mortal(self, state: State, process: int) -> bool:
         """Whether there is anything left that it could die of: one that is through need not."""
@@ -484,7 +486,9 @@ class Search:
         )  # fmt: skip
 
 
-FAULTS: Final = frozenset({"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump"})
+FAULTS: Final = frozenset(
+    {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
+)
 
 
 def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:
