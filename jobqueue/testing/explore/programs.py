@@ -19,7 +19,7 @@ import attrs
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.flows import Apply, Flow, Read
-from jobqueue.storage.ops import Batch, Move, Put, Query
+from jobqueue.storage.ops import Answer, Batch, Move, Put, Query
 
 __all__ = [
     "NOT_APPLIED", "UNKNOWN", "Ask", "Env", "Idle", "Look", "Next", "Node", "Part", "Program", "Programs", "Run", "Told",
@@ -136,12 +136,13 @@ Steps: TypeAlias = Generator[Request, Any, T]
 Program: TypeAlias = Callable[..., Steps[Next | None]]
 
 
-def carry_out(env: Env, flow: Flow[T]) -> Steps[T]:
+def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda _query: None) -> Steps[T]:
     """Drive a flow of production inside of a program. Nothing waits before it repeats a request: that is time.
 
     Args:
         env: The program's world.
         flow: The flow.
+        known: Answers a query that always has the same answer, else None.
     """
     answer: Any = None
     while True:
@@ -166,7 +167,8 @@ def carry_out(env: Env, flow: Flow[T]) -> Steps[T]:
             }
             answer = [outcomes[id(batch)] for batch in request.batches]
         elif isinstance(request, Read):
-            answer = list((yield Look(request.queries)))
+            answers = [known(query) for query in request.queries]
+            answer = answers if None not in answers else list((yield Look(request.queries)))
 
 
 def spread(part: Part, answers: Any) -> list[Any]:
