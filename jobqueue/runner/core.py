@@ -337,9 +337,11 @@ class Core:
         if not self._fresh:
             return ()
         fresh, self._fresh = self._fresh, []
-        if self._stopping or (self._suspects and self._alone is None):
-            self._hand_back(fresh)
-            return ()
+        if self._stopping or self._suspects:
+            # Also what a claim brings that was asked again while a suspect runs: its queue had not answered before.
+            only = None if self._stopping else self._alone
+            self._hand_back([task for task in fresh if task is not only])
+            fresh = [task for task in fresh if task is only]
         start = []
         for task in fresh:
             # Nothing starts under a lease that is not certain.

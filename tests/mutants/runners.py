@@ -102,6 +102,13 @@ RUNNERS: Final = (
         "        if self._started or self._results or self._back or self._sent",
         "        if self._results or self._back or self._sent",
     ),
+    Variant(
+        "company-for-a-suspect",
+        "starts what a late claim brings beside a suspect that is to run alone",
+        "runner/core.py",
+        "        if self._stopping or self._suspects:\n            # Also",
+        "        if self._stopping or (self._suspects and self._alone is None):\n            # Also",
+    ),
     # ----------------------------------------------------------------------------------------------------------- beats
     Variant(
         "no-beats",

@@ -40,7 +40,7 @@ def test_no_living_holder_is_robbed_when_the_clock_is_set() -> None:
 
 @pytest.mark.timeout(400)
 def test_rescue_holds() -> None:
-    """The largest of the five: about 700,000 states, half a minute on a core of its own."""
+    """The largest: about 700,000 states, half a minute on a core of its own."""
     [found] = explore(["rescue"])
 
     assert found.verdict == "holds", f"{found.broken}\n{found.trace}"

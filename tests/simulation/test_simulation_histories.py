@@ -49,3 +49,8 @@ def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
         coroutines=3,
         only=fired.split(),
     ).run()
+
+
+def test_a_suspect_keeps_no_company_that_a_late_answer_brings() -> None:
+    # A queue did not answer when the suspect was started; asked again while it ran, it gave jobs, which were started too.
+    Simulation(seed=1125899906843279, runners=4, producers=2, jobs=30, threads=3, coroutines=3).run()
