@@ -328,9 +328,9 @@ class Search:
                 if self.rules.pause and state.time < len(self.rules.ticks) and self._in_the_middle(state, process):
                     yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
         if state.faults and state.time <= self.rules.free:
-            for jump in self.rules.jumps:
-                jumped = state._replace(faults=state.faults - 1, skew=state.skew + jump)
-                yield Action("jump ahead" if jump > 0 else "jump back"), self._shared(jumped)
+            for by in self.rules.jumps:
+                jumped = self._shared(state._replace(faults=state.faults - 1, skew=state.skew + by))
+                yield Action("jump ahead" if by > 0 else "jump back"), jumped
 
     def _mortal(self, state: State, process: int) -> bool:
         """Whether there is anything left that it could die of: one that is through need not."""
@@ -486,9 +486,7 @@ class Search:
         )  # fmt: skip
 
 
-FAULTS: Final = frozenset(
-    {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
-)
+FAULTS: Final = {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
 
 
 def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:
@@ -496,8 +494,7 @@ def _path(states: list[State], came: array[int], actions: list[Action], at: int)
     while at >= 0:
         path.append((actions[at], states[at]))
         at = came[at]
-    path.reverse()
-    return path
+    return path[::-1]
 
 
 def _with(values: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:
