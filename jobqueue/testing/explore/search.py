@@ -241,10 +241,9 @@ class Search:
         spots = self.stores.spots[state.store]
         if state.time == len(self.rules.ticks):
             # Time was cut here: what is due later, or is brought back later, cannot have moved.
-            now = self.moment(state).now
-            late = {"waiting": now}
+            late = {"waiting": self.moment(state).now}
             if self.rules.rescue is not None:
-                late["working"] = now - self.rules.rescue
+                late["working"] = late["waiting"] - self.rules.rescue
             spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, spot.score)}
         self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
 
