@@ -13,7 +13,17 @@ from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
-__all__ = ["SUSPECT", "TOO_OFTEN", "Ending", "Verdict", "after_crash", "after_run", "is_suspect", "unknown_kind"]
+__all__ = [
+    "SUSPECT",
+    "TOO_OFTEN",
+    "Ending",
+    "Verdict",
+    "after_crash",
+    "after_run",
+    "death",
+    "is_suspect",
+    "unknown_kind",
+]
 
 SUSPECT: Final = 2
 """With so many recoveries a job is run alone, so that it takes no neighbours down and the next crash is proved its own."""
@@ -76,14 +86,23 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
                 )
         due = now + after
         return Verdict("retried", "retry", {**orderly, "due": due}, due)
-    return Verdict("dead", "bury", orderly, now)
+    return Verdict("dead", "bury", orderly, death(stored, now))
+
+
+def death(stored: Stored, now: int) -> int:
+    """The score of a job that dies now: above that of each of its earlier deaths, whatever became of the clock.
+
+    An operator's request names the death that it saw. One that the network kept back must not find it again.
+    """
+    return max(now, stored.died + 1)
 
 
 def unknown_kind(stored: Stored, now: int) -> Verdict:
     """Put a job of a kind that this runner does not know back for one that does; after a day it is dead."""
     since = stored.parked_since or now
     if now - since >= PARK_END:
-        return Verdict("dead", "bury", {"error": f"no runner knew the kind {stored.name!r} for a day"}, now)
+        error = f"no runner knew the kind {stored.name!r} for a day"
+        return Verdict("dead", "bury", {"error": error}, death(stored, now))
     due = now + min(PARK_FIRST << min(stored.parked, 10), PARK_LONGEST)
     return Verdict("parked", "park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
 
@@ -93,7 +112,7 @@ def is_suspect(stored: Stored) -> bool:
     return stored.recoveries >= SUSPECT
 
 
-def after_crash(stored: Stored, fence: int) -> Verdict | dict[str, object]:
+def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, object]:
     """Judge a job whose runner is gone: the changes for its way back to ready, or a verdict that it is dead.
 
     The whole claim of a dead runner comes back, so up to `SUSPECT` recoveries prove nothing. Above that, only the one
@@ -103,5 +122,5 @@ def after_crash(stored: Stored, fence: int) -> Verdict | dict[str, object]:
     recoveries = stored.recoveries + blamed
     if recoveries >= TOO_OFTEN:
         error = f"{recoveries} runners in a row died while they ran this job"
-        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error})
+        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
     return {"recoveries": recoveries, "started": 0}

@@ -150,7 +150,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         if kept.place == "waiting":
             batch = transitions.hurry(queue, id.encode(), kept.score)
         else:
-            record = _revived(record)
+            record = _revived(record, kept.score)
             batch = transitions.requeue(queue, id.encode(), kept.score, record)
         requeued = record_of(id.encode(), queue.queue, Kept(record, "ready", 0, None))
         moved, sure = yield from _move(batch)
@@ -160,12 +160,12 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
     raise _elusive(id)
 
 
-def _revived(record: bytes) -> bytes:
+def _revived(record: bytes, died: int) -> bytes:
     try:
         if not decode(record).name:
             raise PayloadError("the stored bytes were no job record")  # a runner put them here, as the payload of one
         # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
-        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0)
+        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0, died=died)
     except PayloadError as error:
         raise StorageRefused(f"{error}; this job can only be deleted") from error
 

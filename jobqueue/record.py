@@ -72,6 +72,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         started: The fence under which it was started alone, as a suspect of having taken runners down.
         parked: How often it was put back because the runner does not know the kind.
         parked_since: Since when.
+        died: When it died last, before it was requeued.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started: _Count = 0
     parked: _Count = 0
     parked_since: _Count = 0
+    died: _Count = 0
 
 
 _decode: Final = msgspec.msgpack.Decoder(Stored).decode

@@ -206,10 +206,12 @@ def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> 
     )  # fmt: skip
 
 
-def condemn(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], now: int) -> Batch:
-    """Take jobs that took their runners down too often to dead."""
+def condemn(
+    queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], died: Mapping[bytes, int]
+) -> Batch:  # fmt: skip
+    """Take jobs that took their runners down too often to dead; ``died`` has their scores there."""
     return _move(
-        "condemn", queue.working, queue.dead, These(tuple(leases)), score=now, expect=leases, stamp=CLEAR,
+        "condemn", queue.working, queue.dead, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR,
         records=records, count=(queue.counters, b"dead"),
     )  # fmt: skip
 
@@ -255,10 +257,10 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] |
 # ---------------------------------------------------------------------------------------------------------------- locks
 
 
-def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
-    """Take a user's lock with a fresh token; refused while another token holds it."""
+def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int, fence: int) -> Batch:
+    """Take a user's lock, seen with this fence, with a fresh token; refused while, or if meanwhile, another holds it."""
     lock = keys.lock(name)
-    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now),))
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),))
 
 
 def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:

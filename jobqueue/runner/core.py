@@ -20,7 +20,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
 from jobqueue.job import Kind
-from jobqueue.judge import Verdict, after_run, is_suspect, unknown_kind
+from jobqueue.judge import Verdict, after_run, death, is_suspect, unknown_kind
 from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
@@ -139,7 +139,7 @@ class Core:
     def _judge(self, task: Task, now: int) -> None:
         assert task.outcome is not None
         if task.unfit:
-            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, now)
+            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
         else:
             assert task.kind is not None
             task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
@@ -337,9 +337,11 @@ class Core:
         if not self._fresh:
             return ()
         fresh, self._fresh = self._fresh, []
-        if self._stopping or (self._suspects and self._alone is None):
-            self._hand_back(fresh)
-            return ()
+        if self._stopping or self._suspects:
+            # Also what a claim brings that was asked again while a suspect runs: its queue had not answered before.
+            only = None if self._stopping else self._alone
+            self._hand_back([task for task in fresh if task is not only])
+            fresh = [task for task in fresh if task is only]
         start = []
         for task in fresh:
             # Nothing starts under a lease that is not certain.
@@ -467,7 +469,7 @@ class Core:
         if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
-        batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
+        batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
         self._sent.append(Sent("note", task.queue, batch, [task]))
 
     def _room(self) -> int:
@@ -543,6 +545,7 @@ class Core:
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
             beat=self.config.beat,
         )  # fmt: skip
+        self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)
         return Sent("claim", queue.keys, batch)
 

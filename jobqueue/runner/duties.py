@@ -92,9 +92,8 @@ class Duties:
                 yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
         beats = read_beats(runners)
         longest = max([self._lease, *(beat.lease for beat in beats.values())])
-        signs = {incarnation.decode("ascii", "backslashreplace"): beat.seen for incarnation, beat in beats.items()}
         for queue in self._queues():
-            rescued = yield from patrol(queue, self._watch, longest, self._moment, signs)
+            rescued = yield from patrol(queue, self._watch, longest, self._moment)
             if rescued:
                 self._reports.rescued(rescued)
         at = self._moment()

@@ -167,11 +167,11 @@ class Interpreter(Contents):
                 return self.hashes.get(key.full, {}).get(field) == value
             case Member(key, member):
                 return key.full in self.sets and member in self.sets[key.full].scores
-            case Unlocked(key, token, now):
+            case Unlocked(key, token, now, fence):
                 lock = self.locks.get(key.full)
                 if lock is None:
                     return True
-                return lock.until != 0 if lock.token == token else lock.until <= now
+                return lock.until != 0 if lock.token == token else lock.until <= now and lock.fence <= fence
             case Locked(key, token, now):
                 lock = self.locks.get(key.full)
                 return lock is not None and lock.token == token and lock.until > now

@@ -162,16 +162,18 @@ class Member:
 
 @attrs.frozen
 class Unlocked:
-    """Holds if ``token`` may take the lock at ``now`` (ms).
+    """Holds if ``token`` may take the lock at ``now`` (ms), having seen it with ``fence`` (0: nobody ever held it).
 
     That is: nobody ever held it; or ``token`` holds it and has not dropped it; or another token dropped it or held it
-    until a time that is not after ``now``. The token that dropped a lock cannot take it again, so that a first sending
-    that arrives late does not lock it for nobody.
+    until a time that is not after ``now``, and its fence is not above ``fence``: nobody held it in between. The token
+    that dropped a lock cannot take it again, and one that looked before somebody else took it cannot take it after, so
+    that a first sending that arrives late does not lock it for nobody.
     """
 
     lock: LockKey
     token: bytes
     now: int
+    fence: int
 
 
 @attrs.frozen

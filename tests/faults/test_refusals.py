@@ -84,7 +84,7 @@ def _batch(step: str, queue: QueueKeys, mark: bytes) -> Batch:
         case "SHD":
             return transitions.release(queue, held)
         case _:
-            return transitions.take_lock(NAMES, "report", b"token", NOW, NOW + LEASE_MS)
+            return transitions.take_lock(NAMES, "report", b"token", NOW, NOW + LEASE_MS, 0)
 
 
 @attrs.define

@@ -83,11 +83,21 @@ def test_a_policy_is_asked_for_the_number_of_the_retry() -> None:
     assert asked == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("died", "score"), [(0, NOW), (NOW - 1, NOW), (NOW, NOW + 1), (NOW + 5, NOW + 6)])
+def test_each_death_has_a_score_above_that_of_the_last(died: int, score: int) -> None:
+    again = stored(retry=0, died=died)
+    assert after_run(again, ValueError(), "", RetryPolicy(), NOW).score == score
+    assert unknown_kind(stored(died=died, parked_since=1), NOW).score == score
+    condemned = after_crash(stored(recoveries=TOO_OFTEN - 1, started=9, died=died), 9, NOW)
+    assert isinstance(condemned, Verdict)
+    assert condemned.score == score
+
+
 # ------------------------------------------------------------------------------------------------------------- crashes
 
 
 def crash(before: Stored, fence: int = 9) -> Stored | Verdict:
-    after = after_crash(before, fence)
+    after = after_crash(before, fence, NOW)
     if isinstance(after, Verdict):
         return after
     assert "attempt" not in after, "a crash is no failed attempt"

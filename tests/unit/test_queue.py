@@ -216,6 +216,7 @@ def test_requeue_keeps_the_attempts_and_forgives_the_crashes(bench: Bench) -> No
     [[kept]] = bench.memory.read([_records(bench, id)])  # type: ignore[misc]
     stored = decode(kept.record)  # type: ignore[union-attr]
     assert (stored.started, stored.parked, stored.parked_since) == (0, 0, 0)
+    assert stored.died == 3, "so that it dies later the next time, and a requeue that arrives late finds nothing"
 
 
 def _records(bench: Bench, id: str) -> Any:

@@ -160,8 +160,8 @@ def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:
             args += (b"F", keys.index(key), field, value)
         case Member(key, member):
             args += (b"M", keys.index(key), member)
-        case Unlocked(key, token, now):
-            args += (b"U", keys.index(key), token, b"%d" % now)
+        case Unlocked(key, token, now, fence):
+            args += (b"U", keys.index(key), token, b"%d" % now, b"%d" % fence)
         case Locked(key, token, now):
             args += (b"L", keys.index(key), token, b"%d" % now)
 

@@ -7,7 +7,7 @@
 --        names a key by its index; 0 is none. All of them share the hash tag of the scope.
 -- ARGV   read with a cursor: number of batches, then each batch:
 --          number of guards, guards, number of operations, operations
---        guard  A key field | F key field value | M key member | U lock token now | L lock token now
+--        guard  A key field | F key field value | M key member | U lock token now fence | L lock token now
 --        op     P list n values              Z set n (score member)*    z set n members
 --               H hash n (field value)*      h hash n fields            + hash field amount
 --               T lock token now until       D lock token
@@ -156,21 +156,21 @@ local holds = {
     return call('ZSCORE', guard.key, guard[1]) ~= false
   end,
   U = function(guard)
-    local token, till = lock_of(guard.key)
+    local token, till, fence = lock_of(guard.key)
     if not token then
       return true
     end
     if token == guard[1] then
       return till > 0
     end
-    return till <= tonumber(guard[2])
+    return till <= tonumber(guard[2]) and fence <= tonumber(guard[3])
   end,
   L = function(guard)
     local token, till = lock_of(guard.key)
     return token == guard[1] and till > tonumber(guard[2])
   end,
 }
-local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 2, L = 2 }
+local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
 
 local function parse_guard()
   local code = take()

@@ -265,17 +265,20 @@ def a_late_finish_does_not_touch_the_next_claim(t: Bench) -> None:
 
 @case(8)
 def a_lock_has_one_holder_at_a_time(t: Bench) -> None:
-    def take(token: bytes, now: int, until: int) -> object:
-        outcome = t.outcome(LockTake(t.duty, token, now, until), guards=[Unlocked(t.duty, token, now)])
+    def take(token: bytes, now: int, until: int, seen: int) -> object:
+        outcome = t.outcome(LockTake(t.duty, token, now, until), guards=[Unlocked(t.duty, token, now, seen)])
         return outcome.answers[0] if isinstance(outcome, Applied) else outcome
 
-    t.check(take(b"a", NOW, NOW + 10), NOW, "a lock that nobody held; its fence is the time")
-    t.check(take(b"b", NOW + 9, NOW + 20), Refused((0,)), "another token, before its end")
-    t.check(take(b"a", NOW + 1, NOW + 10), NOW, "its holder, sending again")
-    t.check(take(b"b", NOW + 10, NOW + 20), NOW + 10, "another token, at its end")
-    t.check(take(b"a", NOW + 11, NOW + 30), Refused((0,)), "the former holder")
-    t.check(take(b"b", NOW + 25, NOW + 30), NOW + 10, "its holder after its end, if nobody took it, keeps the fence")
-    t.check(take(b"c", 5, 6), Refused((0,)), "a clock that runs behind")
+    t.check(take(b"a", NOW, NOW + 10, 0), NOW, "a lock that nobody held; its fence is the time")
+    t.check(take(b"b", NOW + 9, NOW + 20, NOW), Refused((0,)), "another token, before its end")
+    t.check(take(b"a", NOW + 1, NOW + 10, 0), NOW, "its holder, sending again")
+    t.check(take(b"b", NOW + 10, NOW + 20, NOW - 1), Refused((0,)), "one that has not seen the last holder")
+    t.check(take(b"b", NOW + 10, NOW + 20, NOW), NOW + 10, "another token, at its end")
+    t.check(take(b"a", NOW + 11, NOW + 30, NOW + 10), Refused((0,)), "the former holder")
+    t.check(
+        take(b"b", NOW + 25, NOW + 30, NOW), NOW + 10, "its holder after its end, if nobody took it, keeps the fence"
+    )
+    t.check(take(b"c", 5, 6, NOW + 10), Refused((0,)), "a clock that runs behind")
     t.check(t.state()["duty"], Held(b"b", NOW + 30, NOW + 10), "the lock")
 
 
@@ -302,10 +305,26 @@ def a_dropped_lock_cannot_be_taken_by_a_late_sending(t: Bench) -> None:
     t.check(t.state()["duty"], Held(b"a", 0, NOW), "dropped by its holder")
     t.unchanged(lambda: t.do(LockDrop(t.duty, b"a")), "dropped twice")
     t.check(t.outcome(guards=[Locked(t.duty, b"a", NOW)]), Refused((0,)), "it is not locked any more")
-    again = t.outcome(LockTake(t.duty, b"a", NOW, NOW + 10), guards=[Unlocked(t.duty, b"a", NOW)])
+    again = t.outcome(LockTake(t.duty, b"a", NOW, NOW + 10), guards=[Unlocked(t.duty, b"a", NOW, 0)])
     t.check(again, Refused((0,)), "the first sending of its taking, arriving late")
-    t.check(t.outcome(guards=[Unlocked(t.duty, b"b", 1)]), Applied(()), "anybody else may take it at once")
+    t.check(t.outcome(guards=[Unlocked(t.duty, b"b", 1, NOW)]), Applied(()), "anybody who looks may take it at once")
     t.check(t.do(LockTake(t.duty, b"b", 1, 9)), (NOW + 1,), "with a fence above the last")
+
+
+@case(8)
+def a_lock_that_somebody_held_since_cannot_be_taken_by_a_late_sending(t: Bench) -> None:
+    def take(token: bytes, now: int, seen: int) -> Applied | Refused:
+        outcome = t.outcome(LockTake(t.duty, token, now, NOW + 100), guards=[Unlocked(t.duty, token, now, seen)])
+        assert isinstance(outcome, Applied | Refused)
+        return outcome
+
+    # Both saw a lock that nobody had held; the request of the first was kept back on its way.
+    t.check(take(b"b", NOW, 0), Applied((NOW,)), "who arrives first")
+    t.do(LockDrop(t.duty, b"b"))
+    before = t.state()
+    t.check(take(b"a", NOW + 50, 0), Refused((0,)), "who looked before that")
+    t.check(t.state(), before, "a taking that arrives late")
+    t.check(take(b"c", 5, NOW), Applied((NOW + 1,)), "who looked after it, however far its clock is behind")
 
 
 @case(8)
