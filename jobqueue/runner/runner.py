@@ -22,6 +22,7 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError, StorageRefused
+from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
@@ -207,7 +208,7 @@ class Runner:
             self._weights or {queue: default_weight(queue) for queue in self._all_queues(pump_storage)},
             self._queue_keys,
             jobs.registry.get,
-            self._pools(),
+            self._lanes(),
             jobs.access.chance.jitter,
             self._journal.noticed,
         )
@@ -291,20 +292,18 @@ class Runner:
             known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
-    def _pools(self) -> Callable[[], tuple[bool, bool]]:
-        """Answers whether the kinds need threads, and the event loop; counted again only when there are more kinds."""
+    def _lanes(self) -> Callable[[], frozenset[Lane]]:
+        """Answers where the kinds run; looked at again only when there are more kinds."""
         registry = self.jobs.registry
-        counted, needed = -1, (True, True)
+        counted, lanes = -1, frozenset[Lane]()
 
-        def pools() -> tuple[bool, bool]:
-            nonlocal counted, needed
+        def needed() -> frozenset[Lane]:
+            nonlocal counted, lanes
             if counted != len(registry):
-                counted = len(registry)
-                coroutines = sum(kind.is_coroutine for kind in registry)
-                needed = coroutines < counted, coroutines > 0
-            return needed
+                counted, lanes = len(registry), frozenset(kind.lane for kind in registry)
+            return lanes
 
-        return pools
+        return needed
 
     def _greet(self, url: str, incarnation: bytes) -> None:
         kinds = [kind.name for kind in self.jobs.registry]

@@ -107,7 +107,7 @@ class SimRunner(Actor):
         self._act: Act | None = None
         self.knows = frozenset(kinds)
         known = {name: bound(kind, self._perform) for name, kind in kinds.items()}
-        pools = (True, any(kind.is_coroutine for kind in known.values()))
+        lanes = {"thread", *(kind.lane for kind in known.values())}
         self.core = Core(
             Config(
                 self.incarnation, settings.lease, settings.beat, settings.grace, settings.threads, settings.coroutines
@@ -115,7 +115,7 @@ class SimRunner(Actor):
             settings.weights,
             self._keys,
             known.get,
-            lambda: pools,
+            lambda: lanes,
             self.chance.jitter,
             self._noticed,
         )
