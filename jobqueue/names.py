@@ -18,6 +18,7 @@ __all__ = [
     "check_queue_name",
     "default_kind_name",
     "is_importable",
+    "main_module",
     "module_of",
     "origin_of",
     "suggestion",
@@ -82,7 +83,7 @@ def default_kind_name(target: Any) -> str:
 def module_of(target: Any) -> str:
     """Answer the name under which others import the module of a function or class."""
     module = str(target.__module__)
-    return _main_module() if module == "__main__" else module
+    return main_module() if module == "__main__" else module
 
 
 def origin_of(target: Any) -> tuple[str, str]:
@@ -101,7 +102,8 @@ def is_importable(target: Any) -> bool:
     return bool(has_file) and "<locals>" not in target.__qualname__
 
 
-def _main_module() -> str:
+def main_module() -> str:
+    """Answer the name under which others import the program that was started."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m shop.mail
