@@ -451,6 +451,7 @@ def test_a_job_whose_own_process_dies_again_and_again(world: World) -> None:
         assert died.take()
         died.crashed, died.text = True, "its process died"
         runner.core.returned([died], runner.at)
+        world.clock.advance(milliseconds=5)  # what it ends with may wait for others to travel with
         runner.step()
         if runner.rung():
             runner.core.woken(runner.at)
