@@ -193,13 +193,14 @@ def test_what_a_job_logs_and_enqueues_goes_where_its_runner_does(
     jobs: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not to the namespace and the URL that the module names when it is imported."""
+    caplog.set_level(logging.INFO, logger="chatty")
     record = toil.talks.enqueue()
     with running(jobs, queues=["low"]):
         await_that(lambda: jobs.length("left") == 1, "what it enqueued is here")
         await_that(lambda: jobs.get(record.id) is None, "it ended")
 
-    said = {entry.name: entry for entry in caplog.records if entry.name in ("jobqueue.job", "own", "quiet")}
-    assert set(said) == {"jobqueue.job", "own"}
+    said = {entry.name: entry for entry in caplog.records if entry.name in ("jobqueue.job", "own", "quiet", "chatty")}
+    assert set(said) == {"jobqueue.job", "own", "chatty"}, "at the levels that are set here"
     assert said["jobqueue.job"].getMessage() == f"said by {record.id}"
     assert said["jobqueue.job"].levelno == logging.WARNING
     assert said["jobqueue.job"].process != os.getpid()
@@ -255,6 +256,21 @@ def test_a_job_hears_that_it_should_end(jobs: JobQueue, driver: tuple[Processes,
     assert returned(inbox) is task
     assert ledger.runs("cancelled") == {"a": 1}
     assert not task.handed_back, "it ended by itself, so its result counts"
+
+
+def test_a_job_that_does_not_end_when_it_is_told_to_is_killed_and_handed_back(
+    jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger, tmp_path: Path
+) -> None:
+    processes, inbox = driver
+    task = task_of(jobs, "gated", str(ledger.path), "a", str(tmp_path / "never"))
+    processes.start([task])
+    await_that(lambda: ledger.entries("start"), "it runs")
+    task.cancelled = True
+
+    assert returned(inbox) is task
+    assert (task.handed_back, task.crashed) == (True, False)
+    [started] = ledger.entries("start")
+    assert not lives(started.pid), "before anybody else may run the job"
 
 
 def test_nothing_starts_under_a_lease_that_is_not_certain(
@@ -327,6 +343,43 @@ def test_worker_processes_end_with_a_runner_that_is_killed(
     died = time.monotonic()
     await_that(lambda: not lives(started.pid), "the worker process is gone")
     assert time.monotonic() - died < 2
+
+
+def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
+    jobs: JobQueue, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Once: the worker process of the dead runner is gone before."""
+    assert jobs.url is not None
+    command = [
+        *(sys.executable, "-m", "jobqueue", "run", "tests.runner.apps.toil:jobs", "--processes", "2", "--lease", "30"),
+        *("--job-processes", "1", "--url", jobs.url, "--namespace", jobs.namespace),
+    ]
+    gate = tmp_path / "gate"
+    supervisor = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    try:
+        await_that(lambda: len(jobs.runners()) == 2, "two runners work")
+        # Each has started a process, so that what follows does not measure that.
+        warm = tmp_path / "warm"
+        jobs.enqueue_many([toil.gated.call(str(ledger.path), key, str(warm)) for key in ("x", "y")])
+        await_that(lambda: len(ledger.entries("start")) == 2, "both have a process")
+        warm.touch()
+        await_that(drained(jobs), "they end")
+        toil.gated.enqueue(str(ledger.path), "a", str(gate))
+        await_that(lambda: ledger.runs()["a"] == 1, "it runs")
+        worker = ledger.entries("start")[-1].pid
+        told = subprocess.run(["ps", "-o", "ppid=", "-p", str(worker)], capture_output=True, text=True, check=True)
+        os.kill(int(told.stdout), signal.SIGKILL)
+        died = time.monotonic()
+        await_that(lambda: ledger.runs()["a"] == 2, "it runs again")
+        took = time.monotonic() - died
+        assert not lives(worker)
+        gate.touch()
+        await_that(drained(jobs), "it ends")
+    finally:
+        supervisor.terminate()
+        assert supervisor.wait(PATIENCE) == 0
+    assert took < 3, "at once; a second when nothing else is going on"
+    assert ledger.runs("end") == {"a": 1, "x": 1, "y": 1}
 
 
 SCRIPT = """

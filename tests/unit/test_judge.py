@@ -187,7 +187,7 @@ def test_a_job_alone_in_its_process_is_to_blame_at_once() -> None:
         verdict = after_own_crash(job, 100 + crashes, "its process died", NOW)
         assert (verdict.ending, verdict.step) == ("crashed", "release")
         assert "attempt" not in verdict.changes, "a crash is no failed attempt"
-        assert verdict.changes["recoveries"] == crashes
+        assert (verdict.changes["recoveries"], verdict.changes["started"]) == (crashes, 100 + crashes)
         job = stored(attempt=2, **{name: verdict.changes[name] for name in ("recoveries", "started")})
     last = after_own_crash(job, 200, "its process died", NOW)
     assert (last.ending, last.step, last.score) == ("dead", "bury", NOW)

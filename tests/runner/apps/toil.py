@@ -139,6 +139,7 @@ def talks(ctx: Context) -> None:
     """Logs, and enqueues another job."""
     ctx.logger.warning("said by %s", ctx.record.id)
     logging.getLogger("quiet").info("not to be heard")
+    logging.getLogger("chatty").info("to be heard")
     try:
         raise Mild("with a traceback")
     except Mild:
