@@ -29,6 +29,7 @@ from jobqueue.errors import PayloadError
 from jobqueue.judge import RaisedElsewhere
 from jobqueue.names import main_module, origin_of
 from jobqueue.queue import JobQueue
+from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
@@ -111,9 +112,13 @@ class Processes:
             except _Gone as gone:
                 worker = None
                 gone.tell(task)
-            except OSError as error:
-                # No process, no memory, no file descriptors: not this job's doing, and the next try may find some.
-                _fail(task, error, f"OSError: no worker process could be started: {error}")
+            except Exception as error:  # noqa: BLE001 - see below
+                # No process, no memory, no file descriptors, a message that nobody understands. The next try may be luckier;
+                # a job that never came back from here would be held for ever.
+                if worker is not None:
+                    worker.kill()
+                    worker = None
+                _fail(task, error, clean(f"{type(error).__name__}: its worker process could not be used: {error}"))
             self._inbox.put(task)
             if worker is not None and worker.jobs >= self._jobs_per_process:
                 worker.leave()
@@ -244,7 +249,7 @@ class _Worker:
         try:
             self._process.wait(LEAVE_S)
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.kill()
 
     def _send(self, message: Setup | Run | Go | Tell) -> None:
         self._pipe.patience(START_MS / 1000)
@@ -259,12 +264,12 @@ class _Worker:
         while True:
             now = self._monotonic()
             if limit is not None and now - began >= limit:
-                self._kill()
+                self.kill()
                 raise _TimedOut
             if task.cancelled and cancelled_at is None:
                 cancelled_at = now
             if self._closed.is_set() or (cancelled_at is not None and now - cancelled_at >= CANCELLED_MS):
-                self._kill()
+                self.kill()
                 raise _Stopped
             if told != (task.lease_lost, task.cancelled):
                 told = (task.lease_lost, task.cancelled)
@@ -288,14 +293,14 @@ class _Worker:
         try:
             code = self._process.wait(LEAVE_S)
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.kill()
             return "closed its pipe to the runner and was killed"
         self._pipe.close()
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """Kill it and what its job has started; the group is there as long as the process has not been waited for."""
         self._pipe.close()
         if self._process.poll() is None:

@@ -287,6 +287,23 @@ def test_nothing_starts_under_a_lease_that_is_not_certain(
     assert ledger.runs() == {"next": 1}
 
 
+def test_a_process_that_cannot_be_started_is_a_failed_attempt_and_the_next_is_tried(
+    jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes, inbox = driver
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(ledger.path.parent / "gone"))
+        failed = task_of(jobs, "note", str(ledger.path), "a")
+        processes.start([failed])
+        assert returned(inbox) is failed
+    assert failed.text.startswith("FileNotFoundError: its worker process could not be used: ")
+    assert isinstance(failed.outcome, OSError)
+
+    processes.start([task_of(jobs, "note", str(ledger.path), "b")])
+    assert returned(inbox).outcome is None
+    assert ledger.runs("end") == {"b": 1}
+
+
 def test_a_signal_to_all_processes_of_a_service_ends_no_job(
     jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger, tmp_path: Path
 ) -> None:
