@@ -17,8 +17,10 @@ __all__ = [
     "SUSPECT",
     "TOO_OFTEN",
     "Ending",
+    "RaisedElsewhere",
     "Verdict",
     "after_crash",
+    "after_own_crash",
     "after_run",
     "death",
     "is_suspect",
@@ -33,7 +35,7 @@ PARK_FIRST: Final = 60_000
 PARK_LONGEST: Final = 3_600_000
 PARK_END: Final = 24 * 3_600_000
 
-Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked"]
+Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked", "crashed"]
 
 
 @attrs.frozen
@@ -51,6 +53,18 @@ class Verdict:
     step: Step
     changes: dict[str, object]
     score: int | None = None
+
+
+class RaisedElsewhere(Exception):
+    """Stands for what a job raised in another process, where its class was compared with the retry policy.
+
+    Attributes:
+        wanted: Whether the policy retries it.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
 
 
 def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPolicy, now: int) -> Verdict:
@@ -71,7 +85,9 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
         return Verdict("discarded", "finish", {})
     attempt = stored.attempt + 1
     orderly |= {"attempt": attempt, "error": text}
-    wanted = isinstance(outcome, Retry) or policy.wants(outcome)
+    wanted = isinstance(outcome, Retry) or (
+        outcome.wanted if isinstance(outcome, RaisedElsewhere) else policy.wants(outcome)
+    )
     if wanted and (stored.retry < 0 or attempt <= stored.retry):
         after = outcome.after_ms if isinstance(outcome, Retry) else None
         if after is None:
@@ -107,9 +123,13 @@ def unknown_kind(stored: Stored, now: int) -> Verdict:
     return Verdict("parked", "park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
 
 
-def is_suspect(stored: Stored) -> bool:
-    """Whether a job has to be run alone, because runners died while they held it."""
-    return stored.recoveries >= SUSPECT
+def is_suspect(stored: Stored, *, isolated: bool = False) -> bool:
+    """Whether a job has to be run alone, because runners died while they held it.
+
+    One that runs in a process of its own (``isolated``) endangers nobody as long as it was this process that died; it is a
+    suspect like any other when the last to die was a runner: it may have taken that down by the memory it used.
+    """
+    return stored.recoveries >= SUSPECT and not (isolated and stored.started)
 
 
 def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, object]:
@@ -124,3 +144,19 @@ def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, obj
         error = f"{recoveries} runners in a row died while they ran this job"
         return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
     return {"recoveries": recoveries, "started": 0}
+
+
+def after_own_crash(stored: Stored, fence: int, text: str, now: int) -> Verdict:
+    """Judge a job whose own process died while its runner lives: nobody else was in there, so nothing has to be proved.
+
+    Args:
+        stored: The fields of its record.
+        fence: The fence of the claim under which it ran.
+        text: How the process died.
+        now: Milliseconds since 1970.
+    """
+    recoveries = stored.recoveries + 1
+    if recoveries >= TOO_OFTEN:
+        error = clean(f"{text}; that was its crash number {recoveries} in a row")
+        return Verdict("dead", "bury", {"recoveries": recoveries, "error": error}, death(stored, now))
+    return Verdict("crashed", "release", {"recoveries": recoveries, "started": fence, "error": text})

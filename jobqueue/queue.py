@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from jobqueue.storage.protocol import Storage
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
 
-__all__ = ["Counts", "JobQueue"]
+__all__ = ["QUEUES", "Counts", "JobQueue"]
 
 T = TypeVar("T")
 
@@ -109,6 +110,7 @@ class JobQueue(Declaring):
         self._client = client
         self._allow_eviction = allow_eviction
         self.access = Access(self.namespace, self._backend)
+        QUEUES.add(self)
 
     # ----------------------------------------------------------------------------------------------------- enqueueing
 
@@ -438,3 +440,7 @@ class JobQueue(Declaring):
         from jobqueue.testing import open_testing
 
         return open_testing(self, start)
+
+
+QUEUES: Final[weakref.WeakSet[JobQueue]] = weakref.WeakSet()
+"""All there are in this process: a worker process looks there for the one that has the kind it is to run."""

@@ -64,6 +64,18 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     "--coroutines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Coroutines at a time."
 )
 @click.option(
+    "--job-processes",
+    type=click.IntRange(1, 10_000),
+    help="Functions declared with process=True at a time, per runner; by default one for each core.",
+)
+@click.option(
+    "--jobs-per-process",
+    type=click.IntRange(1, 10_000),
+    default=1_000,
+    show_default=True,
+    help="After so many jobs the process that runs them is replaced.",
+)
+@click.option(
     "--processes",
     type=click.IntRange(1, 1_000),
     default=1,
@@ -105,6 +117,8 @@ def run(
     target: str,
     threads: int,
     coroutines: int,
+    job_processes: int | None,
+    jobs_per_process: int,
     processes: int,
     queues: Mapping[str, int] | list[str] | None,
     lease: float,
@@ -142,7 +156,7 @@ def run(
     try:
         runner = Runner(
             jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace, uvloop=uvloop,
-            named=named,
+            named=named, job_processes=job_processes, jobs_per_process=jobs_per_process,
         )  # fmt: skip
     except ValueError as error:  # a duration that is negative or not finite
         raise click.UsageError(str(error)) from error
@@ -160,6 +174,8 @@ def run(
                 "--coroutines",
                 str(coroutines),
             ),
+            *(() if job_processes is None else ("--job-processes", str(job_processes))),
+            *("--jobs-per-process", str(jobs_per_process)),
             *(() if queues is None else ("--queues", format_queues(queues))),
             *("--lease", str(lease), "--grace", str(grace), "--app-dir", str(app_dir), "--log-level", log_level),
             *(word for module in modules for word in ("--import", module)),

@@ -19,8 +19,8 @@ import attrs
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
-from jobqueue.job import Kind
-from jobqueue.judge import Verdict, after_run, death, is_suspect, unknown_kind
+from jobqueue.job import Kind, Lane
+from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unknown_kind
 from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
@@ -57,7 +57,7 @@ class Core:
         weights: Queue → weight of the queues it serves.
         keys: Answers the keys of a queue.
         kind: Answers the kind of a name, None if unknown.
-        pools: Whether its kinds need threads, and whether they need the event loop.
+        lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
         notice: Called with what is worth telling.
     """
@@ -68,7 +68,7 @@ class Core:
         weights: Mapping[str, int],
         keys: Callable[[str], QueueKeys],
         kind: Callable[[str], Kind[Any] | None],
-        pools: Callable[[], tuple[bool, bool]],
+        lanes: Callable[[], Collection[Lane]],
         jitter: Callable[[], float],
         notice: Callable[[Notice], None],
     ) -> None:
@@ -76,7 +76,7 @@ class Core:
         self.leases = Leases(config.lease)
         self._keys = keys
         self._kind = kind
-        self._pools = pools
+        self._lanes = lanes
         self._jitter = jitter
         self._notice = notice
         self._shares = Shares(weights)
@@ -88,12 +88,15 @@ class Core:
         self._back: list[Task] = []
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
-        self._running = {False: 0, True: 0}  # functions, coroutines
+        self._capacity: dict[Lane, int] = {
+            "thread": config.threads, "loop": config.coroutines, "process": config.processes
+        }  # fmt: skip
+        self._running: dict[Lane, int] = dict.fromkeys(self._capacity, 0)
         # By run, not by id: one that lost its lease may still run when the job is claimed again.
         self._started: dict[Task, None] = {}
         self._unproven: deque[tuple[float, list[Task]]] = deque()
-        # Of functions and of coroutines: whether some were not started in time, and none has ended since.
-        self._doubted = {False: False, True: False}
+        # Whether some were not started in time, and none has ended since.
+        self._doubted: dict[Lane, bool] = dict.fromkeys(self._capacity, False)
         self._claim_from = 0.0
         self._rate = Rate()
         self._probe_at = 0.0
@@ -114,7 +117,8 @@ class Core:
             task.returned = True
             if task in self._started:
                 del self._started[task]
-                self._running[task.kind is not None and task.kind.is_coroutine] -= 1
+                assert task.kind is not None
+                self._running[task.kind.lane] -= 1
             if not self.leases.holds(task):
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
@@ -125,10 +129,15 @@ class Core:
                 self._back.append(task)
                 continue
             count += 1
-            if task.kind is not None and self._doubted[task.kind.is_coroutine]:
-                self._doubted[task.kind.is_coroutine] = False
+            if task.kind is not None and self._doubted[task.kind.lane]:
+                self._doubted[task.kind.lane] = False
                 self._claim_from = 0.0
-            if task.outcome is not None:
+            if task.crashed:
+                task.verdict = after_own_crash(task.stored, task.fence, task.text, at.now)
+                if task.verdict.step == "release":
+                    self._back.append(task)
+                    continue
+            elif task.outcome is not None:
                 self._judge(task, at.now)
             if not self._results:
                 self._results_since = at.local
@@ -241,7 +250,7 @@ class Core:
                 continue
             self._drop(task)
             if task.id in moved or task.unsure:
-                what = "released" if entry.purpose == "release" else task.verdict.ending if task.verdict else "done"
+                what = task.verdict.ending if task.verdict else "released" if entry.purpose == "release" else "done"
                 self._notice(Notice(what, task))
                 if task.verdict is not None and task.verdict.score is not None and task.verdict.step != "bury":
                     queue = self._queues[task.queue.queue]
@@ -291,7 +300,7 @@ class Core:
             task.kind = self._kind(task.stored.name)
             if task.kind is None:
                 task.verdict = unknown_kind(task.stored, now)
-            elif not is_suspect(task.stored):
+            elif not is_suspect(task.stored, isolated=task.kind.lane == "process"):
                 return task
             else:
                 self._suspects.append(task)
@@ -350,7 +359,7 @@ class Core:
                 continue
             assert task.kind is not None
             self._started[task] = None
-            self._running[task.kind.is_coroutine] += 1
+            self._running[task.kind.lane] += 1
             start.append(task)
         self._unproven.append((at.local + HAND_BACK_MS, start))
         return start
@@ -369,8 +378,8 @@ class Core:
             for task in back:
                 del self._started[task]
                 assert task.kind is not None
-                self._running[task.kind.is_coroutine] -= 1
-                self._doubted[task.kind.is_coroutine] |= not everything
+                self._running[task.kind.lane] -= 1
+                self._doubted[task.kind.lane] |= not everything
             if back:
                 self._rate.forget()  # jobs take longer than they did: claim no more ahead
                 if not everything:
@@ -476,22 +485,16 @@ class Core:
         """How many more jobs can be taken without knowing of which kind they are."""
         if self._stopping or self._suspects or self._fresh:
             return 0
-        threads, coroutines = self._pools()
-        rooms = []
         ahead = self._rate.ahead()
-        if threads or not coroutines:
-            rooms.append(self._believed(False, self.config.threads + ahead))
-        if coroutines:
-            rooms.append(self._believed(True, self.config.coroutines + ahead))
-        return min(rooms)
+        return min(self._believed(lane, ahead) for lane in self._lanes())
 
-    def _believed(self, coroutines: bool, capacity: int) -> int:
-        """Room for functions or coroutines; one at a time after some were not started, though there seemed to be room.
+    def _believed(self, lane: Lane, ahead: int) -> int:
+        """Room in a lane; for one at a time after some were not started, though there seemed to be room.
 
         A coroutine that blocks the event loop would otherwise keep all its neighbours going back and forth.
         """
-        room = capacity - self._running[coroutines]
-        return min(room, 1) if self._doubted[coroutines] else room
+        room = self._capacity[lane] + ahead - self._running[lane]
+        return min(room, 1) if self._doubted[lane] else room
 
     def _claims(self, at: Moment) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones."""

@@ -104,7 +104,7 @@ class InlineRunner:
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
             registry.get,
-            lambda: (True, True),
+            lambda: ("thread", "loop", "process"),
             lambda: 0.0,
             self._noticed,
         )

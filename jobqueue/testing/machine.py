@@ -26,6 +26,7 @@ from jobqueue.drive import run
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.flows import Pause
 from jobqueue.ids import SeededChance
+from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import decode
@@ -57,6 +58,8 @@ _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
 
+_LANES: Final[tuple[Lane, ...]] = ("thread",)
+
 
 class _Runner:
     """A runner without threads: the machine says when it does what."""
@@ -69,7 +72,7 @@ class _Runner:
         self.notices: list[Notice] = []
         self.core = Core(
             Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=0), {"high": 2, "low": 1},
-            machine.keys, machine.jobs.registry.get, lambda: (True, False), lambda: 0.5, self.notices.append,
+            machine.keys, machine.jobs.registry.get, lambda: _LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
 

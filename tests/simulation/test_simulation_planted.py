@@ -145,7 +145,7 @@ def _blaming_neighbours(patch: pytest.MonkeyPatch) -> None:
 
 
 def _suspects_in_company(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(core, "is_suspect", lambda stored: False)
+    patch.setattr(core, "is_suspect", lambda stored, isolated: False)
 
 
 def _no_recovery_counted(patch: pytest.MonkeyPatch) -> None:
