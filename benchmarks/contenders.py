@@ -20,7 +20,7 @@ class Contender:
     """A queue, or the ceiling.
 
     Attributes:
-        name: What it is called in tables; its module in `benchmarks.peers` is ``module``.
+        name: What it is called in tables; its module in `benchmarks.queues` is ``module``.
         module: See above.
         worker: The words of its worker's command line; ``{concurrency}`` is replaced. The first is a program of its virtual
             environment.
@@ -55,8 +55,9 @@ class Contender:
         if not self.packages:
             return metadata.version("jobqueue" if self.module != "bare" else "redis")
         said = f"import importlib.metadata as m; print(m.version({self.packages[0]!r}))"
-        command = [self.folder(environments) / "python", "-c", said]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        command = [str(self.folder(environments) / "python"), "-c", said]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return told.stdout.strip()
 
     def command(self, environments: Path, concurrency: int, *, tuned: bool) -> list[str]:
         """The command line of a worker."""
@@ -64,37 +65,46 @@ class Contender:
         return [str(self.folder(environments) / program), *words, *(self.tuned if tuned else ())]
 
 
-_RUN: Final = ("jobqueue", "run", "--log-level", "warning", "--threads", "{concurrency}", "--coroutines", "{concurrency}")
+_RUN: Final = (
+    "jobqueue",
+    "run",
+    "--log-level",
+    "warning",
+    "--threads",
+    "{concurrency}",
+    "--coroutines",
+    "{concurrency}",
+)
 _COMMON: Final = ("redis", "hiredis", "uvloop")
 
-FUNCTIONS: Final = Contender("jobqueue", "ours", (*_RUN, "benchmarks.peers.ours:jobs"), 4, many=True, jobs=100_000)
+FUNCTIONS: Final = Contender("jobqueue", "ours", (*_RUN, "benchmarks.queues.ours:jobs"), 4, many=True, jobs=100_000)
 COROUTINES: Final = Contender(
-    "jobqueue, coroutines", "ours_async", (*_RUN, "benchmarks.peers.ours_async:jobs"), 400, many=True, jobs=60_000,
+    "jobqueue, coroutines", "ours_async", (*_RUN, "benchmarks.queues.ours_async:jobs"), 400, many=True, jobs=60_000,
     tuned=("--uvloop",),
 )  # fmt: skip
-CEILING: Final = Contender("ceiling", "bare", ("python", "-m", "benchmarks.peers.bare"), 1, many=True, jobs=100_000)
+CEILING: Final = Contender("ceiling", "bare", ("python", "-m", "benchmarks.queues.bare"), 1, many=True, jobs=100_000)
 OTHERS: Final = (
     Contender(
-        "dramatiq", "dramatiq", ("dramatiq", "benchmarks.peers.dramatiq", "--processes", "1", "--threads", "{concurrency}"),
+        "dramatiq", "dramatiq", ("dramatiq", "benchmarks.queues.dramatiq", "--processes", "1", "--threads", "{concurrency}"),
         2, many=False, jobs=10_000, packages=("dramatiq", *_COMMON), environment={"dramatiq_queue_prefetch": "1000"},
     ),
     Contender(
-        "huey", "huey", ("huey_consumer", "benchmarks.peers.huey.app", "-w", "{concurrency}", "-k", "thread", "-q"),
+        "huey", "huey", ("huey_consumer", "benchmarks.queues.huey.app", "-w", "{concurrency}", "-k", "thread", "-q"),
         4, many=False, jobs=10_000, packages=("huey", *_COMMON),
     ),
     Contender(
         "taskiq", "taskiq",
-        ("taskiq", "worker", "benchmarks.peers.taskiq:app", "--workers", "1", "--log-level", "WARNING",
+        ("taskiq", "worker", "benchmarks.queues.taskiq:app", "--workers", "1", "--log-level", "WARNING",
          "--max-async-tasks", "{concurrency}"),
         100, many=False, jobs=8_000, packages=("taskiq-redis", "taskiq", *_COMMON), tuned=("--max-prefetch", "0"),
     ),
     Contender(
-        "bullmq", "bullmq", ("python", "-m", "benchmarks.peers.bullmq"), 10, many=True, jobs=6_000,
+        "bullmq", "bullmq", ("python", "-m", "benchmarks.queues.bullmq"), 10, many=True, jobs=6_000,
         packages=("bullmq", *_COMMON),
     ),
     Contender(
         "celery", "celery",
-        ("celery", "-A", "benchmarks.peers.celery:app", "worker", "-P", "threads", "-c", "{concurrency}", "-l", "ERROR"),
+        ("celery", "-A", "benchmarks.queues.celery:app", "worker", "-P", "threads", "-c", "{concurrency}", "-l", "ERROR"),
         4, many=False, jobs=3_000, packages=("celery", *_COMMON),
         tuned=("--prefetch-multiplier", "128", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ),

@@ -62,6 +62,8 @@ def shown(value: float | None) -> str:
     """A number with as many digits as say something."""
     if value is None:
         return "–"
+    if not value:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
@@ -76,7 +78,7 @@ def as_table(rows: Iterable[Row]) -> str:
         ours, best, ceiling = row.of(row.ours), row.best_other(), row.of("ceiling")
         lines.append((
             row.what, shown(ours), f"{shown(best[1])} ({best[0]})" if best else "–", _ratio(ours, best[1] if best else None),
-            shown(ceiling), _ratio(ours, ceiling), row.goal or "–", f"{max(row.others, default=0):.1f}",
+            shown(ceiling), _ratio(ours, ceiling), row.goal or "–", f"{max(row.others):.1f}" if row.others else "–",
         ))  # fmt: skip
     head = ("what", "jobqueue", "best other", "ours / other", "ceiling", "ours / ceiling", "wanted", "others' cores")
     return table(head, lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -67,12 +68,11 @@ async def produce(queue: Any, mode: str, jobs: int, seconds: float) -> dict[str,
 def main() -> None:
     """Produce and tell."""
     name, mode, jobs, seconds = (*sys.argv[1:], "0")[:4]
-    queue = importlib.import_module(f"benchmarks.peers.{name}")
-    try:
-        from uvloop import run
-    except ImportError:
-        from asyncio import run
-    print(json.dumps(run(produce(queue, mode, int(jobs), float(seconds)))), flush=True)
+    queue = importlib.import_module(f"benchmarks.queues.{name}")
+    loops = importlib.import_module("uvloop" if importlib.util.find_spec("uvloop") else "asyncio")
+    with asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+        told = runner.run(produce(queue, mode, int(jobs), float(seconds)))
+    print(json.dumps(told), flush=True)
     os._exit(0)  # some clients have threads that would take seconds to end
 
 

@@ -82,7 +82,9 @@ class Stand:
         args: More settings of the server.
     """
 
-    def __init__(self, contender: Contender, environments: Path, *, tuned: bool = False, args: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, contender: Contender, environments: Path, *, tuned: bool = False, args: tuple[str, ...] = ()
+    ) -> None:
         self.contender = contender
         self._environments = environments
         self._tuned = tuned
@@ -106,7 +108,9 @@ class Stand:
     def look(self) -> Cost:
         """What the server has done so far."""
         info = self.client.info("all")
-        calls = sum(value["calls"] for name, value in info.items() if name.startswith("cmdstat_") and name != "cmdstat_info")
+        calls = sum(
+            value["calls"] for name, value in info.items() if name.startswith("cmdstat_") and name != "cmdstat_info"
+        )
         processor = info["used_cpu_user"] + info["used_cpu_sys"]
         return Cost(calls, info["total_reads_processed"], processor, info["used_memory"])
 
@@ -145,7 +149,7 @@ class Stand:
     def produce(self, mode: str, jobs: int, seconds: float = 0.0, lengths: list[float] | None = None) -> dict[str, Any]:
         """Run the producer (see `benchmarks.producer`); answers what it told."""
         python = self.contender.folder(self._environments) / "python"
-        words = [python, "-m", "benchmarks.producer", self.contender.module, mode, str(jobs), str(seconds)]
+        words = [str(python), "-m", "benchmarks.producer", self.contender.module, mode, str(jobs), str(seconds)]
         ended = subprocess.run(
             words, env=self._environment(10), cwd=self._folder, capture_output=True, text=True, check=False,
             input="\n".join(map(str, lengths or ())), timeout=PATIENCE_S,
@@ -253,5 +257,3 @@ def median(values: list[float]) -> float:
 def percentile(values: list[float], part: float) -> float:
     """The value below which this part of them is."""
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
-
-

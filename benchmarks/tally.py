@@ -85,7 +85,7 @@ _opened: Tally | None = None
 
 def tally() -> Tally:
     """The tally of this process, named by the environment."""
-    global _opened  # noqa: PLW0603 - one per process
+    global _opened
     if _opened is None:
         _opened = Tally(os.environ[FILE])
     return _opened

@@ -72,5 +72,3 @@ def _round(plan: Plan, contender: Contender, rows: list[Row]) -> None:
                 stand.start_worker()
             stand.until_done(jobs)
         two.add(name, marks.rate())
-
-

@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-
 __all__ = ["ADAPTERS", "BIN", "DURABLE", "TUNED"]
 
 

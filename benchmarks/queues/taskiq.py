@@ -5,7 +5,7 @@ from typing import Any
 from taskiq_redis import RedisStreamBroker
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 
 app = RedisStreamBroker(URL)
 KINDS = {name: app.task(task_name=name)(getattr(bodies, f"a{name}")) for name in ("noop", "nap")}

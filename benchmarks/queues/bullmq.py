@@ -1,4 +1,4 @@
-"""bullmq has no command line: ``python -m benchmarks.peers.bullmq`` is its worker."""
+"""bullmq has no command line: ``python -m benchmarks.queues.bullmq`` is its worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from bullmq import Job, Queue, Worker
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import CONCURRENCY, URL
+from benchmarks.queues import CONCURRENCY, URL
 
 KINDS: dict[str, Any] = {"noop": bodies.anoop, "nap": bodies.anap}
 OPTIONS = {"removeOnComplete": True}
@@ -17,7 +17,7 @@ queue: Queue
 
 
 async def start() -> None:
-    global queue  # noqa: PLW0603 - it belongs to an event loop
+    global queue
     queue = Queue("bench", {"connection": URL})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from celery import Celery
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 
 app = Celery("bench", broker=URL)
 app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)

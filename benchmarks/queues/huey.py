@@ -5,7 +5,7 @@ from typing import Any
 from huey import RedisHuey
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 
 app = RedisHuey("bench", url=URL)
 KINDS = {name: app.task(name=name)(getattr(bodies, name)) for name in ("noop", "nap")}

@@ -2,13 +2,13 @@
 
 A record in a hash and its id in a list; a script that takes a hundred ids and notes them as taken; a decoder in C, a
 function called, two deletions. No leases, fences, retries, counters or several queues, nothing that rescues, and no request
-may be sent twice. ``python -m benchmarks.peers.bare`` is its worker.
+may be sent twice. ``python -m benchmarks.queues.bare`` is its worker.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 
 BATCH = 100
 CHUNK = 100
@@ -48,7 +48,7 @@ def send_many(kind: str, many: list[tuple[Any, ...]]) -> None:
 
 
 def _store(jobs: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
-    global _sent  # noqa: PLW0603 - a number for each id
+    global _sent
     records = {}
     for kind, arguments in jobs:
         _sent += 1
@@ -61,7 +61,7 @@ def _store(jobs: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
 
 def work() -> None:
     """Run jobs until the process is ended."""
-    run = {"noop": bodies.noop, "nap": bodies.nap}
+    run: dict[str, Callable[..., None]] = {"noop": bodies.noop, "nap": bodies.nap}
     decode = msgspec.json.decode
     take = _client.register_script(TAKE)
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 from jobqueue import JobQueue
 
 jobs = JobQueue(URL or None, namespace="bench")

@@ -6,7 +6,7 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
 from benchmarks import jobs as bodies
-from benchmarks.peers import URL
+from benchmarks.queues import URL
 
 dramatiq.set_broker(RedisBroker(url=URL))
 KINDS = {name: dramatiq.actor(getattr(bodies, name), actor_name=name) for name in ("noop", "nap")}
