@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             contenders.append(contender)
         else:
             print(f"{contender.name} is left out: python -m benchmarks setup {contender.name}", file=sys.stderr)
-    if not given.quick and not raise_priority():
+    if not given.quick and not raise_priority(os.getpid()):
         print("the priority could not be raised: other processes may disturb the numbers", file=sys.stderr)
     plan = Plan(tuple(contenders), given.envs, 1 if given.quick else given.rounds, given.quick)
     what = machine({one.name: one.version(given.envs) for one in contenders if one.packages or one is CEILING})

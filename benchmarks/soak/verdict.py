@@ -16,6 +16,8 @@ __all__ = ["draw", "verdicts"]
 FLAT: Final = 1.15
 FLAT_MIB: Final = 4.0
 """Flat: the median of the last third is below that of the first third by this factor and so much on top."""
+FLAT_FROM_S: Final = 25.0
+"""A shorter run says nothing of memory."""
 
 
 def verdicts(
@@ -38,6 +40,8 @@ def verdicts(
         ("the supervisor ended well", ended == 0, f"exit code {ended}"),
     ]  # fmt: skip
     last = samples[-1].at if samples else 0.0
+    if last < FLAT_FROM_S:
+        return found
     warm = min(60.0, last / 3)
     for name, read in _MEMORIES.items():
         values = [(sample.at, read(sample)) for sample in samples if sample.at >= warm]
