@@ -79,7 +79,7 @@ _COMMON: Final = ("redis", "hiredis", "uvloop")
 
 FUNCTIONS: Final = Contender("jobqueue", "ours", (*_RUN, "benchmarks.queues.ours:jobs"), 4, many=True, jobs=100_000)
 COROUTINES: Final = Contender(
-    "jobqueue, coroutines", "ours_async", (*_RUN, "benchmarks.queues.ours_async:jobs"), 400, many=True, jobs=60_000,
+    "jobqueue (coroutines)", "ours_async", (*_RUN, "benchmarks.queues.ours_async:jobs"), 400, many=True, jobs=60_000,
     tuned=("--uvloop",),
 )  # fmt: skip
 CEILING: Final = Contender("ceiling", "bare", ("python", "-m", "benchmarks.queues.bare"), 1, many=True, jobs=100_000)
@@ -90,7 +90,7 @@ OTHERS: Final = (
     ),
     Contender(
         "huey", "huey", ("huey_consumer", "benchmarks.queues.huey.app", "-w", "{concurrency}", "-k", "thread", "-q"),
-        4, many=False, jobs=10_000, packages=("huey", *_COMMON),
+        1, many=False, jobs=10_000, packages=("huey", *_COMMON),
     ),
     Contender(
         "taskiq", "taskiq",

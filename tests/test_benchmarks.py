@@ -98,7 +98,7 @@ def test_the_rate_is_between_the_first_and_the_last_end(tmp_path: Path, monkeypa
 
 
 def test_the_best_other_is_neither_ours_nor_the_ceiling() -> None:
-    found = {"jobqueue": [50.0, 10.0, 30.0], "jobqueue, coroutines": [1.0], "ceiling": [60.0], "a": [3.0], "b": [5.0]}
+    found = {"jobqueue": [50.0, 10.0, 30.0], "jobqueue (coroutines)": [1.0], "ceiling": [60.0], "a": [3.0], "b": [5.0]}
 
     more, less = Row("x", values=found, others=[0.1, 0.5]), Row("y", more=False, values=found)
 
