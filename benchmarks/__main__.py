@@ -40,7 +40,8 @@ def write(page: Path, what: Mapping[str, str], found: Mapping[str, list[Row]]) -
     """Write the parts that were measured, and the figure of throughput and latency if both were."""
     versions = table(("what", "version"), what.items())
     for name, rows in found.items():
-        write_part(page, name, f"{as_table(rows)}\n\nEvery contender, medians:\n\n{as_full_table(rows)}")
+        body = (f"Measured on {what['date']}.", as_table(rows), "Every contender, medians:", as_full_table(rows))
+        write_part(page, name, "\n\n".join(body))
     write_part(page, "versions", versions)
     if {"throughput", "latency"} <= found.keys():
         notes = (
