@@ -16,7 +16,7 @@ from jobqueue.storage.wrappers import AsyncFromSync
 
 if TYPE_CHECKING:
     from jobqueue.embedded import EmbeddedServer
-    from jobqueue.storage.redis import RedisServer
+    from jobqueue.storage.redis import RedisServer, RedisStorage
 
 __all__ = ["Backend", "GivenBackend", "MemoryBackend", "RedisBackend", "check_url", "open_backend"]
 
@@ -122,7 +122,7 @@ class RedisBackend:
         self._asking = server.storage()
         self.clock: Clock = ServerClock(lambda: self._asking.time_ms("time"))
 
-    def storage(self) -> Storage:
+    def storage(self) -> RedisStorage:
         """See `Backend.storage`."""
         return self._server.storage()
 

@@ -15,7 +15,9 @@ import attrs
 
 from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
+from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
+from jobqueue.ids import Chance
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
@@ -25,20 +27,29 @@ from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import Task
-from jobqueue.storage.protocol import Storage
+from jobqueue.storage.ops import Applied, Batch, Refused
+from jobqueue.storage.protocol import Outcome, Storage
 
-__all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "keep_house"]
+__all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "TestingError", "keep_house"]
 
 LEASE_MS: Final = 30_000
 BEAT_MS: Final = LEASE_MS // 6
 KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 """How long dead jobs are kept: as a `Runner` does."""
 PRUNE_EVERY_MS: Final = 60_000
+UNANSWERED: Final = 1_000
+"""Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
 SILENT: Final = ("released", "trouble", "answers")
 """Notices that are not the end of a run."""
 REQUESTS: Final = (Snooze, Discard, Retry)
 """What a job raises or returns to ask for something: no failures."""
+
+
+class TestingError(JobQueueError):
+    """A testing block was used in a way that cannot work, or left with something undone."""
+
+    __test__ = False  # what begins with "Test" is no test
 
 
 class RunnerDied(BaseException):
@@ -51,7 +62,8 @@ class Run:
 
     Attributes:
         record: The job as it was claimed.
-        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, or ``crashed`` if its runner died.
+        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``crashed`` if its runner died, or ``late``
+            if its result was refused.
         result: What it returned; None if it did not return.
         error: What it raised, or returned of `Snooze`, `Discard` and `Retry`; None after a plain success.
     """
@@ -71,7 +83,7 @@ class InlineRunner:
         queues: Answers the queues there are now.
         storage: What it works on.
         clock: The clock, which it only reads.
-        incarnation: Its name, never used before.
+        chance: Makes its name, and the length of its pauses.
 
     Attributes:
         counts: How many jobs ended how.
@@ -87,7 +99,7 @@ class InlineRunner:
         queues: Callable[[], Sequence[str]],
         storage: Storage,
         clock: Clock,
-        incarnation: bytes,
+        chance: Chance,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.runs: list[Run] = []
@@ -97,15 +109,16 @@ class InlineRunner:
         self._storage = storage
         self._clock = clock
         self._waited = 0.0
+        self._unanswered = 0
         self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
         self._core = Core(
-            Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
+            Config(chance.entropy(16).hex().encode(), LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
             registry.get,
             lambda: (True, True),
-            lambda: 0.0,
+            chance.jitter,
             self._noticed,
         )
 
@@ -140,7 +153,7 @@ class InlineRunner:
                 self._core.returned([task], Moment(self._clock.now(), self._born.local))
             match decision.then:
                 case Send(batches):
-                    self._core.answered(self._storage.apply(batches), self._moment())
+                    self._core.answered(self._send(batches), self._moment())
                 case Leave():
                     return
                 case Rest(until, listen):
@@ -160,6 +173,17 @@ class InlineRunner:
     def stop(self) -> None:
         """Claim no more; `work` ends when everything is stored or handed back."""
         self._core.stop(self._moment())
+
+    def _send(self, batches: Sequence[Batch]) -> list[Outcome]:
+        outcomes = self._storage.apply(batches)
+        answered = any(isinstance(outcome, Applied | Refused) for outcome in outcomes)
+        self._unanswered = 0 if answered else self._unanswered + 1
+        if self._unanswered > UNANSWERED:
+            raise TestingError(
+                "the server was cut (cut_server) and did not come back while jobs were run: a runner waits for it, here it "
+                "would wait for ever. Run jobs after the cut, or say how many calls it lasts"
+            )
+        return outcomes
 
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,19 +26,11 @@ from tests.unit.kit_jobs import (
     circle,
     endless,
     flaky,
-    fresh,
     jobs,
     mail,
     seen,
     urgent,
 )
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
-
 
 # --------------------------------------------------------------------------------------------------------------- drain
 
@@ -211,7 +202,7 @@ def test_what_a_job_asks_for_is_no_failure(t: Testing) -> None:
 
 
 def test_a_payload_that_does_not_fit_is_dead_and_raised(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="mail")
     def earlier(address: str) -> None: ...
@@ -224,7 +215,7 @@ def test_a_payload_that_does_not_fit_is_dead_and_raised(t: Testing) -> None:
 
 
 def test_an_unknown_kind_is_parked_and_dead_after_a_day(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="foreign")
     def foreign() -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 
 from jobqueue import JobQueue, JobRecord, PayloadError, UnknownJob, current_context
 from jobqueue.testing import Testing
-from tests.unit.kit_jobs import NEW_YEAR, Address, Colour, Resize, add, broken, fresh, jobs, mail, typed, urgent
+from tests.unit.kit_jobs import NEW_YEAR, Address, Colour, Resize, add, broken, jobs, mail, typed, urgent
 
 
 @attrs.define(eq=False)
 class Point:
     x: int
     y: int
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
 
 
 def test_a_job_is_found_by_some_of_its_arguments(t: Testing) -> None:
@@ -256,7 +249,7 @@ def test_refute_names_what_should_not_be_there(t: Testing) -> None:
 
 
 def test_a_payload_that_does_not_fit_any_more_is_listed_and_never_matches(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="mail")
     def earlier(address: str) -> None: ...
@@ -280,7 +273,7 @@ def test_a_renamed_kind_is_found_by_either_name() -> None:
 
 
 def test_a_job_stored_under_an_earlier_name_is_found(t: Testing) -> None:
-    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    before = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @before.job(name="post")
     def post(to: str) -> None: ...
@@ -304,7 +297,7 @@ def test_values_without_equality_are_compared_by_their_fields(t: Testing) -> Non
 
 
 def test_a_field_that_was_not_stored_is_another_and_no_accident(t: Testing) -> None:
-    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    before = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @before.job(name="resize")
     def resize(path: str) -> None: ...
