@@ -251,10 +251,10 @@ class Testing(Running):
         self._runner = paused.runner
         self._history.note(paused.task.id, "its runner went on")
         yield paused.task, paused
+        tally.failed(paused.task, reraise=reraise)
         for task in paused.work:
             raise AssertionError(f"a runner of one job started {task.id!r} too")
         tally.add(paused.runner)
-        tally.failed(paused.task, reraise=reraise)
 
     def close(self) -> None:
         """Let the runners go that stand still, and end the event loop; the end of the block does this."""

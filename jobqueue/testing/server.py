@@ -40,6 +40,8 @@ class Server:
         url: What to call it in messages; without password.
     """
 
+    __test__ = False  # it is often imported under a name that begins with "Test"
+
     def __init__(self, url: str) -> None:
         self._folder: Path | None = None
         if url == TEMPORARY:
@@ -78,7 +80,7 @@ class Server:
             yield used, f"test-{secrets.token_hex(8)}-{namespace}"[:LONGEST]
         finally:
             if used.keys:
-                self._storage.forget(used.keys)
+                self._backend.forget(used.keys)
 
     def close(self) -> None:
         """Give back the connections; a server with a folder of its own ends."""

@@ -207,18 +207,20 @@ def test_the_message_lists_what_is_enqueued_nearest_first(t: Testing) -> None:
     assert lines[2].endswith("') in low, ready  ← other to, subject")
     assert len(lines[2]) < 250
     assert lines[3] == "  broken(number=1) in low, waiting, due in 0:02:00, failed 1×"
-    assert len(lines) == 4
+    assert lines[4].startswith("what happened to jobs of mail in this block")
 
 
 def test_the_message_says_that_nothing_is_enqueued_and_where_jobs_are_instead(t: Testing) -> None:
-    with pytest.raises(AssertionError, match=r"no job mail\(\) is enqueued; what is enqueued:\n  nothing$"):
+    with pytest.raises(
+        AssertionError, match=r"no job mail\(\) is enqueued; what is enqueued:\n  nothing\nwhat happened"
+    ):
         t.assert_enqueued(mail)
     broken.opts(retry=0).enqueue(1)
     t.drain(reraise=False)
     mail.enqueue("a")
     t.crash_runner()
 
-    with pytest.raises(AssertionError, match=r"\(besides 1 working and 1 dead\):\n  nothing$"):
+    with pytest.raises(AssertionError, match=r"\(besides 1 working and 1 dead\):\n  nothing\nwhat happened"):
         t.assert_enqueued(mail)
 
 
@@ -229,9 +231,12 @@ def test_the_message_is_cut_at_twenty_jobs(t: Testing) -> None:
     with pytest.raises(AssertionError) as caught:
         t.refute_enqueued(urgent)
 
-    lines = str(caught.value).split("\n")
-    assert len(lines) == 22
-    assert lines[-1] == "  … and 10 more"
+    listed, _, past = str(caught.value).partition("\nwhat happened")
+    assert len(listed.split("\n")) == 22
+    assert listed.split("\n")[-1] == "  … and 10 more"
+    assert past.split("\n")[1] == "  … 10 jobs earlier"
+    assert past.split("\n")[2].startswith("  urgent(number=10) ")
+    assert len(past.split("\n")) == 2 + 2 * 20
 
 
 def test_refute_names_what_should_not_be_there(t: Testing) -> None:

@@ -232,7 +232,7 @@ def test_a_flow_that_never_waits_still_sees_refusals(t: Testing) -> None:
 
     def flow() -> Flow[str]:
         try:
-            yield Read((Fields(HashKey("kit:low", "ready")),))
+            yield Read((Fields(HashKey(f"{jobs.namespace}:low", "ready")),))
         except StorageRefused:
             return "seen"
         return "not refused"
