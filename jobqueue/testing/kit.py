@@ -161,6 +161,7 @@ class Testing(Running):
         Raises:
             TestingError: None stands still; or from an event loop (use `aresume_runner`), from a job, or after the block.
         """
+        __tracebackhide__ = True
         self._refuse_loop("resume_runner")
         tally = Tally()
         with self._alone("resume_runner"):
@@ -170,6 +171,7 @@ class Testing(Running):
 
     async def aresume_runner(self, *, reraise: bool = True) -> Run:
         """See `resume_runner`."""
+        __tracebackhide__ = True
         tally = Tally()
         with self._alone("aresume_runner"):
             for task, paused in self._go_on(tally, reraise=reraise):

@@ -87,6 +87,7 @@ class Looking:
             UnknownJob: The kind is not declared on this `JobQueue`.
             TypeError: ``what`` names no kind.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test instead of this one
         wanted = pattern(self._jobs, what, partial)
         records = self._find("ready", "waiting")
         for record in records:
@@ -105,6 +106,7 @@ class Looking:
             UnknownJob: The kind is not declared on this `JobQueue`.
             TypeError: ``what`` names no kind.
         """
+        __tracebackhide__ = True
         wanted = pattern(self._jobs, what, partial)
         found = self.enqueued(what, **partial)
         if found:

@@ -56,6 +56,7 @@ class Tally:
 
         Otherwise errors would hold themselves, by way of the frames in their tracebacks, and all that their jobs held.
         """
+        __tracebackhide__ = True  # pytest shows the frames of the test and of the job, not those between them
         failure, self.failure = self.failure, None
         self.runs.clear()
         if failure is not None:
@@ -66,12 +67,14 @@ class Tally:
 
     def one(self) -> Run | None:
         """The only run there was, if there was one; or raise as `end` does."""
+        __tracebackhide__ = True
         run = self.runs.pop() if self.runs and self.failure is None else None
         self.end()
         return run
 
     def last(self) -> Run:
         """The only run, which there was; or raise as `end` does."""
+        __tracebackhide__ = True
         run = self.one()
         assert run is not None, "it neither ended nor raised"
         return run
@@ -121,6 +124,7 @@ class Running(Looking):
         Raises:
             TestingError: The limit was reached; or from an event loop (use `adrain`), from a job, or after the block.
         """
+        __tracebackhide__ = True
         self._refuse_loop("drain")
         tally = Tally()
         self._run_here("drain", self._work(tally, limit, None, reraise=reraise))
@@ -129,6 +133,7 @@ class Running(Looking):
 
     async def adrain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
         """See `drain`. To cancel it, or another of its like, is the death of a runner: its job stays in working."""
+        __tracebackhide__ = True
         tally = Tally()
         await self._run_on_loop("adrain", self._work(tally, limit, None, reraise=reraise))
         tally.end()
@@ -148,6 +153,7 @@ class Running(Looking):
         Raises:
             TestingError: Nothing is due; or from an event loop (use `arun_one`), from a job, or after the block.
         """
+        __tracebackhide__ = True
         self._refuse_loop("run_one")
         tally = Tally()
         self._run_here("run_one", self._work(tally, RUNS, 1, reraise=reraise))
@@ -155,6 +161,7 @@ class Running(Looking):
 
     async def arun_one(self, *, reraise: bool = True) -> Run:
         """See `run_one`."""
+        __tracebackhide__ = True
         tally = Tally()
         await self._run_on_loop("arun_one", self._work(tally, RUNS, 1, reraise=reraise))
         return tally.one() or self._nothing_due("arun_one")
@@ -172,6 +179,7 @@ class Running(Looking):
         Raises:
             TestingError: As in `drain`.
         """
+        __tracebackhide__ = True
         self._refuse_loop("run_until_idle")
         tally = Tally()
         self._run_here("run_until_idle", self._idle(tally, limit, reraise=reraise))
@@ -180,6 +188,7 @@ class Running(Looking):
 
     async def arun_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
         """See `run_until_idle`."""
+        __tracebackhide__ = True
         tally = Tally()
         await self._run_on_loop("arun_until_idle", self._idle(tally, limit, reraise=reraise))
         tally.end()
