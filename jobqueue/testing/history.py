@@ -36,14 +36,14 @@ NAMED: Final = {
 }
 
 
-@attrs.frozen
+@attrs.define
 class _Call:
     at: int
     batches: Sequence[Batch]
     outcomes: Sequence[Outcome]
 
 
-@attrs.frozen
+@attrs.define
 class _Note:
     at: int
     id: bytes
@@ -83,15 +83,24 @@ class History:
 
     Args:
         clock: Tells when they were made.
+
+    Attributes:
+        calls: How many calls changed the storage, or may have.
+        scopes: Where they did.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._start = clock.now()
+        self.calls = 0
+        self.scopes: set[str] = set()
         self._entries: deque[_Call | _Note] = deque(maxlen=CALLS)
 
     def applied(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         """Keep a call."""
+        self.calls += 1
+        for batch in batches:
+            self.scopes.add(batch.scope)
         self._entries.append(_Call(self._clock.now(), batches, outcomes))
 
     def note(self, id: bytes, what: str) -> None:

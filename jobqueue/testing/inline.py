@@ -1,13 +1,14 @@
 """A runner without threads: the production core, driven one job at a time by whoever asks for the next.
 
-It starts, works and stops like a real one: `Core` decides, `Duties` bring back what dead runners left, and everything it
-does goes through the storage. Only three things differ: it holds one job at a time, so the order of runs is the order of
-claims; the clock stands still while it works; and it ends when nothing is due.
+It starts and works like a real one: `Core` decides, `Duties` bring back what dead runners left, and everything it does
+goes through the storage. Only these things differ: it holds one job at a time, so the order of runs is the order of
+claims; the clock stands still while it works; nobody rings, so it looks again when others wrote something; and it ends
+when nothing is due.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Batch, Refused
+from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
 from jobqueue.storage.protocol import Outcome, Storage
 
 __all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "TestingError", "keep_house"]
@@ -84,6 +85,7 @@ class InlineRunner:
         storage: What it works on.
         clock: The clock, which it only reads.
         chance: Makes its name, and the length of its pauses.
+        changes: Counts what was written to the storage, by anybody.
 
     Attributes:
         counts: How many jobs ended how.
@@ -100,8 +102,9 @@ class InlineRunner:
         storage: Storage,
         clock: Clock,
         chance: Chance,
+        changes: Callable[[], int],
     ) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.runs: list[Run] = []
         self.current: Task | None = None
         self.died: Task | None = None
@@ -110,6 +113,8 @@ class InlineRunner:
         self._clock = clock
         self._waited = 0.0
         self._unanswered = 0
+        self._changes = changes
+        self._seen = changes()  # all that was written before it looked, or by itself
         self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
         self._core = Core(
@@ -130,13 +135,12 @@ class InlineRunner:
         Args:
             most: Stop after so many jobs; None: when nothing is due any more.
         """
-        looked = False  # whether every queue was asked after the last job
         while True:
             decision = self._core.decide(self._moment())
             for task in decision.start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
-                self.current, looked = task, False
+                self.current = task
                 yield task
                 self.current = None
                 if isinstance(task.outcome, RunnerDied):
@@ -162,10 +166,10 @@ class InlineRunner:
                     elif not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
                         self._waited += max(1.0, until - self._moment().local)
-                    elif looked or self._core.stopping:
-                        self.stop()
+                    elif self._seen == self._changes():
+                        return  # it holds nothing, and every queue said that it has nothing more
                     else:
-                        looked = True
+                        self._seen = self._changes()
                         for queue in self._queues():
                             self._core.serve(queue, default_weight(queue))
                         self._core.woken(self._moment())
@@ -175,7 +179,9 @@ class InlineRunner:
         self._core.stop(self._moment())
 
     def _send(self, batches: Sequence[Batch]) -> list[Outcome]:
+        before = self._changes()
         outcomes = self._storage.apply(batches)
+        self._seen += self._changes() - before
         answered = any(isinstance(outcome, Applied | Refused) for outcome in outcomes)
         self._unanswered = 0 if answered else self._unanswered + 1
         if self._unanswered > UNANSWERED:
@@ -203,6 +209,10 @@ def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storag
     A lease is taken only after two looks that lie two of its beats apart, and other runners look with every beat. A
     clock that jumps leaves them no time for it. So both looks are made up for: one as of two beats ago, one now.
     """
+    [sizes] = storage.read([Sizes(tuple(key for queue in queues for key in (queue.working, queue.dead)))])
+    assert isinstance(sizes, tuple)
+    if not any(sizes):
+        return  # nothing to take, and nothing to forget
     now = Moment(clock.now(), clock.monotonic())
     looking = Moment(now.now, now.local - PRUNE_EVERY_MS)
     duties = Duties(

@@ -45,6 +45,7 @@ class Looking:
         self._backend = backend
         self._history = history
         self._all_keys = jobs.access.keys
+        self._queues_of: tuple[tuple[int, int], list[str]] = (-1, -1), []
 
     @overload
     def enqueued(self, what: JobFunction[..., Any, ..., R], /, **partial: Any) -> list[JobRecord[R]]: ...
@@ -181,8 +182,13 @@ class Looking:
         return sorted(records, key=lambda record: (record.created, record.id)) if in_order else records
 
     def _queues(self) -> Sequence[str]:
-        declared = {kind.queue for kind in self._jobs.registry}
-        return sorted(declared.union(self._read(lookup.queues(self._all_keys))))
+        # Not asked for: whatever is in this namespace was written in this block.
+        seen = len(self._history.scopes), len(self._jobs.registry)
+        if seen != self._queues_of[0]:
+            parts = (scope.partition(f"{self._all_keys.scope}:") for scope in self._history.scopes)
+            used = {queue for before, _, queue in parts if not before and queue}
+            self._queues_of = seen, sorted(used.union(kind.queue for kind in self._jobs.registry))
+        return self._queues_of[1]
 
     def _keys(self) -> list[QueueKeys]:
         return [queue_keys(self._all_keys.scope, queue) for queue in self._queues()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,13 +37,14 @@ ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "cr
 class Tally:
     """What a drain has done so far."""
 
-    counts: Counter[str] = attrs.field(factory=Counter)
+    counts: defaultdict[str, int] = attrs.field(factory=lambda: defaultdict(int))
     runs: list[Run] = attrs.field(factory=list)
     failure: BaseException | None = None
 
     def add(self, runner: InlineRunner) -> None:
         """Count what a runner did."""
-        self.counts += runner.counts
+        for what, count in runner.counts.items():
+            self.counts[what] += count
         self.runs += runner.runs
         runner.runs.clear()  # it and its core hold each other, and an error all that its job held
 
@@ -81,7 +82,7 @@ class Tally:
 
     def answer(self) -> dict[str, int]:
         """How many runs ended how, without zeros."""
-        return {what: self.counts[what] for what in ORDER if self.counts[what]}
+        return {what: self.counts[what] for what in ORDER if what in self.counts}
 
 
 class Running(Looking):
@@ -274,6 +275,7 @@ class Running(Looking):
             self._storage,
             self.clock,
             self._chance,
+            lambda: self._history.calls,
         )
 
     def _keep_house(self) -> None:

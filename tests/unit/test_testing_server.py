@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.servers import Server
 from tests.unit.kit_jobs import broken, fresh, jobs, mail, seen
 
 
-def keys(server: Server) -> set[bytes]:
+def keys(server: Server) -> set[Any]:
     with server.client() as client:
         return set(client.keys())
 
