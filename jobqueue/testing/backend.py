@@ -45,21 +45,21 @@ class KitBackend:
     connections belong to a loop, so that the end of a plain ``with`` block could not close them.
 
     Args:
-        url: What to call it in messages.
-        storage: Where jobs are stored; it is not closed here.
         clock: The clock of all its users.
-        history: Is told of all that is applied.
+        storage: Where jobs are stored; it is not closed here. An empty one in memory if None.
+        url: What to call it in messages.
 
     Attributes:
+        history: All that was applied.
         direct: The storage without faults: how the kit itself looks and puts right.
     """
 
-    def __init__(self, url: str, storage: Storage, clock: Clock, history: History) -> None:
+    def __init__(self, clock: Clock, storage: Storage | None = None, url: str = "memory") -> None:
         self.url = url
         self.clock: Clock = clock
-        self.direct: Storage = _Written(storage, history)
-        self._history = history
-        self._storage = storage
+        self.history = History(clock)
+        self._storage = MemoryStorage() if storage is None else storage
+        self.direct: Storage = _Written(self._storage, self.history)
         self._losses = 0
         self._cuts = 0
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class KitBackend:
         below = self._storage
         if isinstance(below, MemoryStorage):
             below = below.share()  # with a `wait` of its own
-        return _Faulty(_Written(below, self._history), self)
+        return _Faulty(_Written(below, self.history), self)
 
     def async_storage(self) -> AsyncStorage:
         """See `Backend.async_storage`."""

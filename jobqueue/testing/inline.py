@@ -18,7 +18,6 @@ from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
-from jobqueue.ids import Chance
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
@@ -84,7 +83,8 @@ class InlineRunner:
         queues: Answers the queues there are now.
         storage: What it works on.
         clock: The clock, which it only reads.
-        chance: Makes its name, and the length of its pauses.
+        incarnation: Its name, never used before.
+        jitter: A number from 0 up to 1, for the length of its pauses.
         changes: Counts what was written to the storage, by anybody.
 
     Attributes:
@@ -101,7 +101,9 @@ class InlineRunner:
         queues: Callable[[], Sequence[str]],
         storage: Storage,
         clock: Clock,
-        chance: Chance,
+        incarnation: bytes,
+        *,
+        jitter: Callable[[], float],
         changes: Callable[[], int],
     ) -> None:
         self.counts: defaultdict[str, int] = defaultdict(int)
@@ -118,12 +120,12 @@ class InlineRunner:
         self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
         self._core = Core(
-            Config(chance.entropy(16).hex().encode(), LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
+            Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
             registry.get,
             lambda: (True, True),
-            chance.jitter,
+            jitter,
             self._noticed,
         )
 

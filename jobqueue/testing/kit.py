@@ -20,7 +20,6 @@ from jobqueue.storage.protocol import Storage
 from jobqueue.testing.awaited import Watch, watch_also
 from jobqueue.testing.backend import FOREVER, CountingChance, KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.history import History
 from jobqueue.testing.inline import BEAT_MS, LEASE_MS, InlineRunner, Run, RunnerDied, TestingError
 from jobqueue.testing.running import RUNS, Running, Tally, arun_task
 from jobqueue.testing.server import Server
@@ -83,9 +82,9 @@ class Testing(Running):
     __test__ = False
 
     def __init__(
-        self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, history: History, seed: int, chance: CountingChance
+        self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int, chance: CountingChance
     ) -> None:
-        super().__init__(jobs, backend, clock, history, seed, chance)
+        super().__init__(jobs, backend, clock, seed, chance)
         self._paused: deque[_Paused] = deque()
 
     # --------------------------------------------------------------------------------------------------------- runners
@@ -307,13 +306,12 @@ def open_testing(
         NotApplied: The server cannot be reached.
     """
     clock = FakeClock(start)
-    history = History(clock)
     # Blocks inside of one another share no ids.
     chance = CountingChance(f"{seed}/{jobs.access.depth}")
     with _storage(jobs, server) as (url, storage, namespace):
-        backend = KitBackend(url, storage, clock, history)
+        backend = KitBackend(clock, storage, url)
         restore: Callable[[], None] = jobs.access.replace(backend, namespace=namespace, chance=chance, pauses=False)
-        testing = Testing(jobs, backend, clock, history, seed, chance)
+        testing = Testing(jobs, backend, clock, seed, chance)
         try:
             with Watch(jobs.access) as watch:
                 jobs.counts()  # the first use of a namespace marks it; here and now, so that no lost reply concerns that

@@ -18,7 +18,6 @@ from jobqueue.registry import JobFunction
 from jobqueue.storage.ops import Place
 from jobqueue.testing.backend import KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.history import History
 from jobqueue.testing.patterns import Pattern, What, listing, pattern, told
 
 __all__ = ["Looking"]
@@ -38,12 +37,12 @@ class Looking:
         seed: Where all chance of the block comes from.
     """
 
-    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, history: History, seed: int) -> None:
+    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int) -> None:
         self.clock = clock
         self.seed = seed
         self._jobs = jobs
         self._backend = backend
-        self._history = history
+        self._history = backend.history
         self._all_keys = jobs.access.keys
         self._queues_of: tuple[tuple[int, int], list[str]] = (-1, -1), []
 

@@ -21,7 +21,6 @@ from jobqueue.storage.ops import Page
 from jobqueue.testing.awaited import watch_also
 from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.history import History
 from jobqueue.testing.inline import BEAT_MS, REQUESTS, InlineRunner, Run, RunnerDied, TestingError, keep_house
 from jobqueue.testing.looking import Looking
 
@@ -97,9 +96,9 @@ class Running(Looking):
     """
 
     def __init__(
-        self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, history: History, seed: int, chance: CountingChance
+        self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int, chance: CountingChance
     ) -> None:
-        super().__init__(jobs, backend, clock, history, seed)
+        super().__init__(jobs, backend, clock, seed)
         self._chance = chance
         self._busy = threading.Lock()
         self._storage = backend.storage()
@@ -274,8 +273,9 @@ class Running(Looking):
             self._queues,
             self._storage,
             self.clock,
-            self._chance,
-            lambda: self._history.calls,
+            self._chance.entropy(16).hex().encode(),
+            jitter=self._chance.jitter,
+            changes=lambda: self._history.calls,
         )
 
     def _keep_house(self) -> None:
