@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import drain
+from benchmarks import drain, kit
 from jobqueue.embedded import server_binary
 from jobqueue.errors import StorageError
 from tests.servers import Server
@@ -34,6 +34,15 @@ def test_drain_on_the_embedded_server(capsys: pytest.CaptureFixture[str]) -> Non
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["jobs", "per", "second", "jobqueue", "bare", "loop", "ratio"]
     assert [line[:14].strip() for line in lines] == ["single enqueue", "bulk enqueue", "drain"]
+
+
+def test_kit_in_memory_and_on_a_server(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    kit.main(["--url", server.url, "--rounds", "2"])
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if not line.startswith("  ")] == ["in memory", "on a server"]
+    assert len(told) == 10
+    with server.client() as client:
+        assert client.keys() == []
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--rounds", "-1"], ["--threads", "0"]])
