@@ -146,3 +146,17 @@ def test_a_failed_refutation_tells_the_past_of_what_was_found(t: Testing) -> Non
     past = str(caught.value).partition("what happened")[2]
     assert "mail(to='a')" in past
     assert "mail(to='b')" not in past
+
+
+def test_a_result_that_was_sent_again_is_no_refusal() -> None:
+    queue = JobQueue(namespace="kit")
+
+    @queue.job(name="works")
+    def works() -> None:
+        t.lose_reply(2)
+
+    with queue.testing() as t:
+        works.enqueue()
+        t.drain()
+
+        assert steps(t)[-2:] == ["    +0:00:00  claimed, attempt 1", "    +0:00:00  done"]
