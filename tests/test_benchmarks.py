@@ -13,6 +13,7 @@ import pytest
 
 import benchmarks.__main__ as bench
 import benchmarks.soak.__main__ as soak
+from benchmarks import kit
 from benchmarks.figures import Row, as_table
 from benchmarks.soak.jobs import Ledger
 from benchmarks.soak.stage import Sample
@@ -20,7 +21,7 @@ from benchmarks.soak.verdict import draw, verdicts
 from benchmarks.svg import bars
 from benchmarks.tally import Tally
 from tests.pages import parts_of
-from tests.servers import kinds
+from tests.servers import Server, kinds
 
 needs_redis = pytest.mark.skipif("redis" not in kinds(), reason="redis-server is not installed")
 
@@ -51,6 +52,15 @@ def test_throughput_beside_the_ceiling(
     assert "celery is left out: python -m benchmarks setup celery" in word
     assert "| drain, one runner, functions, jobs/s |" in parts_of(page.read_text())["throughput"]
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"], "something was left behind"
+
+
+def test_kit_in_memory_and_on_a_server(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    kit.main(["--url", server.url, "--rounds", "2"])
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if not line.startswith("  ")] == ["in memory", "on a server"]
+    assert len(told) == 10
+    with server.client() as client:
+        assert client.keys() == []
 
 
 @pytest.mark.parametrize(

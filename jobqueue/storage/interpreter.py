@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final, Literal, TypeAlias
 
@@ -399,6 +400,9 @@ def _known_as(stored: bytes, record: bytes) -> PutState:
     return "same" if stored[:_NONCE] == record[:_NONCE] else "different"
 
 
+_hash: Final = lru_cache(maxsize=1024)(HashKey)
+
+
 def _keys_of(batch: Batch) -> Iterable[Key]:
     """Every key that the batch looks at or changes."""
     for guard in batch.guards:
@@ -413,19 +417,19 @@ def _keys_of(batch: Batch) -> Iterable[Key]:
         match op:
             case Move():
                 yield op.source
-                yield HashKey(batch.scope, RECORDS)
-                yield HashKey(batch.scope, CLAIMS)
+                yield _hash(batch.scope, RECORDS)
+                yield _hash(batch.scope, CLAIMS)
                 if op.target is not None:
                     yield op.target
                 if op.count is not None:
                     yield op.count[0]
                 if isinstance(op.stamp, Stamp):
-                    yield HashKey(batch.scope, COUNTERS)
+                    yield _hash(batch.scope, COUNTERS)
                 if op.once is not None:
-                    yield HashKey(batch.scope, REQUESTS)
+                    yield _hash(batch.scope, REQUESTS)
             case Put():
                 yield op.target
-                yield HashKey(batch.scope, RECORDS)
+                yield _hash(batch.scope, RECORDS)
             case ListPush():
                 yield op.list
             case SetAdd() | SetRemove():

@@ -14,8 +14,9 @@ from jobqueue.testing.conformance import (
     check_storage,
 )
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
-from jobqueue.testing.inline import Run
-from jobqueue.testing.kit import Testing, TestingError, open_testing
+from jobqueue.testing.inline import Run, TestingError
+from jobqueue.testing.kit import Testing, open_testing
+from jobqueue.testing.server import Server
 
 if TYPE_CHECKING:
     from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "Report",
     "Run",
+    "Server",
     "Simulation",
     "Testing",
     "TestingError",

@@ -50,7 +50,7 @@ from jobqueue.storage.ops import (
     Unlocked,
 )
 
-__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "wake_key"]
+__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "header_names", "wake_key"]
 
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
@@ -109,6 +109,11 @@ def _numbered(scope: str, header: tuple[str, ...]) -> dict[str, bytes]:
 def wake_key(scope: str) -> bytes:
     """The list that `wait` waits for."""
     return f"{{{scope}}}:{WAKE}".encode()
+
+
+def header_names(scope: str) -> dict[bytes, None]:
+    """The keys of a scope that every call names, whatever it does."""
+    return {name.encode(): None for name in _numbered(scope, _HEADER)}
 
 
 def grows(batch: Batch) -> bool:
