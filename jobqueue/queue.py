@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from jobqueue.storage.protocol import Storage
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
 
-__all__ = ["Counts", "JobQueue"]
+__all__ = ["Counts", "JobQueue", "declared_on"]
 
 T = TypeVar("T")
 
@@ -109,6 +110,7 @@ class JobQueue(Declaring):
         self._client = client
         self._allow_eviction = allow_eviction
         self.access = Access(self.namespace, self._backend)
+        _living.add(self)
 
     # ----------------------------------------------------------------------------------------------------- enqueueing
 
@@ -438,3 +440,28 @@ class JobQueue(Declaring):
         from jobqueue.testing import open_testing
 
         return open_testing(self, start)
+
+
+_living: Final[weakref.WeakSet[JobQueue]] = weakref.WeakSet()
+
+
+def declared_on(job: Job | Call[Any]) -> JobQueue:
+    """The `JobQueue` on which the kind of a job is declared.
+
+    Raises:
+        UnknownJob: There is none any more.
+        TypeError: It is no job, or a class that is registered on several.
+    """
+    if isinstance(job, Call):
+        found = [jobs for jobs in _living if jobs.registry.get(job.kind.name) is job.kind]
+    elif isinstance(job, Job):
+        found = [jobs for jobs in _living if jobs.registry.of_class(type(job)) is not None]
+    else:
+        raise TypeError(f"{job!r} is no job: pass a function's .call(…), or an instance of a registered class")
+    if not found:
+        raise UnknownJob(f"{job!r} is not declared on any JobQueue, or its kind was declared anew since it was made")
+    if len(found) > 1:
+        raise TypeError(
+            f"{type(job).__qualname__} is registered on {len(found)} JobQueues: pass jobs.call_of(…) of the one you mean"
+        )
+    return found[0]
