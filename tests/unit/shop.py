@@ -10,6 +10,7 @@ from unittest import mock
 import attrs
 
 from jobqueue import Context, Discard, Job, JobQueue, Snooze
+from jobqueue.job import Call
 from jobqueue.testing import JobReport, check_job
 
 jobs: Final = JobQueue(namespace="shop")
@@ -82,6 +83,11 @@ def check(job: Any, *effects: str, world: Callable[[], Any] = Shop, **more: Any)
     """`check_job` in this shop; by default all its effects."""
     names = effects or ("debit", "mail", "amail", "book", "write", "read")
     return check_job(job, world=world, use=use, effects=names, **{"state": state, **more})
+
+
+def name_of(value: Any) -> str:
+    """The id of a test's parameter."""
+    return value.kind.name.rpartition(".")[2] if isinstance(value, Call) else type(value).__name__
 
 
 # ------------------------------------------------------------------------------------------------------ planted faults

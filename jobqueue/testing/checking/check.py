@@ -9,10 +9,11 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from jobqueue.job import Call, Job
 from jobqueue.queue import declared_on
+from jobqueue.testing.checking.differences import cut
 from jobqueue.testing.checking.effects import NoSuchEffect
 from jobqueue.testing.checking.hints import hint
 from jobqueue.testing.checking.history import Experiment, Played, Unrepeatable, play
-from jobqueue.testing.checking.report import JobReport, Verdict, cut, describe_fault, difference, draw
+from jobqueue.testing.checking.report import JobReport, Verdict, describe_fault, draw
 from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
 
 __all__ = ["check_job"]
@@ -76,8 +77,8 @@ def check_job(
         state: Reads what counts of a world, as something that can be compared with ``==``. Leave out what may differ from
             run to run, such as times and fences.
         enqueued: The jobs that this one enqueues are not run; they belong to the outcome by kind, arguments and queue, not
-            by time. ``"each"``: the same ones as often as in the clean run. ``"distinct"``: the same ones, however often, for
-            those that are idempotent themselves. ``"ignored"``: they do not matter.
+            by time. ``"each"``: the same ones as often as in the clean run. ``"distinct"``: the same ones, however often,
+            for those that are idempotent themselves. ``"ignored"``: they do not matter.
         limit: How many histories to play. Interleavings are added by the number of pauses: all with one pause more, or none
             of them if they do not fit.
         patience: Seconds of real time that the job may take from one effect to the next.
@@ -187,7 +188,7 @@ class _Check:
     # -------------------------------------------------------------------------------------------------------- judging
 
     def _is_wrong(self, played: Played, clean: Played) -> bool:
-        return played.end != "ended" or not played.is_as_clean or not self._has_same_jobs(played, clean)
+        return played.end != "ended" or bool(played.difference) or not self._has_same_jobs(played, clean)
 
     def _has_same_jobs(self, played: Played, clean: Played) -> bool:
         match self._enqueued:
@@ -200,7 +201,7 @@ class _Check:
 
     def _differences(self, played: Played, clean: Played) -> list[str]:
         """Lines that tell how the outcome differs from the clean one."""
-        lines = [] if played.is_as_clean else difference(played.state, clean.state)
+        lines = list(played.difference)
         if not self._has_same_jobs(played, clean):
             for text in [*clean.enqueued, *(text for text in played.enqueued if text not in clean.enqueued)]:
                 here, there = played.enqueued[text], clean.enqueued[text]
@@ -222,7 +223,7 @@ class _Check:
             return "stuck", "", f"the job is dead after {len(played.passed)} runs"
         if played.end == "endless":
             return "stuck", "", f"the job has not ended after {len(played.passed)} runs"
-        if played.is_as_clean:
+        if not played.difference:
             return self._judge_jobs(played.enqueued, clean.enqueued)
         for call, count in played.calls.items():
             if count > clean.calls[call] > 0 and self._does_harm_twice(call, clean):
@@ -246,7 +247,7 @@ class _Check:
             text.append(
                 "every interleaving of a runner and its successor was played"
                 if is_complete
-                else f"interleavings of a runner and its successor: all with up to {self._pauses} pauses; one pause more would "
+                else f"interleavings of a runner and its successor: all with up to {self._pauses} pauses; one more would "
                 f"be {self._left} more histories, too many for limit={self._limit}"
             )
         return JobReport(verdict, self._name, self._played, wrong, is_complete, "\n".join(text))

@@ -22,6 +22,7 @@ from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch, Put
 from jobqueue.storage.protocol import Storage
 from jobqueue.testing.backend import CountingChance, KitBackend
+from jobqueue.testing.checking.differences import difference
 from jobqueue.testing.checking.effects import watch_effects
 from jobqueue.testing.checking.lane import Lane
 from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
@@ -74,8 +75,9 @@ class Played:
         enqueued: How often each other job was enqueued.
         raised: What runs of the job raised, as text.
         end: ``ended``, ``dead``, or ``endless`` after too many runs.
-        state: What `Experiment.state` read at the end.
-        is_as_clean: Whether that is the state of the clean history.
+        state: What `Experiment.state` read at the end; of a clean history only, since ending the dead runs of another may
+            change it.
+        difference: Lines that tell how the state differs from that of the clean history; none if it does not.
         further: For an `Overlap`, the points that the runner whose turn it was came to behind the last stop.
     """
 
@@ -87,7 +89,7 @@ class Played:
     raised: list[str] = attrs.field(factory=list)
     end: str = "ended"
     state: Any = None
-    is_as_clean: bool = True
+    difference: list[str] = attrs.field(factory=list)
     further: range = range(0)
 
 
@@ -329,12 +331,14 @@ class _History:
     def read(self, world: Any) -> None:
         """Read and compare the state, while what is left of dead runs stands still."""
         try:
-            self.played.state = self._experiment.state(world)
+            state = self._experiment.state(world)
         except Exception as error:
             error.add_note(f"raised by state(…) of check_job, after the history {self.played.schedule}")
             raise
-        if self._clean is not None:
-            self.played.is_as_clean = bool(self.played.state == self._clean.state)
+        if self._clean is None:
+            self.played.state = state
+        elif state != self._clean.state:
+            self.played.difference = difference(state, self._clean.state)
         self.played.enqueued = Counter(self._enqueued.values())
 
     def unwind(self) -> None:

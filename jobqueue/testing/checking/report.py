@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from jobqueue.testing.checking.differences import cut
 from jobqueue.testing.checking.history import Event, Played
 from jobqueue.testing.checking.schedules import LostReply, Overlap
 
-__all__ = ["JobReport", "Verdict", "cut", "describe_fault", "draw"]
+__all__ = ["JobReport", "Verdict", "describe_fault", "draw"]
 
 Verdict: TypeAlias = Literal["idempotent", "duplicates", "diverges", "stuck", "not checked"]
 
-LONGEST: Final = 300
-"""Characters of a state that are shown."""
 WIDEST: Final = 56
 """Characters of a column."""
 HEAD: Final = 24
@@ -51,29 +50,6 @@ class JobReport:
     def explain(self) -> str:
         """The verdict in words; if there is one, the shortest history that goes wrong as a picture, and a hint."""
         return self._text
-
-
-def cut(text: str, longest: int = LONGEST) -> str:
-    """A text that is not longer than that."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def difference(here: Any, clean: Any, where: str = "") -> list[str]:
-    """Lines that tell how two states differ: the parts that do, if both are tuples of one length or dicts."""
-    if isinstance(here, tuple) and isinstance(clean, tuple) and len(here) == len(clean):
-        keys: list[Any] = list(range(len(here)))
-    elif isinstance(here, dict) and isinstance(clean, dict):
-        keys = [*clean, *(key for key in here if key not in clean)]
-    else:
-        return [f"  state{where}: {cut(repr(here))}", f"     instead of {cut(repr(clean))}"]
-    lines = []
-    for key in keys:
-        place = f"{where}[{key!r}]"
-        if isinstance(here, dict) and (key not in here or key not in clean):
-            lines.append(f"  state{place} is {'missing' if key not in here else f'new: {cut(repr(here[key]))}'}")
-        elif here[key] != clean[key]:
-            lines += difference(here[key], clean[key], place)
-    return lines
 
 
 def describe_fault(played: Played) -> str:
