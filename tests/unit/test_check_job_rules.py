@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import Iterator
@@ -293,16 +294,39 @@ def test_worlds_of_all_kinds(job: Any, world: Any, effect: str, state: Any) -> N
     assert f"{effect}('a') happens twice" in report.explain()
 
 
+@shop.jobs.job
+def mails_an_object() -> None:
+    shop.shop.mail(object())  # type: ignore[arg-type]
+
+
+def test_calls_with_like_objects_are_the_same_call() -> None:
+    report = check(mails_an_object.call(), state=lambda made: len(made.mails))
+
+    assert report.verdict == "duplicates"
+    assert "mail(<object object>) happens twice" in report.explain()
+
+
 def test_calls_that_nobody_runs_are_no_effects() -> None:
     assert check(shop.charge.call(7), state=lambda made: made.read()).ok
 
 
-def test_an_effect_that_raises_is_told_and_is_a_point() -> None:
-    report = check(shop.fenced_too_late.call(7))
-    zombie = check(shop.fenced.call(7), state=lambda made: made.fence)  # never the same twice
+class Closed(Shop):
+    def mail(self, to: str, key: str | None = None) -> None:
+        raise shop.Refused("no mails today")
 
-    assert "Refused" not in report.explain()
-    assert zombie.verdict == "diverges"
+
+@shop.jobs.job
+def goes_on_regardless() -> None:
+    with contextlib.suppress(shop.Refused):
+        shop.shop.mail("a")
+    shop.shop.debit(1)
+
+
+def test_an_effect_that_raises_is_told_and_is_a_point_too() -> None:
+    report = check(goes_on_regardless.call(), world=Closed)
+
+    assert report.histories == 4 + 2  # crashes before and after both, redelivery, lost reply
+    assert report.explain().count("mail('a') raises Refused: no mails today") == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
