@@ -85,9 +85,11 @@ def check(job: Any, *effects: str, world: Callable[[], Any] = Shop, **more: Any)
     return check_job(job, world=world, use=use, effects=names, **{"state": state, **more})
 
 
-def name_of(value: Any) -> str:
-    """The id of a test's parameter."""
-    return value.kind.name.rpartition(".")[2] if isinstance(value, Call) else type(value).__name__
+def name_of(value: Any) -> str | None:
+    """The id of a job that is a test's parameter."""
+    if isinstance(value, Call):
+        return value.kind.name.rpartition(".")[2]
+    return type(value).__name__ if isinstance(value, Job) else None
 
 
 # ------------------------------------------------------------------------------------------------------ planted faults

@@ -17,8 +17,16 @@ OVERLAP = "out of touch for longer than its lease"
 @pytest.mark.parametrize(
     ("job", "verdict", "words"),
     [
-        (shop.double_charge.call(7), "duplicates", ["debit(10) happens twice", CRASH, "key of `debit`"]),
-        (shop.double_mail.call(7), "duplicates", ["mail('paid 7') happens twice", CRASH, "key of `mail`"]),
+        (
+            shop.double_charge.call(7),
+            "duplicates",
+            ["debit(10) happens twice", "a runner dies after debit", "key of `debit`"],
+        ),
+        (
+            shop.double_mail.call(7),
+            "duplicates",
+            ["mail('paid 7') happens twice", "a runner dies after mail", "key of `mail`"],
+        ),
         (shop.double_amail.call(7), "duplicates", ["amail('paid 7') happens twice", CRASH]),
         (shop.Charge(7), "duplicates", ["debit(10) happens twice", CRASH]),
         (shop.AsyncCharge(7), "duplicates", ["amail('paid') happens twice", CRASH]),
@@ -33,7 +41,7 @@ OVERLAP = "out of touch for longer than its lease"
     ],
     ids=name_of,
 )
-def test_a_planted_fault_is_found(job: Any, verdict: str, words: list[str]) -> None:
+def test_a_fault_of_the_shop_is_found(job: Any, verdict: str, words: list[str]) -> None:
     report = check(job)
 
     assert report.verdict == verdict, report.explain()

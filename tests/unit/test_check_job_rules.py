@@ -310,6 +310,17 @@ def test_calls_that_nobody_runs_are_no_effects() -> None:
     assert check(shop.charge.call(7), state=lambda made: made.read()).ok
 
 
+@shop.jobs.job
+async def mails_many(ctx: Context) -> None:
+    await asyncio.gather(*(shop.shop.amail(to, key=f"{ctx.record.id} {to}") for to in "ab"))
+
+
+def test_effects_under_way_at_the_same_time_are_all_points() -> None:
+    report = check(mails_many.call(), state=lambda made: sorted(made.mails))
+
+    assert (report.ok, report.histories) == (True, 131)
+
+
 class Closed(Shop):
     def mail(self, to: str, key: str | None = None) -> None:
         raise shop.Refused("no mails today")

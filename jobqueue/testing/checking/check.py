@@ -191,13 +191,9 @@ class _Check:
         return played.end != "ended" or bool(played.difference) or not self._has_same_jobs(played, clean)
 
     def _has_same_jobs(self, played: Played, clean: Played) -> bool:
-        match self._enqueued:
-            case "each":
-                return played.enqueued == clean.enqueued
-            case "distinct":
-                return set(played.enqueued) == set(clean.enqueued)
-            case "ignored":
-                return True
+        if self._enqueued == "each":
+            return played.enqueued == clean.enqueued
+        return self._enqueued == "ignored" or set(played.enqueued) == set(clean.enqueued)
 
     def _differences(self, played: Played, clean: Played) -> list[str]:
         """Lines that tell how the outcome differs from the clean one."""

@@ -50,46 +50,52 @@ def watch_effects(world: Any, effects: Iterable[str], around: Around) -> None:
     """
     for effect in effects:
         *path, name = effect.split(".")
-        owner = world
-        for part in (*path, name):
-            found = getattr(owner, part, None)
-            if found is None:
-                known = [known for known in dir(owner) if not known.startswith("_")]
-                raise NoSuchEffect(f"{type(owner).__name__} has no {part!r}{suggestion(part, known)}")
-            owner, holder = found, owner
-        if not callable(found):
-            raise NoSuchEffect(f"{effect} is no method: it is {found!r}")
-        if getattr(found, _MARK, None) is True:  # not hasattr: a mock has everything
+        holder = world
+        for part in path:
+            holder = _attribute(holder, part)
+        method = _attribute(holder, name)
+        if not callable(method):
+            raise NoSuchEffect(f"{effect} is no method: it is {method!r}")
+        if getattr(method, _MARK, None) is True:  # not hasattr: a mock has everything
             raise TestingError(
                 f"world() answered an object that it had answered before ({type(world).__name__}): every history needs a "
                 "new one"
             )
-        _replace(holder, name, _watched(found, effect, around))
+        watched = (_watched_coroutine if inspect.iscoroutinefunction(method) else _watched)(method, effect, around)
+        functools.update_wrapper(watched, method, updated=())
+        vars(watched)[_MARK] = True
+        _replace(holder, name, watched)
+
+
+def _attribute(holder: Any, name: str) -> Any:
+    found = getattr(holder, name, None)
+    if found is None:
+        known = [known for known in dir(holder) if not known.startswith("_")]
+        raise NoSuchEffect(f"{type(holder).__name__} has no {name!r}{suggestion(name, known)}")
+    return found
 
 
 def _watched(method: Callable[..., Any], effect: str, around: Around) -> Callable[..., Any]:
-    watched: Callable[..., Any]
-    if inspect.iscoroutinefunction(method):
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with around(effect, call_text(effect, args, kwargs)) as twice:
+            result = method(*args, **kwargs)
+            if twice:
+                with contextlib.suppress(Exception):  # an effect may refuse to be carried out again
+                    method(*args, **kwargs)
+            return result
 
-        async def watched(*args: Any, **kwargs: Any) -> Any:
-            with around(effect, call_text(effect, args, kwargs)) as twice:
-                result = await method(*args, **kwargs)
-                if twice:
-                    with contextlib.suppress(Exception):  # an effect may refuse to be carried out again
-                        await method(*args, **kwargs)
-                return result
-    else:
+    return watched
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            with around(effect, call_text(effect, args, kwargs)) as twice:
-                result = method(*args, **kwargs)
-                if twice:
-                    with contextlib.suppress(Exception):
-                        method(*args, **kwargs)
-                return result
 
-    functools.update_wrapper(watched, method, updated=())
-    vars(watched)[_MARK] = True
+def _watched_coroutine(method: Callable[..., Any], effect: str, around: Around) -> Callable[..., Any]:
+    async def watched(*args: Any, **kwargs: Any) -> Any:
+        with around(effect, call_text(effect, args, kwargs)) as twice:
+            result = await method(*args, **kwargs)
+            if twice:
+                with contextlib.suppress(Exception):
+                    await method(*args, **kwargs)
+            return result
+
     return watched
 
 
