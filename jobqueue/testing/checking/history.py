@@ -226,7 +226,8 @@ class _History:
     def _claim(self) -> _Held:
         """A new runner takes the job as soon as it can; the run has not begun."""
         job = self._look()
-        assert job is not None
+        if job is None:
+            raise self._unrepeatable()
         if job.place == "working":
             self._clock.advance(milliseconds=AWAY_MS)
         elif job.place == "waiting":
@@ -264,13 +265,19 @@ class _History:
         if error is not None and not isinstance(error, Exception | SystemExit | asyncio.CancelledError):
             raise error  # an interrupt of the whole test run, or the verdict of a test framework
         if until is not None:
-            raise Unrepeatable(f"{task.stored.name} did not come to the same effects as before")
+            raise self._unrepeatable()
         if error is None:
             self._note(held.column, "returns")
             return
         self._note(held.column, f"raises {_in_a_line(error)}")
         if not isinstance(error, REQUESTS):
             self.played.raised.append(task.text)
+
+    def _unrepeatable(self) -> Unrepeatable:
+        return Unrepeatable(
+            f"{self._experiment.call.kind.name} did not come to the same effects as before, although nothing had gone wrong "
+            "yet: let it depend on its arguments and its world alone"
+        )
 
     def _finish(self, held: _Held) -> None:
         self._go(held)
