@@ -33,7 +33,7 @@ from jobqueue.storage.protocol import Storage
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
 
-__all__ = ["QUEUES", "Counts", "JobQueue"]
+__all__ = ["QUEUES", "Counts", "JobQueue", "declared_on"]
 
 T = TypeVar("T")
 
@@ -455,4 +455,26 @@ class JobQueue(Declaring):
 
 
 QUEUES: Final[weakref.WeakSet[JobQueue]] = weakref.WeakSet()
-"""All there are in this process: a worker process looks there for the one that has the kind it is to run."""
+"""All there are in this process: where a worker process, and who checks a job, finds the one that has its kind."""
+
+
+def declared_on(job: Job | Call[Any]) -> JobQueue:
+    """The `JobQueue` on which the kind of a job is declared.
+
+    Raises:
+        UnknownJob: There is none any more.
+        TypeError: It is no job, or a class that is registered on several.
+    """
+    if isinstance(job, Call):
+        found = [jobs for jobs in QUEUES if jobs.registry.get(job.kind.name) is job.kind]
+    elif isinstance(job, Job):
+        found = [jobs for jobs in QUEUES if jobs.registry.of_class(type(job)) is not None]
+    else:
+        raise TypeError(f"{job!r} is no job: pass a function's .call(…), or an instance of a registered class")
+    if not found:
+        raise UnknownJob(f"{job!r} is not declared on any JobQueue, or its kind was declared anew since it was made")
+    if len(found) > 1:
+        raise TypeError(
+            f"{type(job).__qualname__} is registered on {len(found)} JobQueues: pass jobs.call_of(…) of the one you mean"
+        )
+    return found[0]

@@ -3,6 +3,7 @@
 The python blocks of a document run in order, as one program. A block whose first line is a comment naming a file,
 ``# shop/mail.py``, becomes that file, which later blocks import; in one named ``test_….py`` every test function is run.
 A document with a ``# pytest.ini`` has its test files run by pytest instead, in memory and on an embedded server.
+What stands in a block of the language ``output`` is printed, word for word.
 Where a document says ``redis://localhost:6379/0``, the program finds a real server that belongs to this test.
 """
 
@@ -138,7 +139,9 @@ WITH_CODE: Final = [path for path in DOCUMENTS if "```python" in path.read_text(
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
-def test_the_code_of_the_document_runs(path: Path, program: Program, own_server: MakeServer) -> None:
+def test_the_code_of_the_document_runs(
+    path: Path, program: Program, own_server: MakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     sources = blocks(path, "python")
     url = own_server().url if any(PLACEHOLDER in source for source in sources) else ""
     for settings in blocks(path, "ini"):
@@ -146,6 +149,8 @@ def test_the_code_of_the_document_runs(path: Path, program: Program, own_server:
             program.configure(settings)
     for number, source in enumerate(sources, 1):
         program.run(source.replace(PLACEHOLDER, url), number)
+    printed = capsys.readouterr().out
+    assert [output for output in blocks(path, "output") if output not in printed] == []
 
 
 def test_there_is_code_that_runs() -> None:

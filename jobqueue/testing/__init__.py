@@ -19,6 +19,7 @@ from jobqueue.testing.kit import Testing, open_testing
 from jobqueue.testing.server import Server
 
 if TYPE_CHECKING:
+    from jobqueue.testing.checking import JobReport, check_job
     from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "FaultyStorage",
     "History",
     "InvariantBroken",
+    "JobReport",
     "MemoryStorage",
     "Plan",
     "Report",
@@ -40,16 +42,22 @@ __all__ = [
     "Testing",
     "TestingError",
     "check_async_storage",
+    "check_job",
     "check_storage",
     "open_testing",
     "simulate",
 ]
 
+_CHECKING: Final = frozenset({"JobReport", "check_job"})
 _SIMULATION: Final = frozenset({"Faults", "History", "InvariantBroken", "Report", "Simulation", "simulate"})
 
 
 def __getattr__(name: str) -> Any:
-    # Only those who simulate pay for the import.
+    # Only those who check and simulate pay for the import.
+    if name in _CHECKING:
+        from jobqueue.testing import checking
+
+        return getattr(checking, name)
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 

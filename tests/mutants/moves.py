@@ -227,8 +227,8 @@ MOVES: Final = (
         "poison-once-more",
         "runs a job that took five runners down a sixth time",
         "judge.py",
-        "if recoveries >= TOO_OFTEN:\n        error = f\"{recoveries} runners",
-        "if recoveries > TOO_OFTEN:\n        error = f\"{recoveries} runners",
+        'if recoveries >= TOO_OFTEN:\n        error = f"{recoveries} runners',
+        'if recoveries > TOO_OFTEN:\n        error = f"{recoveries} runners',
     ),
     Variant(
         "unknown-is-dead",

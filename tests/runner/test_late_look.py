@@ -15,6 +15,7 @@ from jobqueue.runner.leases import Leases
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import claim_mark
 
 KEYS = queue_keys("test", "low")
 LEASE, BEAT = 6_000, 1_000
@@ -32,7 +33,7 @@ class Observer:
         record = encode(b"nonce...", stored)
         self.leases = Leases(LEASE)
         self.leases.ask(self.moment())
-        mark = transitions.claim_of(b"owner", 1_000_000, BEAT)
+        mark = claim_mark(b"owner", 1_000_000, BEAT)
         self.leases.hold(Task(KEYS, b"1", mark, 1_000_000, record, stored, None, LEASE))
         claim = transitions.claim(KEYS, b"owner", 1, limit=1, now=1_000_000, lease=LEASE, beat=BEAT)
         self.storage.apply([transitions.put(KEYS, {b"1": record}, {}, {}), claim])
