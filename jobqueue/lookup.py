@@ -11,7 +11,7 @@ from jobqueue.flows import Apply, Flow, Read, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek, Place, PlaceKey, Records, Sizes
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Peek, Place, PlaceKey, Records, Sizes
 
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "sizes"]
 
@@ -208,9 +208,7 @@ def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
         raise outcome
     applied = outcome if sure else (yield from send_one(batch))
     assert isinstance(applied, Applied), "a move of an operator has no guard"
-    [moved] = applied.answers
-    assert isinstance(moved, Moved)
-    return bool(moved.ids), sure
+    return bool(applied.moved.ids), sure
 
 
 def _running(id: str, why: str) -> StorageRefused:

@@ -30,7 +30,7 @@ from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Moved, claim_mark
+from jobqueue.storage.ops import Applied, claim_mark
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -162,6 +162,7 @@ class Core:
         if self._room() <= 0:
             self._ring = True  # pass it on: another runner may have room
         self._probe_at = at.local + PROBE_MS
+        self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
 
     def stop(self, at: Moment) -> None:
         """Claim no more, let jobs end within the grace time, hand the rest back, leave."""
@@ -195,7 +196,7 @@ class Core:
                 self._claimed(entry, outcome, at)
             elif entry.purpose == "promote":
                 if isinstance(outcome, Applied):
-                    moved = _moved(outcome)
+                    moved = outcome.moved
                     queue = self._queues[entry.queue.queue]
                     queue.next_due = NEVER if moved.next is None else moved.next
                     if moved.ids:
@@ -238,7 +239,7 @@ class Core:
             self._results.extend(entry.tasks)
 
     def _settled(self, entry: Sent, outcome: Outcome) -> None:
-        moved = set(_moved(outcome).ids) if isinstance(outcome, Applied) else set()
+        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
         for task in entry.tasks:
             if entry.purpose == "note":
                 if task.id in moved:
@@ -275,7 +276,7 @@ class Core:
             # Only a number behind the last one, or a closed incarnation: nothing was claimed.
             queue.left = 0
             return
-        moved = _moved(outcome)
+        moved = outcome.moved
         queue.left = moved.left
         mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
         deadline = claim.sent + self.config.lease
@@ -418,7 +419,8 @@ class Core:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
         quiet = self._quiet(at)
-        until = min([until, *(self._queues[name].quiet_until for name in quiet)])
+        for name in quiet:
+            until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
         if self._stopping or self._room() <= 0 or (quiet and len(quiet) == len(self._queues)):
@@ -436,7 +438,8 @@ class Core:
     # ------------------------------------------------------------------------------------------------- what to send
 
     def _gather(self, at: Moment) -> None:
-        claims = self._claims(at)
+        room = self._room()
+        claims = self._claims(at, room)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
             self._hand_back(list(self._started))
@@ -465,7 +468,7 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif (queue.next_due is None or queue.next_due <= at.now) and self._room() > 0:
+            elif (queue.next_due is None or queue.next_due <= at.now) and room > 0:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
 
@@ -486,21 +489,22 @@ class Core:
         if self._stopping or self._suspects or self._fresh:
             return 0
         ahead = self._rate.ahead()
-        return min(self._believed(lane, ahead) for lane in self._lanes())
+        room = NEVER
+        for lane in self._lanes():
+            free = self._capacity[lane] + ahead - self._running[lane]
+            # One at a time after some were not started, though there seemed to be room: a coroutine that blocks the event
+            # loop would otherwise keep all its neighbours going back and forth.
+            if self._doubted[lane] and free > 1:
+                free = 1
+            if free < room:
+                room = free
+        return room
 
-    def _believed(self, lane: Lane, ahead: int) -> int:
-        """Room in a lane; for one at a time after some were not started, though there seemed to be room.
-
-        A coroutine that blocks the event loop would otherwise keep all its neighbours going back and forth.
-        """
-        room = self._capacity[lane] + ahead - self._running[lane]
-        return min(room, 1) if self._doubted[lane] else room
-
-    def _claims(self, at: Moment) -> list[Sent]:
-        """The claims to send: those that are not settled, again, or new ones."""
+    def _claims(self, at: Moment, full: int) -> list[Sent]:
+        """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
         sent = []
         able = []
-        room = full = self._room()
+        room = full
         for queue in self._queues.values():
             # No room is kept for the claim of a queue that does not answer, or all others would stand still with it. Should
             # it have taken something after all, what is too much goes back.
@@ -554,9 +558,3 @@ class Core:
 
 
 _UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)
-
-
-def _moved(outcome: Applied) -> Moved:
-    [moved] = outcome.answers
-    assert isinstance(moved, Moved)
-    return moved

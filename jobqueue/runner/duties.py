@@ -18,7 +18,7 @@ from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lookup import queue_names
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat, read_beats
-from jobqueue.storage.ops import Applied, Fields, Moved
+from jobqueue.storage.ops import Applied, Fields
 
 __all__ = ["Duties", "Reports"]
 
@@ -108,9 +108,7 @@ class Duties:
                 [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
                 if not isinstance(outcome, Applied):
                     return
-                [moved] = outcome.answers
-                assert isinstance(moved, Moved)
-                if len(moved.ids) < transitions.LIMIT:
+                if len(outcome.moved.ids) < transitions.LIMIT:
                     break
         gone = [incarnation for incarnation, beat in beats.items() if now - beat.seen > DAY_MS]
         for queue in self._queues():

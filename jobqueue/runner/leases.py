@@ -12,7 +12,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.ops import Applied, Batch
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Leases"]
@@ -92,9 +92,7 @@ class Leases:
         for (_, tasks), outcome in zip(batches, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 continue
-            [moved] = outcome.answers
-            assert isinstance(moved, Moved)
-            alive = set(moved.ids)
+            alive = set(outcome.moved.ids)
             for task in tasks:
                 if task.id in alive:
                     task.deadline = max(task.deadline, sent + self.lease)

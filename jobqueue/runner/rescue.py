@@ -26,7 +26,7 @@ from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Moved, Page, Records
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Records
 
 __all__ = ["Rescued", "Watch", "hand_back", "patrol"]
 
@@ -133,14 +133,14 @@ def patrol(
 
 def _expired(queue: QueueKeys, now: int, longest: int) -> Flow[list[tuple[bytes, int]]]:
     found: list[tuple[bytes, int]] = []
-    for before, after in ((now, None), (None, (now + longest, _LAST))):
-        cursor = after
-        while True:
-            [entries] = yield Read((Page(queue.working, PAGE, before=before, after=cursor),))
+    # Most often there is neither, and one question tells.
+    firsts = (Page(queue.working, PAGE, before=now), Page(queue.working, PAGE, after=(now + longest, _LAST)))
+    pages = yield Read(firsts)
+    for first, entries in zip(firsts, pages, strict=True):
+        found.extend(entries)
+        while len(entries) == PAGE:
+            [entries] = yield Read((attrs.evolve(first, after=(entries[-1][1], entries[-1][0])),))
             found.extend(entries)
-            if len(entries) < PAGE:
-                break
-            cursor = (entries[-1][1], entries[-1][0])
     return found
 
 
@@ -207,10 +207,9 @@ def _take(
         )
         applied = yield from send_one(batch)
         assert applied is not None, "a rescue has no guard"
-        [moved] = applied.answers
-        assert isinstance(moved, Moved)
         rescued += [
-            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end)) for id in moved.ids
+            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end))
+            for id in applied.moved.ids
         ]
     return rescued
 

@@ -25,7 +25,7 @@ from jobqueue.runner.packing import pack_releases, pack_results
 from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.answers import Applied, Moved
+from jobqueue.storage.answers import Applied
 from jobqueue.storage.ops import Answer, Move, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
@@ -199,8 +199,7 @@ def _step(op: object) -> str:
 def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     if part.steps[-1] != "claim" or not isinstance(answers[-1], Applied):
         return []
-    [moved] = answers[-1].answers
-    assert isinstance(moved, Moved)
+    moved = answers[-1].moved
     [move] = part.batches[-1].ops
     [queue] = [queue for queue in setup.queues if queue.ready == move.source]  # type: ignore[union-attr]
     mark = claim_mark(setup.incarnation, moved.fence, setup.beat)
