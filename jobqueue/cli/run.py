@@ -88,6 +88,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     metavar="NAME=WEIGHT,…",
     help="The queues to serve, as in high=2,low=1; by default all that are declared or stored.",
 )
+@click.option("--strict", is_flag=True, help="Serve a queue only while none of a larger weight has work.")
 @click.option(
     "--lease", type=float, default=30, show_default=True, metavar="SECONDS", help="How long a claim is good unbeaten."
 )
@@ -121,6 +122,7 @@ def run(
     jobs_per_process: int,
     processes: int,
     queues: Mapping[str, int] | list[str] | None,
+    strict: bool,
     lease: float,
     grace: float,
     app_dir: Path,
@@ -155,8 +157,8 @@ def run(
 
     try:
         runner = Runner(
-            jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace, uvloop=uvloop,
-            named=named, job_processes=job_processes, jobs_per_process=jobs_per_process,
+            jobs, threads=threads, coroutines=coroutines, queues=queues, strict=strict, lease=lease, grace=grace,
+            uvloop=uvloop, named=named, job_processes=job_processes, jobs_per_process=jobs_per_process,
         )  # fmt: skip
     except ValueError as error:  # a duration that is negative or not finite
         raise click.UsageError(str(error)) from error
@@ -181,6 +183,7 @@ def run(
             *(word for module in modules for word in ("--import", module)),
             *(() if url is None else ("--url", url)),
             *(() if namespace is None else ("--namespace", namespace)),
+            *(("--strict",) if strict else ()),
             *(("--uvloop",) if uvloop else ()),
             *(("--json",) if json_output else ()),
         ]

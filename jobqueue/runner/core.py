@@ -79,7 +79,7 @@ class Core:
         self._lanes = lanes
         self._jitter = jitter
         self._notice = notice
-        self._shares = Shares(weights)
+        self._shares = Shares(weights, strict=config.strict)
         self._queues = {queue: QueueState(keys(queue)) for queue in weights}
         self._sent: list[Sent] = []
         self._fresh: list[Task] = []

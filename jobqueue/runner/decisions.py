@@ -25,6 +25,7 @@ class Config:
         threads: Functions that run at a time.
         coroutines: Coroutines that run at a time.
         processes: Functions that run in processes at a time.
+        strict: Serve a queue only while none of a larger weight has work.
     """
 
     incarnation: bytes
@@ -34,6 +35,7 @@ class Config:
     threads: int
     coroutines: int
     processes: int = 1
+    strict: bool = False
 
 
 @attrs.frozen

@@ -61,6 +61,8 @@ class Runner:
         jobs_per_process: After so many jobs a process is replaced by a new one, which frees what jobs leaked.
         queues: Queue → weight, or queue names. None serves every queue that a kind declares or the storage knows, with
             weight 1 (``high`` 2).
+        strict: Serve a queue only while no queue of a larger weight has work; it may starve. Without it queues share by
+            weight, and none starves.
         lease: For how long a claim is good without a beat, in seconds; six beats a lease. The jobs of a runner that died
             start again after the lease and about three beats.
         grace: How long running jobs may go on after a stop, in seconds; the rest is handed back.
@@ -83,6 +85,7 @@ class Runner:
         job_processes: int | None = None,
         jobs_per_process: int = 1_000,
         queues: Mapping[str, int] | Iterable[str] | None = None,
+        strict: bool = False,
         lease: float | timedelta = 30,
         grace: float | timedelta = 30,
         keep_dead: float | timedelta = KEEP_DEAD,
@@ -97,6 +100,7 @@ class Runner:
         self._job_processes = check_count("job_processes", cores() if job_processes is None else job_processes, 1)
         self._jobs_per_process = check_count("jobs_per_process", jobs_per_process, 1)
         self._weights = None if queues is None else check_weights(queues)
+        self._strict = strict
         self._lease, self._beat = check_lease(lease)
         self._grace = milliseconds(grace, "grace")
         self._keep_dead = milliseconds(keep_dead, "keep_dead")
@@ -225,6 +229,7 @@ class Runner:
                 self._threads,
                 self._coroutines,
                 self._job_processes,
+                self._strict,
             ),
             self._weights or {queue: default_weight(queue) for queue in self._all_queues(pump_storage)},
             self._queue_keys,

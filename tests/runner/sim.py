@@ -154,6 +154,7 @@ class Sim:
         weights: Mapping[str, int] | None = None,
         lease: int = LEASE,
         grace: float = 10_000.0,
+        strict: bool = False,
     ) -> None:
         self.world = world
         self.given: list[Task] = []
@@ -162,7 +163,7 @@ class Sim:
         self.watch = Watch()
         self.weights = dict(weights or {"low": 1})
         self.core = Core(
-            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads), self.weights, world.keys,
+            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict), self.weights, world.keys,
             world.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
