@@ -49,18 +49,18 @@ def no_other_handle_comes_between_a_guard_and_its_batch(t: Bench) -> None:
 def _take_turns(t: Bench, writers: Sequence[Bench]) -> None:
     """Each reads a number and writes the next one, if it is still the number it read; so no two may write the same."""
     t.do(HashSet(t.notes, {b"number": b"0"}))
-    together = threading.Barrier(len(writers))
 
     def work(writer: Bench) -> int:
         done = 0
         for _ in range(_ROUNDS):
-            together.wait()
             fields = writer.read(Fields(writer.notes))
             assert isinstance(fields, dict)
             number = int(fields[b"number"])
             write = HashSet(t.notes, {b"number": b"%d" % (number + 1)})
             push = ListPush(t.log, (b"%d" % number,))
-            done += isinstance(writer.outcome(push, write, guards=[FieldIs(t.notes, b"number", b"%d" % number)]), Applied)
+            done += isinstance(
+                writer.outcome(push, write, guards=[FieldIs(t.notes, b"number", b"%d" % number)]), Applied
+            )
         return done
 
     done = sum(in_threads([partial(work, writer) for writer in writers]))
@@ -169,9 +169,13 @@ def a_crash_tears_no_batch(t: Bench) -> None:
     there = set(ready)
     lost = sorted(answered - there)
     if lost:
-        raise CaseFailed(f"batches that were answered before the crash\n  expected: {len(answered)}\n  lost:     {lost}")
+        raise CaseFailed(
+            f"batches that were answered before the crash\n  expected: {len(answered)}\n  lost:     {lost}"
+        )
     parts = {b"%b:%d" % (number, part) for number in there for part in range(_PARTS)}
     whole = (len(log), len(notes), int(state["counters"][b"batches"])) == (len(parts), len(parts), len(there))
     t.check(whole and set(log) == parts == notes.keys(), True, "every batch is in all of its keys, or in none")
-    t.check(log == sorted(log, key=lambda value: ready.index(value.partition(b":")[0])), True, "one batch after the other")
+    t.check(
+        log == sorted(log, key=lambda value: ready.index(value.partition(b":")[0])), True, "one batch after the other"
+    )
     t.check(t.read(Peek(t.log, 0, 0)), (), "reading after the crash")
