@@ -18,12 +18,17 @@ from jobqueue.testing.inline import Run
 from jobqueue.testing.kit import Testing, TestingError, open_testing
 
 if TYPE_CHECKING:
+    from jobqueue.testing import strategies
+    from jobqueue.testing.apart import Apart
+    from jobqueue.testing.machine import DeliveryMachine
     from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
 
 __all__ = [
+    "Apart",
     "ConformanceError",
     "ConformanceFailure",
     "ConformanceReport",
+    "DeliveryMachine",
     "FakeClock",
     "Fault",
     "Faults",
@@ -41,12 +46,26 @@ __all__ = [
     "check_storage",
     "open_testing",
     "simulate",
+    "strategies",
 ]
 
 _SIMULATION: Final = frozenset({"Faults", "History", "InvariantBroken", "Report", "Simulation", "simulate"})
 
 
 def __getattr__(name: str) -> Any:
+    match name:
+        case "Apart":
+            from jobqueue.testing.apart import Apart
+
+            return Apart
+        case "DeliveryMachine":
+            from jobqueue.testing.machine import DeliveryMachine
+
+            return DeliveryMachine
+        case "strategies":
+            import jobqueue.testing.strategies as module
+
+            return module
     # Only those who simulate pay for the import.
     if name in _SIMULATION:
         from jobqueue.testing import simulation
