@@ -117,7 +117,9 @@ class Queue:
         self.db.executemany("INSERT INTO lists VALUES (?, ?, ?)", rows)
 
     def popleft(self) -> None:
-        self.db.execute("DELETE FROM lists WHERE name=?1 AND at=(SELECT min(at) FROM lists WHERE name=?1)", (self.name,))
+        self.db.execute(
+            "DELETE FROM lists WHERE name=?1 AND at=(SELECT min(at) FROM lists WHERE name=?1)", (self.name,)
+        )
 
     def remove(self, value: bytes) -> None:
         first = "SELECT min(at) FROM lists WHERE name=?1 AND value=?2"

@@ -16,6 +16,7 @@ from jobqueue.testing.conformance import (
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import Run
 from jobqueue.testing.kit import Testing, TestingError, open_testing
+from jobqueue.testing.needs import need_hypothesis
 
 if TYPE_CHECKING:
     from jobqueue.testing import strategies
@@ -53,20 +54,15 @@ _SIMULATION: Final = frozenset({"Faults", "History", "InvariantBroken", "Report"
 
 
 def __getattr__(name: str) -> Any:
-    match name:
-        case "Apart":
-            from jobqueue.testing.apart import Apart
+    if name == "Apart":
+        from jobqueue.testing.apart import Apart
 
-            return Apart
-        case "DeliveryMachine":
-            from jobqueue.testing.machine import DeliveryMachine
+        return Apart
+    if name in ("DeliveryMachine", "strategies"):
+        need_hypothesis(f"jobqueue.testing.{name}")
+        from jobqueue.testing import machine
 
-            return DeliveryMachine
-        case "strategies":
-            import jobqueue.testing.strategies as module
-
-            return module
-    # Only those who simulate pay for the import.
+        return machine.DeliveryMachine if name == "DeliveryMachine" else machine.strategies
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 

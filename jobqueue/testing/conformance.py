@@ -24,6 +24,7 @@ from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import AsyncStorage, Outcome, Storage
 from jobqueue.testing.cases import batches, claims, handles, large, moves, waiting
 from jobqueue.testing.cases.bench import Bench, Case, CaseFailed, Offers, cases
+from jobqueue.testing.needs import need_hypothesis
 
 __all__ = ["ConformanceError", "ConformanceFailure", "ConformanceReport", "check_async_storage", "check_storage"]
 
@@ -189,7 +190,8 @@ def check_async_storage(
 
 
 def _lockstep(examples: int) -> Callable[[Callable[[], Storage]], None]:
-    from jobqueue.testing.lockstep import check_lockstep  # only those who ask for it need hypothesis
+    need_hypothesis("lockstep")
+    from jobqueue.testing.lockstep import check_lockstep
 
     return partial(check_lockstep, examples=examples)
 

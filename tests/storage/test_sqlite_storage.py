@@ -19,7 +19,11 @@ def check(make: type[SqliteStorage], folder: Path, *, lockstep: int = 0, patienc
     """In this process, where a crash loses the handle alone."""
     path = folder / "jobs.sqlite"
     return check_storage(
-        lambda: make(path), another=lambda _: make(path), crash=lambda _: make(path), lockstep=lockstep, patience=patience
+        lambda: make(path),
+        another=lambda _: make(path),
+        crash=lambda _: make(path),
+        lockstep=lockstep,
+        patience=patience,
     )
 
 

@@ -202,4 +202,3 @@ VARIANTS: Final[tuple[tuple[int, type[SqliteStorage], str], ...]] = (
     (9, RingsInMemory, "a wake up is kept for the next wait"),
 )
 """(rule, the class, the case that must catch it). `NoJournal` needs a process that is killed."""
-
