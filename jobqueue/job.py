@@ -164,7 +164,8 @@ class Call(Generic[R]):
 
     def __repr__(self) -> str:
         options = "" if self.options == NO_OPTIONS else f" with {self.options}"
-        return f"<call {self.kind.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())}){options}>"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"<call {self.kind.name}({arguments}){options}>"
 
     def opts(self, **options: Unpack[EnqueueOptions]) -> Call[R]:
         """Answer the same call with these options.

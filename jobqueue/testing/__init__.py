@@ -60,9 +60,10 @@ def __getattr__(name: str) -> Any:
         return Apart
     if name in ("DeliveryMachine", "strategies"):
         need_hypothesis(f"jobqueue.testing.{name}")
-        from jobqueue.testing import machine
+        import jobqueue.testing.strategies
+        from jobqueue.testing.machine import DeliveryMachine
 
-        return machine.DeliveryMachine if name == "DeliveryMachine" else machine.strategies
+        return DeliveryMachine if name == "DeliveryMachine" else jobqueue.testing.strategies
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 

@@ -263,7 +263,7 @@ class Lockstep(RuleBasedStateMachine):
         if isinstance(key, SetKey):
             self.smuggle(ops.SetAdd, SetKey(key.scope, "x"), key, {b"a": 3})
         else:
-            self.smuggle(ops.HashSet, HashKey(key.scope, "x"), key, {b"f": b"7"})
+            self.smuggle(ops.HashSet, HashKey(key.scope, "x"), HashKey(key.scope, key.name), {b"f": b"7"})
 
     def uproot(self, key: ListKey | SetKey | HashKey) -> None:
         """Delete a key in both, whatever became of it."""

@@ -23,7 +23,7 @@ class Step:
     """One call of a storage."""
 
     what: Literal["apply", "read"]
-    of: tuple[Batch, ...] | tuple[Query, ...]
+    of: tuple[Batch | Query, ...]
 
     def __str__(self) -> str:
         return f"{self.what} {', '.join(map(show, self.of))}"
@@ -62,7 +62,7 @@ def _shorter(story: Story) -> Iterator[Story]:
 def _smaller(step: Step) -> Iterator[Step]:
     for index, each in enumerate(step.of):
         if len(step.of) > 1:
-            yield attrs.evolve(step, of=step.of[:index] + step.of[index + 1 :])
+            yield attrs.evolve(step, of=(*step.of[:index], *step.of[index + 1 :]))
         if not isinstance(each, Batch):
             continue
         for name in ("guards", "ops"):
@@ -95,11 +95,12 @@ def show(value: object) -> str:
         return value.full
     if isinstance(value, tuple):
         return f"({', '.join(map(show, value))}{',' if len(value) == 1 else ''})"
-    if not attrs.has(type(value)):
+    cls: Any = type(value)
+    if not attrs.has(cls):
         return repr(value)
     told: Sequence[str] = [
         f"{field.name}={show(getattr(value, field.name))}"
-        for field in attrs.fields(type(value))
+        for field in attrs.fields(cls)
         if getattr(value, field.name) != field.default and not (isinstance(value, Batch) and field.name == "scope")
     ]
-    return f"{type(value).__name__}({', '.join(told)})"
+    return f"{cls.__name__}({', '.join(told)})"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from hypothesis import strategies as st
@@ -146,7 +146,7 @@ def _without(taken: frozenset[str], value: Mapping[str, object]) -> dict[str, ob
 
 
 def _of(node: types.Type, inside: frozenset[Any]) -> st.SearchStrategy[Any]:  # noqa: C901 - one line for each type
-    """Values of a type, as `msgspec.inspect` describes it; ``inside`` are the classes around it, which may hold themselves."""
+    """Values of a type, as `msgspec.inspect` describes it; ``inside`` are the classes around it."""
     match node:
         case types.Metadata(type=inner):
             return _of(inner, inside)
@@ -171,7 +171,7 @@ def _of(node: types.Type, inside: frozenset[Any]) -> st.SearchStrategy[Any]:  # 
         case types.ByteArrayType():
             return st.binary(min_size=node.min_length or 0, max_size=_most(node)).map(bytearray)
         case types.DateTimeType(tz=aware):
-            zones = _ZONES if aware else st.none() if aware is False else _ZONES | st.none()
+            zones: Any = _ZONES if aware else st.none() if aware is False else _ZONES | st.none()
             return st.datetimes(**_YEARS, timezones=zones)
         case types.DateType():
             return st.dates()
@@ -199,8 +199,8 @@ def _of(node: types.Type, inside: frozenset[Any]) -> st.SearchStrategy[Any]:  # 
         case types.TupleType(item_types=items):
             return st.tuples(*[_of(each, inside) for each in items])
         case types.DictType(key_type=key, value_type=value):
-            size = {"min_size": node.min_length or 0, "max_size": _most(node)}
-            return st.dictionaries(_of(key, inside), _of(value, inside), **size)
+            least, most = node.min_length or 0, _most(node)
+            return st.dictionaries(_of(key, inside), _of(value, inside), min_size=least, max_size=most)
         case types.CustomType(cls=cls) if is_pydantic(cls):
             return _models(cls)
         case types.TypedDictType() | types.DataclassType() | types.StructType() | types.NamedTupleType():
@@ -307,7 +307,5 @@ def _models(cls: Any) -> st.SearchStrategy[Any]:
 
 def _field(field: Any) -> st.SearchStrategy[Any]:
     """Hypothesis itself knows the constraints of annotated-types, in which pydantic keeps those of a field."""
-    from typing import Annotated
-
-    hint = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    hint: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return st.from_type(hint)

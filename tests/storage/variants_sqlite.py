@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import sqlite_storage
+from sqlite_storage import SqliteStorage
 
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Applied, Batch, Guard, Locked, Move, Moved, Once, Put, Unlocked
 from jobqueue.storage.protocol import Outcome
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs/how-to"))
-import sqlite_storage
-from sqlite_storage import SqliteStorage
 
 
 class CommitsAfterGuards(SqliteStorage):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -154,7 +154,7 @@ def a_crash_tears_no_batch(t: Bench) -> None:
             written.release()
         return answered
 
-    def crash() -> list[bytes]:
+    def crash_it() -> list[bytes]:
         for _ in range(_BEFORE_CRASH):
             written.acquire(timeout=t.patience)
         try:
@@ -163,7 +163,8 @@ def a_crash_tears_no_batch(t: Bench) -> None:
             stop.set()
         return []
 
-    answered = {number for each in in_threads([partial(write, 1), partial(write, 2), crash]) for number in each}
+    works: list[Callable[[], list[bytes]]] = [partial(write, 1), partial(write, 2), crash_it]
+    answered = {number for each in in_threads(works) for number in each}
     state = t.state()
     ready, log, notes = state.get("ready", []), state.get("log", []), state.get("notes", {})
     there = set(ready)
