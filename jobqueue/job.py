@@ -202,7 +202,7 @@ class Kind(Generic[R]):
         return dict(bound.arguments)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Call(Generic[R]):
     """One use of a kind: what to run with which arguments, not stored yet.
 
@@ -215,6 +215,11 @@ class Call(Generic[R]):
     kind: Kind[R]
     arguments: Mapping[str, object]
     options: Options = NO_OPTIONS
+
+    def __repr__(self) -> str:
+        options = "" if self.options == NO_OPTIONS else f" with {self.options}"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"<call {self.kind.name}({arguments}){options}>"
 
     def opts(self, **options: Unpack[EnqueueOptions]) -> Call[R]:
         """Answer the same call with these options.

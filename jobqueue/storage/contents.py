@@ -15,6 +15,8 @@ __all__ = ["Contents", "full_name"]
 class Contents:
     """Named lists, sorted sets, hashes and locks. Empty ones do not exist.
 
+    A storage that keeps them elsewhere hands in tables of its own, which act as these dicts do.
+
     Attributes:
         lists: Full name → values.
         sets: Full name → entries.
@@ -24,11 +26,17 @@ class Contents:
 
     __slots__ = ("_tables", "hashes", "lists", "locks", "sets")
 
-    def __init__(self) -> None:
-        self.lists: dict[str, deque[bytes]] = {}
-        self.sets: dict[str, SortedSet] = {}
-        self.hashes: dict[str, dict[bytes, bytes]] = {}
-        self.locks: dict[str, Held] = {}
+    def __init__(
+        self,
+        lists: dict[str, deque[bytes]] | None = None,
+        sets: dict[str, SortedSet] | None = None,
+        hashes: dict[str, dict[bytes, bytes]] | None = None,
+        locks: dict[str, Held] | None = None,
+    ) -> None:
+        self.lists: dict[str, deque[bytes]] = {} if lists is None else lists
+        self.sets: dict[str, SortedSet] = {} if sets is None else sets
+        self.hashes: dict[str, dict[bytes, bytes]] = {} if hashes is None else hashes
+        self.locks: dict[str, Held] = {} if locks is None else locks
         self._tables: dict[type[Key], Mapping[str, object]] = {
             ListKey: self.lists,
             SetKey: self.sets,

@@ -16,16 +16,22 @@ from jobqueue.testing.conformance import (
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import Run, TestingError
 from jobqueue.testing.kit import Testing, open_testing
+from jobqueue.testing.needs import need_hypothesis
 from jobqueue.testing.server import Server
 
 if TYPE_CHECKING:
+    from jobqueue.testing import strategies
+    from jobqueue.testing.apart import Apart
     from jobqueue.testing.checking import JobReport, check_job
+    from jobqueue.testing.machine import DeliveryMachine
     from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
 
 __all__ = [
+    "Apart",
     "ConformanceError",
     "ConformanceFailure",
     "ConformanceReport",
+    "DeliveryMachine",
     "FakeClock",
     "Fault",
     "Faults",
@@ -46,6 +52,7 @@ __all__ = [
     "check_storage",
     "open_testing",
     "simulate",
+    "strategies",
 ]
 
 _CHECKING: Final = frozenset({"JobReport", "check_job"})
@@ -58,6 +65,16 @@ def __getattr__(name: str) -> Any:
         from jobqueue.testing import checking
 
         return getattr(checking, name)
+    if name == "Apart":
+        from jobqueue.testing.apart import Apart
+
+        return Apart
+    if name in ("DeliveryMachine", "strategies"):
+        need_hypothesis(f"jobqueue.testing.{name}")
+        import jobqueue.testing.strategies
+        from jobqueue.testing.machine import DeliveryMachine
+
+        return DeliveryMachine if name == "DeliveryMachine" else jobqueue.testing.strategies
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 

@@ -1,16 +1,22 @@
 """`DeliveryMachine`: a Hypothesis state machine over a whole queue, with everything that goes wrong.
 
-Needs the package ``hypothesis``; nothing else of jobqueue imports this module. Subclass it to test a storage of your own::
+Needs the package ``hypothesis``. Subclass it to test jobs of your own, or a storage of your own::
 
-    class TestMine(DeliveryMachine.TestCase): ...          # in memory
+    class ShopMachine(DeliveryMachine):
+        def open_queue(self) -> JobQueue:
+            bank.clear()                                   # the world that the jobs act on
+            return jobs
 
-    class MyMachine(DeliveryMachine):
-        def open_storage(self) -> Storage:
-            return MyStorage(empty=True)
+        def check_world(self) -> None:
+            assert all(count == 1 for count in bank.values())
+
+    TestShop = ShopMachine.TestCase                        # pytest and unittest run it
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -30,15 +36,16 @@ from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import decode
-from jobqueue.retry import RetryPolicy, Snooze
+from jobqueue.retry import Discard, RetryPolicy, Snooze
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Send
-from jobqueue.runner.execute import run_function
+from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import CLAIMS, Batch, Fields, HashKey, Kept, Page, Peek, Records
 from jobqueue.storage.protocol import Storage
+from jobqueue.testing import strategies
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage
 
@@ -52,13 +59,15 @@ QUEUES: Final = ("high", "low")
 RUNNERS: Final = 2
 MOST_JOBS: Final = 4
 ROUNDS: Final = 60
+THEIR_ROUNDS: Final = 1000
+"""A job may have many retries, but not without end: a machine has to come to its own."""
 
 _fates = st.sampled_from([Fault.OK] * 3 + [fault for fault in Fault if fault is not Fault.OK])
 _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
 
-_LANES: Final[tuple[Lane, ...]] = ("thread",)
+_LANES: Final[tuple[Lane, ...]] = ("thread", "loop", "process")
 
 
 class _Runner:
@@ -71,7 +80,8 @@ class _Runner:
         self.watch = Watch()
         self.notices: list[Notice] = []
         self.core = Core(
-            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=0), {"high": 2, "low": 1},
+            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2),
+            {queue: 2 if queue == "high" else 1 for queue in machine.queues},
             machine.keys, machine.jobs.registry.get, lambda: _LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
@@ -102,14 +112,22 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.below = self.open_storage()
         self.fate = Fault.OK
         self.faulty = FaultyStorage(self.below, lambda _scope, _batches: self.fate)
-        self.jobs = JobQueue(storage=self.below, clock=self.clock, namespace="machine")
-        self.jobs.access.replace(GivenBackend(self.faulty, self.clock), chance=SeededChance(1), pauses=False)
+        theirs = self.open_queue()
+        self.jobs = theirs or JobQueue(namespace="machine")
+        self.is_theirs = theirs is not None
+        self._restore = self.jobs.access.replace(
+            GivenBackend(self.faulty, self.clock), chance=SeededChance(1), pauses=False
+        )
         self.known: dict[str, _Job] = {}
         self.dead: set[str] = set()
         self.counted: Counter[str] = Counter()
+        self.is_broken = False
         self.born = 0
         self.stalled: list[Callable[[], None]] = []
-        self._declare()
+        if not self.is_theirs:
+            self._declare()
+        self.queues = sorted({kind.queue for kind in self.jobs.registry}) if self.is_theirs else list(QUEUES)
+        self._calls = self.calls()
         self.jobs.counts()  # marks the namespace before anything goes wrong
         self.runners = [self._new_runner() for _ in range(RUNNERS)]
 
@@ -117,9 +135,29 @@ class DeliveryMachine(RuleBasedStateMachine):
         """An empty storage; override it to test another."""
         return MemoryStorage()
 
+    def open_queue(self) -> JobQueue | None:
+        """Your `JobQueue`, with the world that its jobs act on made new; None for jobs of the machine's own.
+
+        Until the machine ends, the `JobQueue` stores in the machine's storage, under its clock.
+        """
+        return None
+
+    def calls(self) -> st.SearchStrategy[Any]:
+        """What is enqueued: calls and instances of your jobs; by default any of them, with any arguments that fit."""
+        if self.is_theirs:
+            return strategies.jobs(self.jobs)
+        numbers = itertools.count()  # they tell payloads apart
+        return st.builds(
+            lambda queue, how, retry: self.work.opts(queue=queue, retry=retry).call(next(numbers), how),
+            st.sampled_from(QUEUES), _ways, st.integers(0, 1),
+        )  # fmt: skip
+
+    def check_world(self) -> None:
+        """Assert what has to hold of your world after every step, and once more when every job has ended."""
+
     def keys(self, queue: str) -> QueueKeys:
         """The keys of a queue."""
-        return queue_keys("machine", queue)
+        return queue_keys(self.jobs.namespace, queue)
 
     def _declare(self) -> None:
         policy = RetryPolicy(limit=1, backoff=lambda _n: PAUSE_MS / 1000)
@@ -127,18 +165,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         @self.jobs.job(name="work", retry=policy)
         def work(number: int, how: str) -> None:  # noqa: ARG001 - it tells payloads apart
             context = current_context()
-            id, fence = context.record.id, context.fence
-            job = self.known[id]
-            assert fence not in job.runs, f"job {id} was started twice under fence {fence}"
-            again = bool(job.runs)
-            job.runs.add(fence)
-            self.counted["runs"] += 1
-            self.counted["runs again"] += again
             if how == "fail" or (how == "once" and context.attempt == 1):
                 raise RuntimeError("planned")
-            if how == "snooze" and not again:
+            if how == "snooze" and not self.known[context.record.id].runs:
                 raise Snooze(PAUSE_MS / 1000)
-            job.succeeded = True
 
         self.work = work
 
@@ -161,23 +191,20 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     # ----------------------------------------------------------------------------------------- producers and operators
 
-    @initialize(ways=st.lists(st.tuples(st.sampled_from(QUEUES), _ways), min_size=1, max_size=3))
-    def begin_with(self, ways: list[tuple[str, str]]) -> None:
+    @initialize(data=st.data(), count=st.integers(1, 3))
+    def begin_with(self, data: st.DataObject, count: int) -> None:
         """A few jobs are there from the start."""
-        for queue, how in ways:
-            self.enqueue(queue, how, 0, 0, Fault.OK)
+        for _ in range(count):
+            self.enqueue(data, 0, Fault.OK)
 
     @precondition(lambda self: len(self.known) < MOST_JOBS)
-    @rule(
-        queue=st.sampled_from(QUEUES), how=_ways, retry=st.integers(0, 1), delay=st.sampled_from([0, 0, 1, PAUSE_MS]),
-        fate=_fates,
-    )  # fmt: skip
-    def enqueue(self, queue: str, how: str, retry: int, delay: int, fate: Fault) -> None:
+    @rule(data=st.data(), delay=st.sampled_from([0, 0, 1, PAUSE_MS]), fate=_fates)
+    def enqueue(self, data: st.DataObject, delay: int, fate: Fault) -> None:
         """Enqueue a job."""
-        call = self.work.opts(queue=queue, retry=retry, delay=delay / 1000).call(len(self.known), how)
+        call = self.jobs.call_of(data.draw(self._calls, label="job"))
         self.fate = fate
         try:
-            record = self.jobs.enqueue_call(call)
+            record = self.jobs.enqueue_call(call.opts(delay=delay / 1000))
         except (NotApplied, OutcomeUnknown) as error:
             if isinstance(error, OutcomeUnknown):
                 for record in error.records:
@@ -240,13 +267,34 @@ class DeliveryMachine(RuleBasedStateMachine):
             return
         certain = not task.lease_lost and task.deadline > self.at.local
         kept = self._kept(task.queue, [task.id])[0]
-        run_function(task, self.clock.monotonic)
+        self._run(task)
         if certain:
             assert kept is not None, f"{task.id!r} was started and is not stored"
             assert kept.claim == task.claim, (
                 f"{task.id!r} was started under {task.claim!r}, its claim is {kept.claim!r}"
             )
         runner.running.append(task)
+
+    def _run(self, task: Task) -> None:
+        assert task.kind is not None
+        if task.kind.is_coroutine:
+            asyncio.run(run_coroutine(task, self.clock.monotonic))
+        else:
+            run_function(task, self.clock.monotonic)
+        if task.handed_back:
+            return
+        id = task.id.decode()
+        job = self.known.get(id) or self._adopt(id, task.stored.payload)
+        assert task.fence not in job.runs, f"job {id} was started twice under fence {task.fence}"
+        self.counted["runs"] += 1
+        self.counted["runs again"] += bool(job.runs)
+        job.runs.add(task.fence)
+        job.succeeded = job.succeeded or task.outcome is None or isinstance(task.outcome, Discard)
+
+    def _adopt(self, id: str, payload: bytes | None) -> _Job:
+        """A job that a job enqueued: only those of users do."""
+        assert self.is_theirs, f"job {id} was never enqueued"
+        return self.known.setdefault(id, _Job(payload, known=True))
 
     @precondition(lambda self: any(runner.running for runner in self.runners))
     @rule(who=_runners)
@@ -279,7 +327,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             return
         self.fate = fate
         try:
-            for queue in QUEUES:
+            for queue in self.queues:
                 flow = patrol(self.keys(queue), runner.watch, LEASE_MS, lambda: self.at)
                 self.counted["rescued"] += len(run(_quick(flow), self.faulty, self.clock))
         except (NotApplied, OutcomeUnknown):
@@ -336,6 +384,14 @@ class DeliveryMachine(RuleBasedStateMachine):
             for who in range(RUNNERS):
                 self.beat(who, Fault.OK)
 
+    @precondition(lambda self: not any(runner.core.leases.held for runner in self.runners))
+    @rule()
+    def jump(self) -> None:
+        """Nobody does anything until the next waiting job is due."""
+        dues = [kept.score for place, kept in self._places().values() if place == "waiting"]
+        if dues and min(dues) > self.clock.now():
+            self.clock.advance(milliseconds=min(dues) - self.clock.now())
+
     # -------------------------------------------------------------------------------------------------- what must hold
 
     def _kept(self, queue: QueueKeys, ids: Sequence[bytes]) -> tuple[Kept | None, ...]:
@@ -344,7 +400,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def _places(self) -> dict[str, tuple[str, Kept]]:
         found: dict[str, tuple[str, Kept]] = {}
-        for name in QUEUES:
+        for name in self.queues:
             queue = self.keys(name)
             answers: list[Any] = self.below.read([
                 Peek(queue.ready, 0, 100), *(Page(key, 100) for key in (queue.waiting, queue.working, queue.dead))
@@ -366,13 +422,22 @@ class DeliveryMachine(RuleBasedStateMachine):
         return found
 
     @invariant()
+    def what_must_hold(self) -> None:
+        """One invariant, because each has a line in the history after every step."""
+        self.everything_is_somewhere()
+        self.what_runs_is_held()
+        try:
+            self.check_world()
+        except BaseException:
+            self.is_broken = True
+            raise
+
     def everything_is_somewhere(self) -> None:
         """Conservation, payload, growing fences, dead jobs stay dead."""
         places = self._places()
         for id, (place, kept) in places.items():
-            assert id in self.known, f"job {id} was never enqueued"
-            job = self.known[id]
             stored = decode(kept.record)
+            job = self.known.get(id) or self._adopt(id, stored.payload)
             assert stored.payload == job.payload, f"job {id} has another payload than it was enqueued with"
             assert (kept.claim is not None) == (place == "working"), f"job {id} in {place} has the claim {kept.claim!r}"
             if kept.claim is not None:
@@ -386,7 +451,6 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert self.dead <= now_dead | {id for id, job in self.known.items() if job.touched}, "a dead job came back"
         self.dead = now_dead
 
-    @invariant()
     def what_runs_is_held(self) -> None:
         """No job is taken from a runner that is in touch."""
         for runner in self.runners:
@@ -400,8 +464,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All faults stop: everything has to come to its end."""
         try:
-            self._settle()
+            if not self.is_broken:  # or the same would be found and told a second time
+                self._settle()
+                self.check_world()
         finally:
+            self._restore()
             self.below.close()
 
     def _settle(self) -> None:
@@ -409,7 +476,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         for runner in self.runners:
             runner.asleep = False
         places: dict[str, tuple[str, Kept]] = {}
-        for _ in range(ROUNDS):
+        rounds = THEIR_ROUNDS if self.is_theirs else ROUNDS
+        for _ in range(rounds):
             for who in range(RUNNERS):
                 self.runners[who].core.woken(self.at)
                 for _ in range(6):
@@ -422,7 +490,9 @@ class DeliveryMachine(RuleBasedStateMachine):
             if all(place == "dead" for place, _ in places.values()):
                 return
             self.advance(BEAT_MS)
-        raise AssertionError(f"after {ROUNDS} beats without a fault these are not finished: {places}")
+            if self.is_theirs and all(place in ("waiting", "dead") for place, _ in places.values()):
+                self.jump()  # their retries may be hours away
+        raise AssertionError(f"after {rounds} beats without a fault these are not finished: {places}")
 
 
 def _quick(flow: Any) -> Any:

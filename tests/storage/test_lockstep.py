@@ -1,41 +1,40 @@
-"""Memory and a real server do the same: every reply, every dump and every ring, after each step of random sequences.
+"""Memory and a real server do the same, below the storage too: the server's own keys and its wake-ups are compared.
 
-The memory storage is the specification. Batches are sent twice, are held back and sent late, and meet keys that somebody
-else has written to. The test fails too if the sequences did not meet every operation both applied and refused.
+The steps are those of `jobqueue.testing.lockstep`. The test fails too if they did not meet every operation both applied
+and refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable
-from random import Random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import redis
 from hypothesis import Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage import ops
-from jobqueue.storage.contents import Contents
-from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, Move, Moved, Placed, Refused
-from jobqueue.storage.protocol import Outcome, Storage
+from jobqueue.storage.ops import (
+    Answer,
+    Applied,
+    Batch,
+    HashKey,
+    ListKey,
+    Move,
+    Moved,
+    Placed,
+    Query,
+    Refused,
+    SetKey,
+)
+from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis import flow, open_redis, scripts
-from jobqueue.storage.sortedset import SortedSet
+from jobqueue.testing.lockstep import Lockstep
 from tests.servers import Server
-from tests.storage import batches as gen
 
 pytestmark = pytest.mark.timeout(400)  # a few seconds each, but not on a machine that is busy with other things
 
@@ -76,65 +75,56 @@ def dump_of(client: redis.Redis) -> tuple[dict[str, Any], set[str]]:
     return everything, rung
 
 
-seeds = st.integers(0, 2**32 - 1)
-
-
-class Lockstep(RuleBasedStateMachine):
-    """Two storages and the same steps."""
+class OnServer(Lockstep):
+    """Looks below the storage: at the server's own keys and its wake-ups. Counts what was met."""
 
     client: redis.Redis
-    real: Storage
     met: Counter[Any]
+    foreign = (ListKey, SetKey, HashKey)
 
-    sent = Bundle("sent")
-    held = Bundle("held")
-
-    @initialize()
-    def start(self) -> None:
+    def new_scopes(self, name: str) -> tuple[str, str]:
         self.client.flushall()
-        self.memory = MemoryStorage()
-        self.drawn = 0
-
-    def random(self, seed: int) -> Random:
-        """Different ones for equal seeds: most of the seeds that Hypothesis draws are equal to others."""
-        self.drawn += 1
-        return Random(seed << 16 | self.drawn)
-
-    @property
-    def contents(self) -> Contents:
-        return self.memory._shared.contents
-
-    def apply(self, these: list[Batch]) -> None:
-        expected = self.memory.apply(these)
-        got = self.real.apply(these)
-        assert [comparable(outcome) for outcome in got] == [comparable(outcome) for outcome in expected], these
-        for batch, outcome in zip(these, expected, strict=True):
-            self.count(batch, outcome)
-        self.compare()
-
-    def run_of(self, random: Random, size: int) -> None:
-        for _ in range(size):
-            self.apply([gen.draw_batch(random, self.memory.dump())])
-            self.ask([gen.draw_query(random, self.memory.dump())])
-
-    def ask(self, queries: list[ops.Query]) -> None:
-        try:
-            expected = self.memory.read(queries)
-        except StorageRefused:
-            self.met["read refused"] += 1
-            with pytest.raises(StorageRefused):
-                self.real.read(queries)
-            return
-        assert self.real.read(queries) == expected, queries
-        for query, answer in zip(queries, expected, strict=True):
-            self.met[type(query), bool(answer)] += 1
+        return "n:q", "n"
 
     def compare(self) -> None:
         dump, rung = dump_of(self.client)
-        assert dump == self.memory.dump()
-        assert rung == {f"{{{scope}}}" for scope in self.memory._shared.bell._tokens}
+        self.check(dump, self.memory.dump(), "the keys of the server")
+        self.check(rung, {f"{{{scope}}}" for scope in self.memory._shared.bell._tokens}, "the scopes that are rung")
 
-    def count(self, batch: Batch, outcome: Outcome) -> None:
+    def plant(self, key: ListKey | SetKey | HashKey) -> None:
+        if not isinstance(key, ListKey):
+            super().plant(key)
+        else:
+            self.client.rpush(key.full, b"a")
+            self.memory._shared.contents.lists[key.full] = deque([b"a"])
+
+    def uproot(self, key: ListKey | SetKey | HashKey) -> None:
+        if not isinstance(key, ListKey):
+            super().uproot(key)
+        else:
+            self.client.delete(key.full)
+            self.memory._shared.contents.lists.pop(key.full, None)
+
+    @rule(batch=Lockstep.sent)
+    def send_again(self, batch: Batch) -> None:
+        before = self.memory.dump()
+        self.apply([batch])
+        self.met["repeated"] += self.memory.dump() != before
+
+    @precondition(lambda self: self.memory._shared.bell._tokens)
+    @rule()
+    def wait(self) -> None:
+        super().wait()
+        self.met["waited"] += 1
+
+    def answered(self, queries: Sequence[Query], answers: Sequence[Answer] | None) -> None:
+        if answers is None:
+            self.met["read refused"] += 1
+        else:
+            for query, answer in zip(queries, answers, strict=True):
+                self.met[type(query), bool(answer)] += 1
+
+    def applied(self, batch: Batch, outcome: Outcome) -> None:
         met = self.met
         for op in batch.ops:
             met[type(op), type(outcome)] += 1
@@ -167,101 +157,9 @@ class Lockstep(RuleBasedStateMachine):
         met["counted"] += bool(answer.ids) and op.count is not None
         met["records replaced"] += any(id_ in (op.records or ()) for id_ in answer.ids)
 
-    @rule(target=sent, seed=seeds)
-    def send(self, seed: int) -> Batch:
-        batch = gen.draw_batch(self.random(seed), self.memory.dump())
-        self.apply([batch])
-        return batch
 
-    @rule(seed=seeds, size=st.integers(0, 4))
-    def send_some_at_once(self, seed: int, size: int) -> None:
-        dump, random = self.memory.dump(), self.random(seed)
-        self.apply([gen.draw_batch(random, dump) for _ in range(size)])
-
-    @rule(seed=seeds, size=st.integers(1, 12))
-    def send_a_run(self, seed: int, size: int) -> None:
-        self.run_of(self.random(seed), size)
-
-    @rule(batch=sent)
-    def send_again(self, batch: Batch) -> None:
-        before = self.memory.dump()
-        self.apply([batch])
-        self.met["repeated"] += self.memory.dump() != before
-
-    @rule(target=held, seed=seeds)
-    def hold_back(self, seed: int) -> Batch:
-        return gen.draw_batch(self.random(seed), self.memory.dump())
-
-    @rule(target=sent, batch=consumes(held))
-    def send_late(self, batch: Batch) -> Batch:
-        self.apply([batch])
-        return batch
-
-    @rule(seed=seeds, name=st.sampled_from(["records", "records", "claims"]))
-    def somebody_else_deletes_fields(self, seed: int, name: str) -> None:
-        random = self.random(seed)
-        scope = random.choice(gen.SCOPES)
-        key = f"{{{scope}}}:{name}"
-        fields = sorted(self.contents.hashes.get(key, ()))
-        if fields:
-            lost = random.sample(fields, (len(fields) + 1) // 2)
-            self.client.hdel(key, *lost)
-            self.contents.hash_delete(key, lost)
-            for _ in range(2):  # those who hold these jobs notice first
-                self.apply([Batch(scope, (gen.Draw(random, scope, self.memory.dump()).ending(),))])
-            self.run_of(random, 4)
-
-    @rule(
-        name=st.sampled_from(["records", "requests", "counters", "ready", "working", "hash"]),
-        kind=st.sampled_from(["list", "zset", "hash"]),
-        seed=seeds,
-    )
-    def somebody_else_writes_a_key(self, name: str, kind: str, seed: int) -> None:
-        batch = gen.draw_batch(self.random(seed), self.memory.dump())
-        key = f"{{{batch.scope}}}:{name}"
-        if key in self.memory.dump():
-            return
-        table: dict[str, Any]
-        if kind == "list":
-            self.client.rpush(key, b"a")
-            table = self.contents.lists
-            table[key] = deque([b"a"])
-        elif kind == "zset":
-            self.client.zadd(key, {b"a": 3})
-            table = self.contents.sets
-            table[key] = SortedSet()
-            table[key].add({b"a": 3})
-        else:
-            self.client.hset(key, b"f", b"7")
-            table = self.contents.hashes
-            table[key] = {b"f": b"7"}
-        self.apply([batch])
-        self.ask([gen.draw_query(self.random(seed), self.memory.dump())])
-        # It goes again, or soon nothing else would be met.
-        self.client.delete(key)
-        table.pop(key, None)
-
-    @rule(seed=seeds, size=st.integers(0, 4))
-    def read(self, seed: int, size: int) -> None:
-        dump, random = self.memory.dump(), self.random(seed)
-        self.ask([gen.draw_query(random, dump) for _ in range(size)])
-
-    @precondition(lambda self: self.memory._shared.bell._tokens)
-    @rule()
-    def wait(self) -> None:
-        self.memory.wait(gen.SCOPES, 0)
-        self.real.wait(gen.SCOPES, 60)
-        self.compare()
-        self.met["waited"] += 1
-
-
-def comparable(outcome: Outcome) -> object:
-    """The outcome, without the words of an error."""
-    return type(outcome) if isinstance(outcome, Exception) else outcome
-
-
-def machine(server: Server, met: Counter[Any]) -> type[Lockstep]:
-    class Machine(Lockstep):
+def machine(server: Server, met: Counter[Any]) -> type[OnServer]:
+    class Machine(OnServer):
         pass
 
     Machine.client, Machine.real, Machine.met = server.client(), open_redis(server.url).storage(), met

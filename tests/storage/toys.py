@@ -461,6 +461,139 @@ class Races(MemoryStorage):
         return outcomes
 
 
+class GuardsFirst(MemoryStorage):
+    """Rule 1 broken: guards are looked at in a step of their own, and others write before the batch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looked = threading.Barrier(2)
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for batch in batches:
+            [looked] = super().apply([Batch(batch.scope, (), batch.guards)])
+            if batch.guards and threading.current_thread() is not threading.main_thread():
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    self._looked.wait(0.5)  # as in Races
+            if isinstance(looked, Applied):
+                outcomes += super().apply([attrs.evolve(batch, guards=())])
+            else:
+                outcomes.append(looked)
+        return outcomes
+
+    def share(self) -> MemoryStorage:
+        other = type(self)()
+        other._shared, other._looked = self._shared, self._looked
+        return other
+
+
+class GuardsFirstAcrossHandles(GuardsFirst):
+    """Rule 1 broken: what keeps others out is a mutex of the handle, not of the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = threading.Lock()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        with self._mutex:
+            return super().apply(batches)
+
+
+class LongIdsCut(Interpreter):
+    """Rule 1 broken: an id has a longest length, as a column of a table has."""
+
+    def _place(
+        self, target: PlaceKey, ids: Iterable[bytes], score: int | Mapping[bytes, int] | None, *, front: bool = False
+    ) -> None:
+        super()._place(
+            target, [id_[:65_535] for id_ in ids], max(score.values()) if isinstance(score, Mapping) else score
+        )
+
+
+class FewBatches(MemoryStorage):
+    """Rule 2 broken: one trip has room for a thousand batches."""
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        rest = [NotApplied("too many") for _ in batches[1000:]]
+        return [*super().apply(batches[:1000]), *rest]
+
+
+class TenThousandAtMost(Interpreter):
+    """Rule 6 broken: what does not fit into one call to the server is left out."""
+
+    def _pick(self, op: Move, records: Mapping[bytes, bytes]) -> list[bytes]:
+        return super()._pick(op, records)[:10_000]
+
+
+class StoreOfItsOwn(MemoryStorage):
+    """Rule 10 broken: another handle has a cache of its own."""
+
+    def share(self) -> MemoryStorage:
+        return self.copy()
+
+
+class RacesAcrossHandles(Races):
+    """Rule 10 broken: each handle changes a copy, and the last one to write it back wins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = threading.Lock()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        with self._mutex:
+            return super().apply(batches)
+
+    def share(self) -> MemoryStorage:
+        other = RacesAcrossHandles()
+        other._shared, other._two_copied = self._shared, self._two_copied
+        return other
+
+
+class BellOfItsOwn(MemoryStorage):
+    """Rule 9 broken: only those who wait on the same handle are woken."""
+
+    def share(self) -> MemoryStorage:
+        other = MemoryStorage()
+        other._shared.contents = self._shared.contents
+        return other
+
+
+class WritesLater(MemoryStorage):
+    """Rule 7 broken: a batch is acknowledged before it is where a crash cannot reach it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = self.copy()
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        self._before = self.copy()
+        return super().apply(batches)
+
+    def crash(self) -> MemoryStorage:
+        return self._before
+
+
+class TornByCrash(MemoryStorage):
+    """Rule 1 broken: of the batch that a crash met, a half is there."""
+
+    def crash(self) -> MemoryStorage:
+        left = self.copy()
+        for name, values in left._shared.contents.lists.items():
+            if name.endswith(":log") and len(values) > 100:  # a batch of which nobody has heard yet
+                values.append(b"1-999:0")
+        return left
+
+
+class ForgetsAnId(Interpreter):
+    """Rule 6 broken, where no case looks: a Put that stores two of three ids says it stored the third as well."""
+
+    def _put(self, op: Put) -> tuple[Placed, bool]:
+        placed, ring = super()._put(op)
+        if placed.states == ("different", "stored", "stored"):
+            placed = Placed(("different", "stored", "same"))
+        return placed, ring
+
+
 def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
     def make() -> Storage:
         storage = MemoryStorage()
@@ -478,6 +611,11 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, _with(SumsUnchecked), "sums stay exact"),
     (1, _with(FirstFailureOnly), "every failing guard is named"),
     (1, _with(OneGuardOnly), "a refused batch changes nothing"),
+    (1, GuardsFirst, "nothing comes between a guard and its batch"),
+    (1, GuardsFirstAcrossHandles, "no other handle comes between a guard and its batch"),
+    (1, _with(LongIdsCut), "every byte is kept everywhere"),
+    (1, TornByCrash, "a crash tears no batch"),
+    (2, FewBatches, "many batches and many operations travel together"),
     (2, LastBatchFirst, "batches of one scope are applied in order"),
     (2, AllOrNoBatch, "scopes end alone"),
     (3, _with(OwnClock), "times are what the caller says"),
@@ -492,6 +630,8 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (6, _with(OneScoreForAll), "a score for each or for all"),
     (6, EverythingIsReady, "records are found wherever their job is"),
     (6, _with(ThousandAtMost), "thousands of jobs move at once"),
+    (6, _with(TenThousandAtMost), "more jobs than any chunk holds move at once"),
+    (7, WritesLater, "what was answered survives a crash"),
     (7, RaisesRefusals, "outcomes are values one per batch"),
     (7, SendsAgain, "an answered batch was applied once"),
     (8, _with(AnyJobIsTheSame), "a put tells the same job from another"),
@@ -513,8 +653,25 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (9, RingIsNotKept, "a wake up is kept for the next wait"),
     (9, InterruptIsNotKept, "an interrupt ends the next wait"),
     (9, FirstScopeOnly, "any of several scopes ends a wait"),
+    (9, BellOfItsOwn, "another handle is woken"),
+    (10, StoreOfItsOwn, "what one handle wrote another reads"),
+    (10, RacesAcrossHandles, "many handles lose and repeat nothing"),
     (10, ReadsAReplica, "reading sees what was answered"),
     (10, TornRead, "answers of one read are one snapshot"),
     (10, Races, "many threads lose and repeat nothing"),
 )
 """(rule, maker, the case that must catch it)"""
+
+only_lockstep = _with(ForgetsAnId)
+"""What no case catches, but the comparison with the memory storage does."""
+
+
+def another(storage: Storage) -> Storage:
+    """One more handle of a toy's store."""
+    return cast("MemoryStorage", storage).share()
+
+
+def crash(storage: Storage) -> Storage:
+    """What is left of a toy's store after a crash: all of it, unless the toy says otherwise."""
+    left: Storage = getattr(storage, "crash", cast("MemoryStorage", storage).share)()
+    return left

@@ -6,7 +6,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -38,7 +39,9 @@ from jobqueue.storage.ops import (
 )
 from jobqueue.storage.protocol import Outcome, Storage
 
-__all__ = ["NOW", "Bench", "Case", "CaseFailed", "case", "cases", "record"]
+__all__ = ["NOW", "Bench", "Case", "CaseFailed", "Need", "Offers", "case", "cases", "in_threads", "record"]
+
+T = TypeVar("T")
 
 NOW: Final = 1_700_000_000_000
 """A time in ms, long gone: no storage may compare it with a clock of its own."""
@@ -49,6 +52,37 @@ class CaseFailed(AssertionError):
     """A storage did not do what a case expects."""
 
 
+Need: TypeAlias = Literal["another handle", "wake-ups between handles", "surviving a crash"]
+"""What a case needs besides the five methods. A storage need not offer it: then the case is not claimed."""
+
+
+@attrs.frozen
+class Offers:
+    """What a storage offers besides the five methods; see `jobqueue.testing.check_storage`.
+
+    Attributes:
+        another: Opens one more handle of the store that a handle belongs to.
+        crash: Ends whatever keeps a handle's store, without warning, and answers a handle of what is left.
+        wakes_others: Whether a batch through one handle ends the wait of another.
+    """
+
+    another: Callable[[Storage], Storage] | None = None
+    crash: Callable[[Storage], Storage] | None = None
+    wakes_others: bool = True
+
+    def has(self, need: Need | None) -> bool:
+        """Whether a case that needs this can be run."""
+        match need:
+            case "another handle":
+                return self.another is not None
+            case "wake-ups between handles":
+                return self.another is not None and self.wakes_others
+            case "surviving a crash":
+                return self.crash is not None
+            case None:
+                return True
+
+
 class Bench:
     """A storage and names of keys in a scope that nothing else uses.
 
@@ -56,12 +90,15 @@ class Bench:
         storage: What is tested.
         scope: The scope.
         patience: How long a wait may take in seconds; one that returns in less than half of it returned early.
+        offers: What the storage offers besides the five methods.
     """
 
-    def __init__(self, storage: Storage, patience: float) -> None:
+    def __init__(self, storage: Storage, patience: float, offers: Offers = Offers(), scope: str | None = None) -> None:
         self.storage = storage
         self.patience = patience
-        self.scope = f"conformance:{secrets.token_hex(8)}"
+        self.offers = offers
+        self._more: list[Bench] = []
+        self.scope = scope or f"conformance:{secrets.token_hex(8)}"
         self.ready = ListKey(self.scope, "ready")
         self.waiting = SetKey(self.scope, "waiting")
         self.working = SetKey(self.scope, "working")
@@ -77,7 +114,24 @@ class Bench:
 
     def another(self) -> Bench:
         """The same storage with another scope."""
-        return Bench(self.storage, self.patience)
+        return Bench(self.storage, self.patience, self.offers)
+
+    def handle(self) -> Bench:
+        """The same scope through one more handle of the store. For cases that need ``another handle``."""
+        assert self.offers.another is not None
+        more = Bench(self.offers.another(self.storage), self.patience, self.offers, self.scope)
+        self._more.append(more)
+        return more
+
+    def crash(self) -> None:
+        """Let the store crash, and go on with what is left. For cases that need ``surviving a crash``."""
+        assert self.offers.crash is not None
+        self.storage = self.offers.crash(self.storage)
+
+    def close(self) -> None:
+        """Close the storage and its other handles."""
+        for each in (*self._more, self):
+            each.storage.close()
 
     # ------------------------------------------------------------------------------------------------------- sending
 
@@ -194,6 +248,12 @@ def record(id_: bytes, nonce: bytes = b"nonce-01", body: bytes = b"a job ") -> b
     return nonce + body + id_
 
 
+def in_threads(works: Sequence[Callable[[], T]]) -> list[T]:
+    """Call all of them at once, each in a thread, and answer what they answer; raises the first error."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [done.result() for done in [pool.submit(work) for work in works]]
+
+
 @attrs.frozen
 class Case:
     """One case of the suite.
@@ -202,21 +262,23 @@ class Case:
         rule: The rule of `jobqueue.storage.protocol` that it checks.
         name: What it says, as words.
         run: Raises `CaseFailed` if the storage does otherwise.
+        needs: What the storage has to offer for it, besides the five methods.
     """
 
     rule: int
     name: str
     run: Callable[[Bench], None]
+    needs: Need | None = None
 
 
 _cases: list[Case] = []
 
 
-def case(rule: int) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+def case(rule: int, needs: Need | None = None) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
     """Make a function a case; its name is what it says."""
 
     def register(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-        _cases.append(Case(rule, function.__name__.replace("_", " "), function))
+        _cases.append(Case(rule, function.__name__.replace("_", " "), function, needs))
         return function
 
     return register

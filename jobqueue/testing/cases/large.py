@@ -1,4 +1,4 @@
-"""Large batches and large, binary payloads: where a server's limits show (rules 1, 4 and 6)."""
+"""Large batches, and bytes of every kind and length: where a server's limits show (rules 1, 2 and 6)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from typing import Final
 
 from jobqueue.storage.ops import (
     CLEAR,
+    Absent,
+    Applied,
     Due,
     Fields,
+    HashAdd,
     HashDelete,
+    HashKey,
     HashSet,
     Head,
     ListPush,
+    Locked,
+    LockKey,
+    LockTake,
     Move,
     Once,
     Page,
     Peek,
     Put,
     Records,
+    Refused,
     SetAdd,
     SetRemove,
     Sizes,
@@ -107,3 +115,68 @@ def thousands_of_plain_values_are_written_at_once(t: Bench) -> None:
     t.check(
         (t.state()["index"], t.state()["notes"]), ([(values[0], _MANY)], {values[0]: values[0] * 3}), "all but one gone"
     )
+
+
+@case(1)
+def every_byte_is_kept_everywhere(t: Bench) -> None:
+    odd = (b"", b"\x00", b"\x00\x00", b"a\x00", b"a", b"a ", b"A", b"\xc3\xa9", b"e\xcc\x81", b"7", b"07", b"7.0")
+    values = (*dict.fromkeys((*(bytes([byte]) for byte in range(256)), *odd)), bytes(range(256)) * 400)
+    ordered = sorted(values)
+    nonce = b"\x00\xff\r\n:,{}"
+    records = {id_: nonce + id_ for id_ in values}
+    t.check(set(t.put(Put(t.ready, records))), {"stored"}, "ids of every byte, stored")
+    t.check(set(t.put(Put(t.ready, records))), {"same"}, "ids of every byte, sent again")
+    t.check(t.read(Peek(t.ready, 0, len(values))) == values, True, "ids of every byte in a list, in their order")
+    stamp, once = Stamp(nonce, 5, NOW), Once(nonce, 1)
+    claimed = t.move(Move(t.ready, t.working, Head(len(values), 2**40), NOW, stamp=stamp, once=once, give=True))
+    t.check(claimed.ids == values and claimed.records == tuple(records.values()), True, "ids of every byte, claimed")
+    entries = tuple((id_, NOW) for id_ in ordered)
+    t.check(t.read(Page(t.working, len(values))) == entries, True, "equal scores, in the order of bytes")
+    expect = dict.fromkeys(values, b"%b:%d:5" % (nonce, claimed.fence))
+    left = t.move(Move(t.working, None, These(values), expect=expect, give=True))
+    t.check(left.ids == values and left.records == claimed.records, True, "ids of every byte, leaving")
+    fields = {value: value[::-1] for value in values}
+    t.do(HashSet(t.notes, fields), ListPush(t.log, values), SetAdd(t.index, dict.fromkeys(values, 1)))
+    t.check(list(t.read(Fields(t.notes)).items()) == sorted(fields.items()), True, "fields and values of every byte")  # type: ignore[union-attr]
+    t.check(t.read(Fields(t.notes, values)) == fields, True, "fields of every byte, asked for")
+    t.check(t.read(Peek(t.log, 0, len(values))) == values, True, "values of every byte in a list")
+    for token in (b"", b"\x00", bytes(range(256)) * 400):
+        lock = LockKey(t.scope, f"lock:{len(token)}")
+        t.do(LockTake(lock, token, NOW, NOW + 1))
+        t.check(t.outcome(guards=[Locked(lock, token, NOW)]), Applied(()), "a lock held by a token of odd bytes")
+        t.check(t.outcome(guards=[Locked(lock, token + b"\x00", NOW)]), Refused((0,)), "the token with a byte more")
+    far = HashKey(t.scope, "name:" + "n" * 300)
+    t.do(HashSet(far, {b"f": b"v"}), HashSet(HashKey(t.scope, far.name + "n"), {b"f": b"w"}))
+    t.check(t.read(Fields(far)), {b"f": b"v"}, "a key with a long name")
+
+
+@case(2)
+def many_batches_and_many_operations_travel_together(t: Bench) -> None:
+    count = 3000
+    batches = [t.batch(HashAdd(t.notes, b"batches", 1), ListPush(t.log, (b"%d" % number,))) for number in range(count)]
+    batches[1234] = t.batch(HashAdd(t.notes, b"batches", 1), guards=[Absent(t.notes, b"batches")])
+    outcomes = t.storage.apply(batches)
+    expected = [Applied((None, None)) for _ in range(count)]
+    t.check(outcomes[:1234] + outcomes[1235:] == expected[1:], True, "thousands of batches, all but one applied")
+    t.check(outcomes[1234], Refused((0,)), "the one of thousands whose guard fails")
+    ops = [op for number in range(count) for op in (HashAdd(t.notes, b"ops", 1), ListPush(t.log, (b"op %d" % number,)))]
+    t.check(len(t.do(*ops)), 2 * count, "answers of one batch of thousands of operations")
+    state = t.state()
+    t.check(state["notes"], {b"batches": b"%d" % (count - 1), b"ops": b"%d" % count}, "what all of them added")
+    numbers = [b"%d" % number for number in range(count) if number != 1234]
+    t.check(state["log"] == numbers + [b"op %d" % number for number in range(count)], True, "in the order given")
+
+
+@case(6)
+def more_jobs_than_any_chunk_holds_move_at_once(t: Bench) -> None:
+    ids = tuple(b"%05d" % number for number in range(4 * _MANY))
+    t.put(Put(t.waiting, dict.fromkeys(ids, b"nonce-01"), NOW))
+    t.check(t.move(Move(t.waiting, t.ready, Due(NOW, len(ids)))).ids == ids, True, "20,000 promoted")
+    claim = Move(t.ready, t.working, Head(len(ids), 2**40), NOW, stamp=Stamp(b"r", 1, NOW), once=Once(b"r", 1))
+    claimed = t.move(claim)
+    t.check(claimed.ids == ids, True, "20,000 claimed")
+    t.check(t.move(claim) == claimed, True, "20,000 claimed again")
+    ours = dict.fromkeys(ids, b"r:%d:1" % claimed.fence)
+    left = t.move(Move(t.working, None, These(ids), expect=ours, count=(t.notes, b"gone")))
+    t.check(left.ids == ids, True, "20,000 finished")
+    t.check(t.state()["notes"], {b"gone": b"%d" % len(ids)}, "20,000 counted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from jobqueue.storage.ops import (
@@ -24,7 +24,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
 )
-from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
+from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, in_threads, record
 
 __all__: list[str] = []
 
@@ -161,7 +161,7 @@ def many_threads_lose_and_repeat_nothing(t: Bench) -> None:
                 Move(t.ready, t.dead, Head(1, 1000), number, count=(t.counters, b"moved")),
             )
 
-    _in_threads(work)
+    in_threads([partial(work, thread) for thread in range(_THREADS)])
     total = _THREADS * rounds
     state = t.state()
     t.check(state["notes"][b"sum"], b"%d" % total, "additions of all threads")
@@ -189,7 +189,7 @@ def threads_share_jobs_out(t: Bench) -> None:
             claimed.append(moved)
             number += 1
 
-    _in_threads(work)
+    in_threads([partial(work, thread) for thread in range(_THREADS)])
     t.check(sorted(id_ for moved in claimed for id_ in moved.ids), ids, "what all threads claimed, each job once")
     fences = [moved.fence for moved in claimed]
     t.check(len(set(fences)), len(fences), "different fences")
@@ -197,10 +197,3 @@ def threads_share_jobs_out(t: Bench) -> None:
     expected = {id_: moved.fence for moved in claimed for id_ in moved.ids}
     assert isinstance(claims, dict)
     t.check({id_: int(claim.split(b":")[1]) for id_, claim in claims.items()}, expected, "the fences in the claims")
-
-
-def _in_threads(work: Callable[[int], None]) -> None:
-    """Call it in threads at once, and raise the first error."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done in [pool.submit(work, thread) for thread in range(_THREADS)]:
-            done.result()

@@ -4,9 +4,11 @@ They are drawn from a `Random`: strategies that depend on the contents of a stor
 draw, which took most of the time.
 """
 
+# ruff: noqa: D102 - each method is named after what it draws, and chance is repeatable on purpose
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -53,7 +55,8 @@ from jobqueue.storage.ops import (
     Unlocked,
 )
 
-SCOPES = ("n:q", "n")
+__all__ = ["Draw", "draw_batch", "draw_query"]
+
 IDS = (b"a", b"b", b"c", b"\x00\r\n", b"\xff", b"")
 RECORDS = (b"nonce--1", b"nonce--1 and more", b"nonce--2 \x00\r\n\xff", b"nonce--2" * 4, b"short", b"")
 INCARNATIONS = (b"x", b"y:1")
@@ -286,9 +289,9 @@ def _scores(entries: Any) -> dict[bytes, int]:
     return {}
 
 
-def draw_batch(random: Random, dump: Dump) -> Batch:
-    """A batch for one of the scopes."""
-    draw = Draw(random, random.choice(SCOPES), dump)
+def draw_batch(random: Random, dump: Dump, scopes: Sequence[str]) -> Batch:
+    """A batch for one of the scopes, given what `MemoryStorage.dump` tells of the contents."""
+    draw = Draw(random, random.choice(scopes), dump)
     kinds: tuple[Callable[[], Op], ...] = (
         draw.plain, draw.put, draw.move, draw.claim, draw.ending, draw.promotion,
     )  # fmt: skip
@@ -298,6 +301,6 @@ def draw_batch(random: Random, dump: Dump) -> Batch:
     )
 
 
-def draw_query(random: Random, dump: Dump) -> Query:
+def draw_query(random: Random, dump: Dump, scopes: Sequence[str]) -> Query:
     """A query about one of the scopes."""
-    return Draw(random, random.choice(SCOPES), dump).query()
+    return Draw(random, random.choice(scopes), dump).query()

@@ -1,0 +1,106 @@
+"""What was sent to a storage, made as short as it can be while it still shows the mistake.
+
+Hypothesis could shrink it too, but the batches are drawn from seeds (see `jobqueue.testing.batches`), and a smaller seed
+is no smaller batch: it took minutes and left thirty batches where two would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from jobqueue.storage.ops import Batch, Key, Query
+
+__all__ = ["Step", "Story", "rescoped", "shortest", "show"]
+
+TRIES: Final = 3000
+
+
+@attrs.frozen
+class Step:
+    """One call of a storage."""
+
+    what: Literal["apply", "read"]
+    of: tuple[Batch | Query, ...]
+
+    def __str__(self) -> str:
+        return f"{self.what} {', '.join(map(show, self.of))}"
+
+
+Story: TypeAlias = tuple[Step, ...]
+
+
+def shortest(story: Story, is_wrong: Callable[[Story], bool]) -> Story:
+    """A story as short as can be found that is still wrong: first with fewer steps, then with smaller ones."""
+    tries = TRIES
+    found = True
+    while found and tries > 0:
+        found = False
+        for shorter in _shorter(story):
+            tries -= 1
+            if is_wrong(shorter):
+                story, found = shorter, True
+                break
+            if tries <= 0:
+                break
+    return story
+
+
+def _shorter(story: Story) -> Iterator[Story]:
+    size = len(story) // 2
+    while size:
+        for at in range(0, len(story), size):
+            yield story[:at] + story[at + size :]
+        size //= 2
+    for at, step in enumerate(story):
+        for smaller in _smaller(step):
+            yield (*story[:at], smaller, *story[at + 1 :])
+
+
+def _smaller(step: Step) -> Iterator[Step]:
+    for index, each in enumerate(step.of):
+        if len(step.of) > 1:
+            yield attrs.evolve(step, of=(*step.of[:index], *step.of[index + 1 :]))
+        if not isinstance(each, Batch):
+            continue
+        for name in ("guards", "ops"):
+            parts = getattr(each, name)
+            for part in range(len(parts)):
+                if name == "guards" or len(parts) > 1:
+                    batch = attrs.evolve(each, **{name: parts[:part] + parts[part + 1 :]})
+                    yield attrs.evolve(step, of=(*step.of[:index], batch, *step.of[index + 1 :]))
+
+
+def rescoped(value: Any, scopes: Mapping[str, str]) -> Any:
+    """The same in other scopes."""
+    if isinstance(value, str):
+        return scopes.get(value, value)
+    if isinstance(value, tuple):
+        return tuple([rescoped(each, scopes) for each in value])
+    if isinstance(value, Key):
+        return type(value)(scopes[value.scope], value.name)
+    if not attrs.has(type(value)):
+        return value
+    changed = object.__new__(type(value))  # past the checks, because what was smuggled past them has to be again
+    for field in attrs.fields(type(value)):
+        object.__setattr__(changed, field.name, rescoped(getattr(value, field.name), scopes))
+    return changed
+
+
+def show(value: object) -> str:
+    """A value as it would be written, without what is as usual."""
+    if isinstance(value, Key):
+        return value.full
+    if isinstance(value, tuple):
+        return f"({', '.join(map(show, value))}{',' if len(value) == 1 else ''})"
+    cls: Any = type(value)
+    if not attrs.has(cls):
+        return repr(value)
+    told: Sequence[str] = [
+        f"{field.name}={show(getattr(value, field.name))}"
+        for field in attrs.fields(cls)
+        if getattr(value, field.name) != field.default and not (isinstance(value, Batch) and field.name == "scope")
+    ]
+    return f"{cls.__name__}({', '.join(told)})"

@@ -1,0 +1,200 @@
+"""Torn and sloppy variants of the storage in docs/how-to/sqlite_storage.py; the suite must catch each, by its rule."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import sqlite_storage
+from sqlite_storage import SqliteStorage
+
+from jobqueue.storage.interpreter import Interpreter
+from jobqueue.storage.ops import Applied, Batch, Guard, Locked, Move, Moved, Once, Put, Unlocked
+from jobqueue.storage.protocol import Outcome
+
+
+class CommitsAfterGuards(SqliteStorage):
+    """Guards are looked at in a transaction of their own."""
+
+    def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        for batch in batches:
+            [looked] = super().apply_together(scope, [attrs.evolve(batch, ops=())])
+            if batch.guards and isinstance(looked, Applied):
+                time.sleep(0.002)  # the time that a round trip to a server takes
+                outcomes += super().apply_together(scope, [attrs.evolve(batch, guards=())])
+            else:
+                outcomes += [looked] if batch.guards else super().apply_together(scope, [batch])
+        return outcomes
+
+
+class AtomicNowhere(SqliteStorage):
+    """Every statement commits by itself."""
+
+    def connect(self) -> sqlite3.Connection:
+        db = super().connect()
+        db.execute("PRAGMA synchronous=OFF")  # or the test would wait for the disk ten thousand times
+        return db
+
+    def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
+        done = [self.contents(self.db()).apply(batch) for batch in batches]
+        if any(rings for _, rings in done):
+            self.db().execute("INSERT OR IGNORE INTO bells VALUES (?)", (scope,))
+        return [outcome for outcome, _ in done]
+
+
+class NoJournal(SqliteStorage):
+    """Pragmas from a page about speed: what a transaction overwrites is kept nowhere, and nothing waits for the disk."""
+
+    def connect(self) -> sqlite3.Connection:
+        db = super().connect()
+        for pragma in ("journal_mode=DELETE", "journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        return db
+
+
+class CommitsLater(SqliteStorage):
+    """It answers first and commits with the next call."""
+
+    def connect(self) -> sqlite3.Connection:
+        db = super().connect()
+        db.execute("PRAGMA busy_timeout=50")  # the others meet its open transaction
+        return db
+
+    def db(self) -> sqlite3.Connection:
+        db = super().db()
+        if not db.in_transaction:
+            return db
+        sqlite3.Connection.commit(db)
+        return db
+
+    def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
+        db = self.db()
+        db.execute("BEGIN IMMEDIATE")
+        done = [self.contents(db).apply(batch) for batch in batches]
+        if any(rings for _, rings in done):
+            db.execute("INSERT OR IGNORE INTO bells VALUES (?)", (scope,))
+        return [outcome for outcome, _ in done]
+
+
+class Retries(SqliteStorage):
+    """A commit whose answer was slow is sent again."""
+
+    def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
+        super().apply_together(scope, batches)
+        return super().apply_together(scope, batches)
+
+
+class RingsInMemory(SqliteStorage):
+    """Wake-ups stay in a table that nobody looks at."""
+
+    def is_rung(self, channels: Sequence[str]) -> bool:
+        return False
+
+
+class TextColumns(sqlite_storage.Fields):
+    """Values are kept as text."""
+
+    def __setitem__(self, field: bytes, value: Any) -> None:
+        super().__setitem__(field, value.decode("utf-8", "replace").encode() if isinstance(value, bytes) else value)
+
+
+class Text(SqliteStorage):
+    """Fields of hashes are kept as text."""
+
+    def contents(self, db: sqlite3.Connection) -> Interpreter:
+        contents = super().contents(db)
+        hashes: Any = sqlite_storage.Named(db, "hashes", partial(TextColumns, db, "hashes"))
+        return self.interpreter(contents.lists, contents.sets, hashes, contents.locks)
+
+
+class Unordered(sqlite_storage.Sorted):
+    """Equal scores come in the order in which they were added, here: the other way round."""
+
+    def after(self, cursor: tuple[int, bytes]) -> Iterator[tuple[int, bytes]]:
+        return iter(sorted(super().after(cursor), key=lambda entry: (entry[0], [-byte for byte in entry[1]])))
+
+    def due(self, before: int, limit: int) -> list[bytes]:
+        return [member for score, member in self if score <= before][:limit]
+
+
+class RowOrder(SqliteStorage):
+    """Sorted sets are ordered by score alone."""
+
+    def contents(self, db: sqlite3.Connection) -> Interpreter:
+        contents = super().contents(db)
+        sets: Any = sqlite_storage.Named(db, "sets", partial(Unordered, db))
+        return self.interpreter(contents.lists, sets, contents.hashes, contents.locks)
+
+
+class _WallClock(Interpreter):
+    def _holds(self, guard: Guard) -> bool:
+        if isinstance(guard, Locked | Unlocked):
+            guard = attrs.evolve(guard, now=time.time_ns() // 1_000_000)
+        return super()._holds(guard)
+
+
+class _LastIn(Interpreter):
+    def _place(self, target: Any, ids: Iterable[bytes], score: Any, *, front: bool = False) -> None:
+        super()._place(target, ids, score, front=not front)
+
+
+class _OnceIgnored(Interpreter):
+    def _known(self, scope: str, once: Once) -> Sequence[bytes] | None:
+        return ()
+
+
+class _Shortens(Interpreter):
+    def _leave(self, op: Move, moved: list[bytes], missing: list[bytes]) -> None:
+        super()._leave(op, moved, missing)
+        if op.source == op.target and isinstance(op.score, int):
+            self.set_add(op.source.full, dict.fromkeys(moved, op.score))
+
+
+class _ExpectIgnored(Interpreter):
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        return super()._move(attrs.evolve(op, expect=None))
+
+
+class _ForgetsRecords(Interpreter):
+    def _put(self, op: Put) -> Any:
+        placed = super()._put(op)
+        if len(op.records) > 100:
+            self.hash_delete(f"{{{op.target.scope}}}:records", list(op.records)[100:])
+        return placed
+
+
+class _RemembersRecords(Interpreter):
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        records = f"{{{op.source.scope}}}:records"
+        kept = dict(self.hashes.get(records, {})) if op.target is None else {}
+        moved = super()._move(op)
+        self.hash_set(records, {id_: kept[id_] for id_ in moved[0].ids if id_ in kept})
+        return moved
+
+
+def _with(interpreter: type[Interpreter]) -> type[SqliteStorage]:
+    return type(interpreter.__name__.strip("_"), (SqliteStorage,), {"interpreter": interpreter})
+
+
+VARIANTS: Final[tuple[tuple[int, type[SqliteStorage], str], ...]] = (
+    (1, CommitsAfterGuards, "nothing comes between a guard and its batch"),
+    (1, AtomicNowhere, "nothing comes between a guard and its batch"),
+    (1, Text, "every byte is kept everywhere"),
+    (3, _with(_WallClock), "times are what the caller says"),
+    (4, _with(_LastIn), "a list is first in first out"),
+    (4, RowOrder, "a sorted set is ordered by score and member bytes"),
+    (6, _with(_ExpectIgnored), "expect skips what is otherwise"),
+    (6, _with(_ForgetsRecords), "thousands of jobs move at once"),
+    (6, _with(_RemembersRecords), "leaving forgets record and claim"),
+    (7, CommitsLater, "what was answered survives a crash"),
+    (7, Retries, "an answered batch was applied once"),
+    (8, _with(_OnceIgnored), "a numbered claim sent again answers the same"),
+    (8, _with(_Shortens), "an extension only raises"),
+    (9, RingsInMemory, "a wake up is kept for the next wait"),
+)
+"""(rule, the class, the case that must catch it). `NoJournal` needs a process that is killed."""
