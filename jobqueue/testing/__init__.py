@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from jobqueue.storage.memory import MemoryStorage
@@ -71,10 +72,11 @@ def __getattr__(name: str) -> Any:
         return Apart
     if name in ("DeliveryMachine", "strategies"):
         need_hypothesis(f"jobqueue.testing.{name}")
-        import jobqueue.testing.strategies
+        if name == "strategies":
+            return importlib.import_module("jobqueue.testing.strategies")
         from jobqueue.testing.machine import DeliveryMachine
 
-        return DeliveryMachine if name == "DeliveryMachine" else jobqueue.testing.strategies
+        return DeliveryMachine
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 
