@@ -36,9 +36,10 @@ class NoJournal(SqliteStorage):
     """Pragmas from a page about speed: what a transaction overwrites is kept nowhere, and nothing waits for the disk."""
 
     def connect(self) -> sqlite3.Connection:
-        db = super().connect()
-        for pragma in ("journal_mode=DELETE", "journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
-            db.execute(f"PRAGMA {pragma}").fetchall()
+        db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
+            db.execute(f"PRAGMA {pragma}")
+        db.executescript(sqlite_storage.SCHEMA)
         return db
 
 
