@@ -1,1 +1,1 @@
-"""Measurements, each a script of its own: `python -m benchmarks.drain`."""
+"""Measurements: `python -m benchmarks`, `python -m benchmarks.soak`, and of the proof `explore` and `simulation`."""

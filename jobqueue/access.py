@@ -32,13 +32,15 @@ class Opened:
         backend: The backend.
         epoch: The epoch of the namespace, once it was looked at.
         chance: Where its ids, nonces and tokens come from.
+        keys: The namespace in which it works.
         pauses: Whether flows wait before they send again; under a clock that stands still nobody should.
         thread: The thread that opened it.
     """
 
-    def __init__(self, backend: Backend, chance: Chance, *, pauses: bool = True) -> None:
+    def __init__(self, backend: Backend, chance: Chance, keys: NamespaceKeys, *, pauses: bool = True) -> None:
         self.backend = backend
         self.chance = chance
+        self.keys = keys
         self.pauses = pauses
         self.thread = threading.get_ident()
         self._known: set[str] = set()
@@ -112,7 +114,7 @@ class Access:
     """
 
     def __init__(self, namespace: str, open_backend: Callable[[], Backend]) -> None:
-        self.keys: NamespaceKeys = namespace_keys(namespace)
+        self._keys = namespace_keys(namespace)
         self._chance: Chance = SystemChance()
         self._open_backend = open_backend
         self._locks: dict[int, threading.Lock] = {}
@@ -124,6 +126,15 @@ class Access:
         """The lock of this process: another thread may have held the parent's when this one was forked, for good."""
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
+    @property
+    def keys(self) -> NamespaceKeys:
+        """The keys of the namespace in use now."""
+        return self._replaced[-1].keys if self._replaced else self._keys
+
+    def relocate(self, namespace: str) -> None:
+        """Work in another namespace from now on, whose name has been checked."""
+        self._keys = namespace_keys(namespace)
+
     def opened(self) -> Opened:
         """What is in use now."""
         if self._replaced:
@@ -134,7 +145,7 @@ class Access:
                 opened = self._opened
                 if opened is None or opened.pid != os.getpid():
                     # A forked child keeps nothing of its parent's: neither connections nor what they know.
-                    opened = self._opened = Opened(self._open_backend(), self._chance)
+                    opened = self._opened = Opened(self._open_backend(), self._chance, self._keys)
         return opened
 
     @property
@@ -156,19 +167,21 @@ class Access:
         return bool(self._replaced) and self._replaced[-1].backend is backend
 
     def replace(
-        self, backend: Backend, *, chance: Chance | None = None, pauses: bool = True
-    ) -> Callable[[], None]:  # fmt: skip
+        self, backend: Backend, *, namespace: str | None = None, chance: Chance | None = None, pauses: bool = True
+    ) -> Callable[[], None]:
         """Use another backend until the answered function is called; replacements of one thread stack.
 
         Args:
             backend: What to use, in all threads.
+            namespace: Where to work on it, a name that has been checked; where one is already if None.
             chance: Where ids, nonces and tokens come from; the operating system if None.
             pauses: Whether flows wait before they send again.
 
         Raises:
             JobQueueError: Another thread replaced it and has not ended that yet.
         """
-        replacement = Opened(backend, self._chance if chance is None else chance, pauses=pauses)
+        keys = self.keys if namespace is None else namespace_keys(namespace)
+        replacement = Opened(backend, self._chance if chance is None else chance, keys, pauses=pauses)
         with self._lock:
             if self._replaced and self._replaced[-1].thread != replacement.thread:
                 raise JobQueueError(
@@ -191,7 +204,7 @@ class Access:
     def prepared(self, opened: Opened) -> Flow[None]:
         """Look at first use whether this version may use the namespace."""
         if opened.epoch is None:
-            opened.epoch = yield from flows.prepare(self.keys, opened.chance)
+            opened.epoch = yield from flows.prepare(opened.keys, opened.chance)
 
     def _driven(self, opened: Opened, flow: Flow[T], prepare: bool) -> Flow[T]:
         if prepare:

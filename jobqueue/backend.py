@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
+from jobqueue.storage.key import Key
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import AsyncStorage, Storage
 from jobqueue.storage.wrappers import AsyncFromSync
@@ -133,6 +134,10 @@ class RedisBackend:
     def describe(self) -> Mapping[str, Any]:
         """See `Backend.describe`."""
         return self._asking.describe()
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Remove these keys: how a test cleans up. Raises `NotApplied`."""
+        self._asking.forget(keys)
 
     def close(self) -> None:
         """See `Backend.close`."""

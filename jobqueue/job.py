@@ -6,23 +6,27 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, ClassVar, Final, Generic, Unpack
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, Unpack
 
 import attrs
 import msgspec
 
 from jobqueue.codec import Codec
 from jobqueue.context import Context
+from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, PayloadError
-from jobqueue.names import check_kind_name, check_queue_name
+from jobqueue.names import check_kind_name, check_queue_name, is_importable
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
 from jobqueue.record import R
 from jobqueue.retry import RetryPolicy, check_limit
 from jobqueue.signatures import FunctionShape, class_shape, function_shape
 
-__all__ = ["DEFAULT_QUEUE", "Call", "Declared", "Job", "Kind", "class_kind", "function_kind"]
+__all__ = ["DEFAULT_QUEUE", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
 
 DEFAULT_QUEUE: Final = "low"
+Lane: TypeAlias = Literal["thread", "loop", "process"]
+"""Where jobs of a kind run: functions on threads, coroutines on an event loop, functions that ask for it in processes."""
 
 
 @attrs.frozen
@@ -34,15 +38,21 @@ class Declared:
         queue: The queue of its jobs.
         retry: When they are retried.
         aliases: Earlier names; they are never inherited.
+        process: Whether its jobs run in processes.
+        timeout: How long a run may take, in ms.
     """
 
     name: str | None = None
     queue: str | None = None
     retry: RetryPolicy | None = None
     aliases: tuple[str, ...] = ()
+    process: bool | None = None
+    timeout: int | None = None
 
     @classmethod
-    def of(cls, name: object, queue: object, retry: object, aliases: object) -> Declared:
+    def of(
+        cls, name: object, queue: object, retry: object, aliases: object, process: object, timeout: object
+    ) -> Declared:
         """Check what a user typed.
 
         Raises:
@@ -55,11 +65,51 @@ class Declared:
             queue=None if queue is None else check_queue_name(queue),
             retry=None if retry is None else _policy(retry),
             aliases=tuple(check_kind_name(alias) for alias in aliases),
+            process=_switch(process),
+            timeout=None if timeout is None else _limit(timeout),
         )
 
 
 def _policy(retry: object) -> RetryPolicy:
     return retry if isinstance(retry, RetryPolicy) else RetryPolicy(limit=check_limit(retry))
+
+
+def _switch(process: object) -> bool | None:
+    if process is None or isinstance(process, bool):
+        return process
+    raise DeclarationError(f"process is True or False, not {process!r}")
+
+
+def _limit(timeout: Any) -> int:
+    try:
+        limit = milliseconds(timeout, "timeout")
+    except (TypeError, ValueError) as error:
+        raise DeclarationError(str(error)) from error
+    if limit == 0:
+        raise DeclarationError(f"timeout={timeout!r} leaves no time at all: use seconds above 0, or leave it out")
+    return limit
+
+
+def _check_lane(name: str, target: Any, declared: Declared, *, is_coroutine: bool) -> None:
+    """Refuse what cannot be done where jobs of this kind would run."""
+    if declared.process and is_coroutine:
+        raise DeclarationError(
+            f"{name} is a coroutine function, which runs on the event loop: process=True is for plain functions"
+        )
+    if declared.process and not is_importable(target):
+        raise DeclarationError(
+            f"{name} cannot be found by another process: declare a kind with process=True at the top of a module "
+            "that is in a file"
+        )
+    if declared.timeout is not None and not (declared.process or is_coroutine):
+        raise DeclarationError(
+            f"{name} is a function that runs on a thread, and a thread cannot be stopped: "
+            "add process=True, or leave timeout out"
+        )
+
+
+def _lane(declared: Declared, *, is_coroutine: bool) -> Lane:
+    return "loop" if is_coroutine else "process" if declared.process else "thread"
 
 
 def _positional(kind: Kind[Any]) -> tuple[str, ...] | None:
@@ -93,6 +143,8 @@ class Kind(Generic[R]):
             function answers is left to the caller to await). Raises `PayloadError` where the payload does not fit. An
             attribute and not a method, because a runner calls it for every job.
         reserved: Names that keyword arguments must not have: for a function that takes a context and ``**kwargs``.
+        timeout: How long a run may take, in ms; None without end.
+        lane: Where its jobs run.
         origin: The file and qualified name of the declaration: the same again is a reload, not a duplicate.
     """
 
@@ -108,6 +160,8 @@ class Kind(Generic[R]):
     reserved: frozenset[str] = attrs.field(repr=False)
     origin: tuple[object, ...] = attrs.field(repr=False)
     bind: Callable[[bytes, Context], Callable[[], Any]] = attrs.field(repr=False)
+    timeout: int | None = None
+    lane: Lane = "thread"
     _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
 
     def encode(self, arguments: Mapping[str, object]) -> bytes:
@@ -193,8 +247,8 @@ class Job:
         def perform(self, ctx: Context) -> None: ...
     ```
 
-    ``queue`` and ``retry`` are inherited by subclasses, ``name`` and ``aliases`` are not. A subclass of a registered
-    class is a kind of its own and has to be registered too.
+    ``queue``, ``retry``, ``process`` and ``timeout`` are inherited by subclasses, ``name`` and ``aliases`` are not. A
+    subclass of a registered class is a kind of its own and has to be registered too.
     """
 
     __slots__ = ()
@@ -207,6 +261,8 @@ class Job:
         queue: str | None = None,
         retry: int | RetryPolicy | None = None,
         aliases: tuple[str, ...] = (),
+        process: bool | None = None,
+        timeout: float | timedelta | None = None,
     ) -> None:
         """Take the options of the class line.
 
@@ -215,6 +271,9 @@ class Job:
             queue: The queue of its jobs; by default that of the base class, then ``"low"``.
             retry: How many retries, or a policy; by default that of the base class, then 13.
             aliases: Earlier names, under which jobs may still be stored.
+            process: Run ``perform`` in a process; by default what the base class says, then not.
+            timeout: How long a run may take, in seconds or as a `timedelta`; needs ``process=True`` or an ``async``
+                ``perform``. By default that of the base class, then no limit.
 
         Raises:
             DeclarationError: One of them cannot work.
@@ -222,10 +281,14 @@ class Job:
         super().__init_subclass__()
         if "__jobqueue_declared__" in vars(cls):
             return  # the second class that attrs and dataclass make for slots: a copy of this one, without the options
-        declared = Declared.of(name, queue, retry, aliases)
+        declared = Declared.of(name, queue, retry, aliases, process, timeout)
         above = cls.__jobqueue_declared__
         cls.__jobqueue_declared__ = attrs.evolve(
-            declared, queue=declared.queue or above.queue, retry=declared.retry or above.retry
+            declared,
+            queue=declared.queue or above.queue,
+            retry=declared.retry or above.retry,
+            process=above.process if declared.process is None else declared.process,
+            timeout=declared.timeout or above.timeout,
         )
 
     def perform(self, ctx: Context, /) -> Any:
@@ -246,6 +309,7 @@ def function_kind(
         DeclarationError: It cannot be run as a job, or a parameter cannot be stored.
     """
     shape = function_shape(target, name)
+    _check_lane(name, target, declared, is_coroutine=shape.is_coroutine)
     codec = Codec(name, shape.parameters)
     return Kind(
         name=name,
@@ -260,6 +324,8 @@ def function_kind(
         reserved=shape.reserved,
         origin=origin,
         bind=_function_binder(target, name, codec, shape),
+        timeout=declared.timeout,
+        lane=_lane(declared, is_coroutine=shape.is_coroutine),
     )
 
 
@@ -305,6 +371,7 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
     shape = class_shape(cls, name)
     codec = Codec(name, shape.parameters)
     declared = cls.__jobqueue_declared__
+    _check_lane(name, cls, declared, is_coroutine=shape.is_coroutine)
     aliases = shape.aliases
 
     def bind(payload: bytes, context: Context) -> Callable[[], Any]:
@@ -329,4 +396,6 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
         reserved=frozenset(),
         origin=origin,
         bind=bind,
+        timeout=declared.timeout,
+        lane=_lane(declared, is_coroutine=shape.is_coroutine),
     )

@@ -13,7 +13,19 @@ from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
-__all__ = ["SUSPECT", "TOO_OFTEN", "Ending", "Verdict", "after_crash", "after_run", "is_suspect", "unknown_kind"]
+__all__ = [
+    "SUSPECT",
+    "TOO_OFTEN",
+    "Ending",
+    "RaisedElsewhere",
+    "Verdict",
+    "after_crash",
+    "after_own_crash",
+    "after_run",
+    "death",
+    "is_suspect",
+    "unknown_kind",
+]
 
 SUSPECT: Final = 2
 """With so many recoveries a job is run alone, so that it takes no neighbours down and the next crash is proved its own."""
@@ -23,7 +35,7 @@ PARK_FIRST: Final = 60_000
 PARK_LONGEST: Final = 3_600_000
 PARK_END: Final = 24 * 3_600_000
 
-Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked"]
+Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked", "crashed"]
 
 
 @attrs.frozen
@@ -41,6 +53,18 @@ class Verdict:
     step: Step
     changes: dict[str, object]
     score: int | None = None
+
+
+class RaisedElsewhere(Exception):
+    """Stands for what a job raised in another process, where its class was compared with the retry policy.
+
+    Attributes:
+        wanted: Whether the policy retries it.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
 
 
 def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPolicy, now: int) -> Verdict:
@@ -61,7 +85,9 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
         return Verdict("discarded", "finish", {})
     attempt = stored.attempt + 1
     orderly |= {"attempt": attempt, "error": text}
-    wanted = isinstance(outcome, Retry) or policy.wants(outcome)
+    wanted = isinstance(outcome, Retry) or (
+        outcome.wanted if isinstance(outcome, RaisedElsewhere) else policy.wants(outcome)
+    )
     if wanted and (stored.retry < 0 or attempt <= stored.retry):
         after = outcome.after_ms if isinstance(outcome, Retry) else None
         if after is None:
@@ -76,24 +102,37 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
                 )
         due = now + after
         return Verdict("retried", "retry", {**orderly, "due": due}, due)
-    return Verdict("dead", "bury", orderly, now)
+    return Verdict("dead", "bury", orderly, death(stored, now))
+
+
+def death(stored: Stored, now: int) -> int:
+    """The score of a job that dies now: above that of each of its earlier deaths, whatever became of the clock.
+
+    An operator's request names the death that it saw. One that the network kept back must not find it again.
+    """
+    return max(now, stored.died + 1)
 
 
 def unknown_kind(stored: Stored, now: int) -> Verdict:
     """Put a job of a kind that this runner does not know back for one that does; after a day it is dead."""
     since = stored.parked_since or now
     if now - since >= PARK_END:
-        return Verdict("dead", "bury", {"error": f"no runner knew the kind {stored.name!r} for a day"}, now)
+        error = f"no runner knew the kind {stored.name!r} for a day"
+        return Verdict("dead", "bury", {"error": error}, death(stored, now))
     due = now + min(PARK_FIRST << min(stored.parked, 10), PARK_LONGEST)
     return Verdict("parked", "park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
 
 
-def is_suspect(stored: Stored) -> bool:
-    """Whether a job has to be run alone, because runners died while they held it."""
-    return stored.recoveries >= SUSPECT
+def is_suspect(stored: Stored, *, isolated: bool = False) -> bool:
+    """Whether a job has to be run alone, because runners died while they held it.
+
+    One that runs in a process of its own (``isolated``) endangers nobody as long as it was this process that died; it is a
+    suspect like any other when the last to die was a runner: it may have taken that down by the memory it used.
+    """
+    return stored.recoveries >= SUSPECT and not (isolated and stored.started)
 
 
-def after_crash(stored: Stored, fence: int) -> Verdict | dict[str, object]:
+def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, object]:
     """Judge a job whose runner is gone: the changes for its way back to ready, or a verdict that it is dead.
 
     The whole claim of a dead runner comes back, so up to `SUSPECT` recoveries prove nothing. Above that, only the one
@@ -103,5 +142,21 @@ def after_crash(stored: Stored, fence: int) -> Verdict | dict[str, object]:
     recoveries = stored.recoveries + blamed
     if recoveries >= TOO_OFTEN:
         error = f"{recoveries} runners in a row died while they ran this job"
-        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error})
+        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
     return {"recoveries": recoveries, "started": 0}
+
+
+def after_own_crash(stored: Stored, fence: int, text: str, now: int) -> Verdict:
+    """Judge a job whose own process died while its runner lives: nobody else was in there, so nothing has to be proved.
+
+    Args:
+        stored: The fields of its record.
+        fence: The fence of the claim under which it ran.
+        text: How the process died.
+        now: Milliseconds since 1970.
+    """
+    recoveries = stored.recoveries + 1
+    if recoveries >= TOO_OFTEN:
+        error = clean(f"{text}; that was its crash number {recoveries} in a row")
+        return Verdict("dead", "bury", {"recoveries": recoveries, "error": error}, death(stored, now))
+    return Verdict("crashed", "release", {"recoveries": recoveries, "started": fence, "error": text})

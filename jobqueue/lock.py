@@ -1,7 +1,8 @@
 """Locks with an end and a fence.
 
-A lock is taken with a fresh token each time, so a request that arrives late cannot take it for nobody. Every lock ends by
-itself after its time to live; the fence tells what a late holder wrote from what its successor wrote.
+A lock is taken with a fresh token each time, and only as it was seen just before: a request that arrives late, when its
+sender or somebody else has held the lock since, cannot take it for nobody. Every lock ends by itself after its time to
+live; the fence tells what a late holder wrote from what its successor wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from jobqueue import transitions
 from jobqueue.access import Access
 from jobqueue.durations import milliseconds
 from jobqueue.errors import LockTaken
-from jobqueue.flows import Flow, Refresh, send_one
+from jobqueue.flows import Flow, Read, Refresh, send_one
+from jobqueue.storage.ops import Holder
 
 __all__ = ["Lease", "Lock", "check_lock_name"]
 
@@ -169,9 +171,12 @@ class Lock:
         clock = self.access.clock()
         token = self.access.chance.entropy(16)
         yield Refresh(60_000)
+        keys = self.access.keys
+        [held] = yield Read((Holder(keys.lock(self.name)),))
+        seen = held.fence if held is not None else 0
         sent = clock.monotonic()
         now = clock.now()
-        applied = yield from send_one(transitions.take_lock(self.access.keys, self.name, token, now, now + self.ttl))
+        applied = yield from send_one(transitions.take_lock(keys, self.name, token, now, now + self.ttl, seen))
         if applied is None:
             raise LockTaken(f"somebody else holds the lock {self.name!r}; it ends by itself after its time to live")
         [fence] = applied.answers

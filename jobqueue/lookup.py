@@ -11,7 +11,7 @@ from jobqueue.flows import Apply, Flow, Read, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Moved, Page, Peek, Place, PlaceKey, Records, Sizes
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Peek, Place, PlaceKey, Records, Sizes
 
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "sizes"]
 
@@ -150,7 +150,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         if kept.place == "waiting":
             batch = transitions.hurry(queue, id.encode(), kept.score)
         else:
-            record = _revived(record)
+            record = _revived(record, kept.score)
             batch = transitions.requeue(queue, id.encode(), kept.score, record)
         requeued = record_of(id.encode(), queue.queue, Kept(record, "ready", 0, None))
         moved, sure = yield from _move(batch)
@@ -160,12 +160,12 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
     raise _elusive(id)
 
 
-def _revived(record: bytes) -> bytes:
+def _revived(record: bytes, died: int) -> bytes:
     try:
         if not decode(record).name:
             raise PayloadError("the stored bytes were no job record")  # a runner put them here, as the payload of one
         # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
-        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0)
+        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0, died=died)
     except PayloadError as error:
         raise StorageRefused(f"{error}; this job can only be deleted") from error
 
@@ -208,9 +208,7 @@ def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
         raise outcome
     applied = outcome if sure else (yield from send_one(batch))
     assert isinstance(applied, Applied), "a move of an operator has no guard"
-    [moved] = applied.answers
-    assert isinstance(moved, Moved)
-    return bool(moved.ids), sure
+    return bool(applied.moved.ids), sure
 
 
 def _running(id: str, why: str) -> StorageRefused:

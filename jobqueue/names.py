@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import sys
 from collections.abc import Iterable
@@ -11,7 +12,17 @@ from typing import Any
 
 from jobqueue.errors import DeclarationError
 
-__all__ = ["check_kind_name", "check_namespace", "check_queue_name", "default_kind_name", "suggestion"]
+__all__ = [
+    "check_kind_name",
+    "check_namespace",
+    "check_queue_name",
+    "default_kind_name",
+    "is_importable",
+    "main_module",
+    "module_of",
+    "origin_of",
+    "suggestion",
+]
 
 # An allow list. Names become parts of storage keys: a colon, a brace or a newline in one could name another queue's keys.
 # Rejected: percent-encoding everything else, because two spellings of a name would then look alike in a terminal.
@@ -66,11 +77,33 @@ def default_kind_name(target: Any) -> str:
     For one declared in the program that was started (``__main__``) the module is called what others import it as, since
     a runner will import it by that name.
     """
-    module = target.__module__
-    return f"{_main_module() if module == '__main__' else module}.{target.__qualname__}"
+    return f"{module_of(target)}.{target.__qualname__}"
 
 
-def _main_module() -> str:
+def module_of(target: Any) -> str:
+    """Answer the name under which others import the module of a function or class."""
+    module = str(target.__module__)
+    return main_module() if module == "__main__" else module
+
+
+def origin_of(target: Any) -> tuple[str, str]:
+    """Answer module and qualified name of a function, of the function in a partial, or of a class."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return module_of(target), target.__qualname__
+
+
+def is_importable(target: Any) -> bool:
+    """Answer whether another process could find a function or class again by importing its module."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    main = sys.modules["__main__"]
+    has_file = target.__module__ != "__main__" or hasattr(main, "__file__") or getattr(main, "__spec__", None)
+    return bool(has_file) and "<locals>" not in target.__qualname__
+
+
+def main_module() -> str:
+    """Answer the name under which others import the program that was started."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m shop.mail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
 from jobqueue.flows import Flow, New
 from jobqueue.job import Call, Job
-from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
+from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.lock import Lock
 from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.options import EnqueueOptions, check_known_queue
@@ -32,7 +33,7 @@ from jobqueue.storage.protocol import Storage
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
 
-__all__ = ["Counts", "JobQueue"]
+__all__ = ["QUEUES", "Counts", "JobQueue", "declared_on"]
 
 T = TypeVar("T")
 
@@ -94,7 +95,6 @@ class JobQueue(Declaring):
         if storage is not None and not callable(getattr(storage, "apply", None)):
             raise DeclarationError(f"storage= takes a Storage, such as MemoryStorage(), not {storage!r}")
         self.url = None if url is None else check_url(url)
-        self.namespace = check_namespace(namespace)
         self.imports = tuple(imports)
         self.max_payload = max_payload
         self.registry = Registry()
@@ -108,7 +108,13 @@ class JobQueue(Declaring):
             RedisServer.of(client)  # a client that cannot be used is refused here; nothing connects
         self._client = client
         self._allow_eviction = allow_eviction
-        self.access = Access(self.namespace, self._backend)
+        self.access = Access(check_namespace(namespace), self._backend)
+        QUEUES.add(self)
+
+    @property
+    def namespace(self) -> str:
+        """Keeps applications on one server apart; a `testing` block on a server has one of its own."""
+        return self.access.keys.scope
 
     # ----------------------------------------------------------------------------------------------------- enqueueing
 
@@ -426,15 +432,49 @@ class JobQueue(Declaring):
                 raise DeclarationError("this JobQueue was given a storage or a client in code: a URL cannot replace it")
             self.url = check_url(url)
         if namespace is not None:
-            self.namespace = check_namespace(namespace)
-            self.access.keys = namespace_keys(namespace)
+            self.access.relocate(check_namespace(namespace))
 
-    def testing(self, *, start: datetime | None = None) -> AbstractContextManager[Testing]:
-        """Swap the storage for an empty one in memory with a fake clock, for the length of a ``with`` block.
+    def testing(
+        self, *, start: datetime | None = None, url: str | None = None, seed: int = 0
+    ) -> AbstractContextManager[Testing]:
+        """Swap the storage for an empty one with a fake clock, for the length of a ``with`` block.
 
         Args:
             start: What the fake clock shows at first; by default the start of 2030 (UTC).
+            url: Store in a namespace of its own on this server, which is removed at the end, instead of in memory;
+                ``embedded://`` starts a server for this block. The clock is fake there too.
+            seed: Where all chance of the block comes from: ids, tokens, jitter.
+
+        Raises:
+            DeclarationError: Nothing can open the URL.
+            NotApplied: The server cannot be reached.
         """
         from jobqueue.testing import open_testing
 
-        return open_testing(self, start)
+        return open_testing(self, start, server=url, seed=seed)
+
+
+QUEUES: Final[weakref.WeakSet[JobQueue]] = weakref.WeakSet()
+"""All there are in this process: where a worker process, and who checks a job, finds the one that has its kind."""
+
+
+def declared_on(job: Job | Call[Any]) -> JobQueue:
+    """The `JobQueue` on which the kind of a job is declared.
+
+    Raises:
+        UnknownJob: There is none any more.
+        TypeError: It is no job, or a class that is registered on several.
+    """
+    if isinstance(job, Call):
+        found = [jobs for jobs in QUEUES if jobs.registry.get(job.kind.name) is job.kind]
+    elif isinstance(job, Job):
+        found = [jobs for jobs in QUEUES if jobs.registry.of_class(type(job)) is not None]
+    else:
+        raise TypeError(f"{job!r} is no job: pass a function's .call(…), or an instance of a registered class")
+    if not found:
+        raise UnknownJob(f"{job!r} is not declared on any JobQueue, or its kind was declared anew since it was made")
+    if len(found) > 1:
+        raise TypeError(
+            f"{type(job).__qualname__} is registered on {len(found)} JobQueues: pass jobs.call_of(…) of the one you mean"
+        )
+    return found[0]

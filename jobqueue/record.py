@@ -69,9 +69,11 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         created: When it was enqueued.
         due: When it was or is to be run next.
         error: What the last failed attempt said.
-        started: The fence under which it was started alone, as a suspect of having taken runners down.
+        started: The fence under which it was started alone, as a suspect of having taken runners down, or under which its
+            own process died.
         parked: How often it was put back because the runner does not know the kind.
         parked_since: Since when.
+        died: When it died last, before it was requeued.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started: _Count = 0
     parked: _Count = 0
     parked_since: _Count = 0
+    died: _Count = 0
 
 
 _decode: Final = msgspec.msgpack.Decoder(Stored).decode
@@ -121,7 +124,7 @@ def rewrite(record: bytes, **changes: object) -> bytes:
     return record[:NONCE_SIZE] + _encode(fields)
 
 
-_CLAIM: Final = re.compile(rb"(.*):([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
+_CLAIM: Final = re.compile(rb"(.*):0*([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
 
 
 def parse_claim(claim: bytes) -> tuple[bytes, int, int]:
@@ -172,7 +175,7 @@ class JobRecord(Generic[R]):
         due: When it was or is to be run next.
         error: What the last failed attempt said, or None.
         place: ``waiting``, ``ready``, ``working`` or ``dead``.
-        recoveries: How many times its runner died with it; an orderly end sets it back to 0.
+        recoveries: How many times its runner, or its own process, died with it; an orderly end sets it back to 0.
         fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
     """
 

@@ -6,6 +6,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, final, overload
 
 from jobqueue.context import Context
@@ -269,6 +270,8 @@ class Declaring:
         queue: str | None = None,
         retry: int | RetryPolicy | None = None,
         aliases: tuple[str, ...] = (),
+        process: bool = False,
+        timeout: float | timedelta | None = None,
     ) -> _Decorator: ...
 
     def job(
@@ -280,6 +283,8 @@ class Declaring:
         queue: str | None = None,
         retry: int | RetryPolicy | None = None,
         aliases: tuple[str, ...] = (),
+        process: bool = False,
+        timeout: float | timedelta | None = None,
     ) -> Any:
         """Declare a function or coroutine function as a kind of job; a decorator, with or without brackets.
 
@@ -291,6 +296,9 @@ class Declaring:
             queue: The queue of its jobs, by default ``"low"``.
             retry: How many retries (negative without end), by default 13, or a whole policy.
             aliases: Earlier names, under which jobs may still be stored.
+            process: Run the function in a process: for what computes, and for what must end in time.
+            timeout: How long a run may take, in seconds or as a `timedelta`: the process is killed, a coroutine is
+                cancelled, and the attempt has failed with a `TimeoutError`. A function on a thread cannot have one.
 
         Returns:
             The function as a `JobFunction`.
@@ -299,7 +307,7 @@ class Declaring:
             DuplicateJob: Another kind has this name.
             DeclarationError: The function cannot be run as a job, or a parameter cannot be stored.
         """
-        declared = Declared.of(name, queue, retry, aliases)
+        declared = Declared.of(name, queue, retry, aliases, process, timeout)
         return _Decorator(self, declared) if function is None else self._declare(function, declared)
 
     def register(self, cls: type[J], /) -> type[J]:

@@ -44,7 +44,6 @@ __all__ = [
     "LIMIT",
     "SCHEMA",
     "claim",
-    "claim_of",
     "close_requests",
     "condemn",
     "delete",
@@ -77,11 +76,6 @@ CLAIM_BYTES: Final = 4 * 1024 * 1024
 CLOSED: Final = b"closed"
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
-
-
-def claim_of(incarnation: bytes, fence: int, beat: int) -> bytes:
-    """The mark that a claim leaves on its jobs."""
-    return b"%b:%d:%d" % (incarnation, fence, beat)
 
 
 def _move(
@@ -212,10 +206,12 @@ def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> 
     )  # fmt: skip
 
 
-def condemn(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], now: int) -> Batch:
-    """Take jobs that took their runners down too often to dead."""
+def condemn(
+    queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes], died: Mapping[bytes, int]
+) -> Batch:  # fmt: skip
+    """Take jobs that took their runners down too often to dead; ``died`` has their scores there."""
     return _move(
-        "condemn", queue.working, queue.dead, These(tuple(leases)), score=now, expect=leases, stamp=CLEAR,
+        "condemn", queue.working, queue.dead, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR,
         records=records, count=(queue.counters, b"dead"),
     )  # fmt: skip
 
@@ -261,10 +257,10 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] |
 # ---------------------------------------------------------------------------------------------------------------- locks
 
 
-def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
-    """Take a user's lock with a fresh token; refused while another token holds it."""
+def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int, fence: int) -> Batch:
+    """Take a user's lock, seen with this fence, with a fresh token; refused while, or if meanwhile, another holds it."""
     lock = keys.lock(name)
-    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now),))
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),))
 
 
 def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:

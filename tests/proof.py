@@ -12,14 +12,13 @@ import ast
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,44 +32,14 @@ from jobqueue.testing.simulation import MEANINGS, simulate
 from jobqueue.testing.simulation.suite import NEVER_SEEN
 from tests.mutants.variants import VARIANTS
 from tests.mutants.workshop import Workshop
+from tests.pages import table, write_part
 from tests.servers import kinds, start_server, version_of
 from tests.storage.test_lockstep import OPS, WANTED, machine
 
-__all__ = ["PAGE", "PARTS", "main", "parts_of", "replaced"]
+__all__ = ["PAGE", "PARTS", "main"]
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/explanation/proof.md"
-_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-
-
-def parts_of(text: str) -> dict[str, str]:
-    """What stands between the markers of a page, by part."""
-    return {name: body for _, name, body, _ in _PART.findall(text)}
-
-
-def replaced(text: str, part: str, body: str) -> str:
-    """The page with one part written anew.
-
-    Raises:
-        ValueError: The page has no markers of this part.
-    """
-    if part not in parts_of(text):
-        raise ValueError(f"{PAGE.name} has no markers of {part!r}: add <!-- generated: {part} --> and <!-- end -->")
-    return _PART.sub(lambda found: f"{found[1]}\n{body.strip()}\n\n{found[4]}" if found[2] == part else found[0], text)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; numbers get thin separators, and what would end a cell is escaped."""
-
-    def cell(value: object) -> str:
-        text = f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
-        return text.replace("|", "\\|")
-
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
 
 
 # ----------------------------------------------------------------------------------------------------------- the parts
@@ -235,8 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             broken += 1
             print(f"does not hold: {error}", file=sys.stderr)
             continue
-        # Read anew for each part: another run may have written another part meanwhile.
-        arguments.page.write_text(replaced(arguments.page.read_text(), part, body))
+        write_part(arguments.page, part, body)
         print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     return 1 if broken else 0
 

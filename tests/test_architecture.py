@@ -101,7 +101,7 @@ NOT_PURE: Final = (
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.link", "storage.redis.nodes", "storage.redis.scripts", "storage.redis",
     "runner.aio", "runner.greeting", "runner.journal", "runner.beat", "runner.execute", "runner.runner", "runner.threads",
-    "runner.lifeline", "runner.supervisor",
+    "runner.lifeline", "runner.supervisor", "runner.process_child", "runner.process_pipe", "runner.processes",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 
@@ -130,8 +130,9 @@ NEVER_IMPORTED: Final = frozenset(
     {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "jsonpickle"}
 )
 NEVER_CALLED: Final = frozenset({"eval", "exec", "__import__", "compile", "os.system", "os.popen"})
-MAY_IMPORT_BY_NAME: Final = ("queue", "cli")
-"""`JobQueue.load` and the command line import what the *operator* named; nothing named in a payload is ever imported."""
+MAY_IMPORT_BY_NAME: Final = ("queue", "cli", "runner.process_child")
+"""`JobQueue.load` and the command line import what the *operator* named, a worker process the modules of kinds that its
+runner has declared; nothing named in a payload is ever imported."""
 
 LONGEST: Final = 500
 LONGER: Final[Mapping[str, int]] = {

@@ -2,6 +2,8 @@
 
 The python blocks of a document run in order, as one program. A block whose first line is a comment naming a file,
 ``# shop/mail.py``, becomes that file, which later blocks import; in one named ``test_….py`` every test function is run.
+A document with a ``# pytest.ini`` has its test files run by pytest instead, in memory and on an embedded server.
+What stands in a block of the language ``output`` is printed, word for word.
 Where a document says ``redis://localhost:6379/0``, the program finds a real server that belongs to this test.
 """
 
@@ -11,6 +13,7 @@ import asyncio
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +36,8 @@ from tests.conftest import MakeServer
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENTS: Final = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDER: Final = "redis://localhost:6379/0"
-FILE: Final = re.compile(r"# ([\w./]+\.py)\n")
+FILE: Final = re.compile(r"# ([\w./]+\.py)(\n|$)")
+SETTINGS: Final = "# pytest.ini\n"
 
 
 def name_of(path: Path) -> str:
@@ -64,6 +68,10 @@ class Program:
     modules: set[str] = attrs.field(factory=set)
     queues: list[JobQueue] = attrs.field(factory=list)
 
+    def configure(self, settings: str) -> None:
+        """Let pytest run the test files, with these settings."""
+        (self.folder / "pytest.ini").write_text(settings)
+
     def run(self, source: str, number: int) -> None:
         """Run one block."""
         named = FILE.match(source)
@@ -81,6 +89,12 @@ class Program:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
+        if path.name.startswith("test_") and (self.folder / "pytest.ini").exists():
+            for url in ("", "--jobqueue-url=embedded://"):
+                command = [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", str(path), *([url] if url else [])]
+                ran = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False)
+                assert ran.returncode == 0, ran.stdout + ran.stderr
+            return
         # A folder `tests` would be found in this very repository: what is in one is imported by its name alone.
         parts = name.removeprefix("tests/").removesuffix(".py").split("/")
         sys.path.insert(0, str(path.parent if name.startswith("tests/") else self.folder))
@@ -125,16 +139,25 @@ WITH_CODE: Final = [path for path in DOCUMENTS if "```python" in path.read_text(
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
-def test_the_code_of_the_document_runs(path: Path, program: Program, own_server: MakeServer) -> None:
+def test_the_code_of_the_document_runs(
+    path: Path, program: Program, own_server: MakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     sources = blocks(path, "python")
     url = own_server().url if any(PLACEHOLDER in source for source in sources) else ""
+    for settings in blocks(path, "ini"):
+        if settings.startswith(SETTINGS):
+            program.configure(settings)
     for number, source in enumerate(sources, 1):
         program.run(source.replace(PLACEHOLDER, url), number)
+    printed = capsys.readouterr().out
+    assert [output for output in blocks(path, "output") if output not in printed] == []
 
 
 def test_there_is_code_that_runs() -> None:
     names = {name_of(path) for path in WITH_CODE}
     assert {"README.md", "docs/tutorial/first-queue.md", "docs/how-to/write-a-storage.md"} <= names
+    ours = [path for path in WITH_CODE if any(block.startswith(SETTINGS) for block in blocks(path, "ini"))]
+    assert len(ours) >= 2, "no document shows the plugin"
 
 
 # -------------------------------------------------------------------------------------------------------------- links
@@ -246,7 +269,8 @@ def test_the_page_of_errors_has_them_all() -> None:
 
 def shell_words(path: Path) -> Iterator[list[str]]:
     """The words of every call of the jobqueue command in a document."""
-    for block in blocks(path, "console") + blocks(path, "ini"):
+    units = [block for block in blocks(path, "ini") if not block.startswith(SETTINGS)]
+    for block in blocks(path, "console") + units:
         for line in block.splitlines():
             for part in line.split("&&"):
                 found = re.search(r"(?:^|[\s/=])jobqueue (?!\[)(.+)$", part)

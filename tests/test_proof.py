@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.variants import VARIANTS
-from tests.proof import PAGE, PARTS, main, parts_of, replaced
+from tests.pages import parts_of, replaced
+from tests.proof import PAGE, PARTS, main
 
 
 def test_every_part_has_its_markers_once_and_in_order() -> None:

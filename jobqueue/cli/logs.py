@@ -12,6 +12,11 @@ from jobqueue.cli.text import as_json, clean, clean_lines
 __all__ = ["HumanFormatter", "JsonFormatter", "set_up_logging"]
 
 
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """The traceback of a record; one that comes from a worker process has the text alone."""
+    return formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
+
+
 class HumanFormatter(logging.Formatter):
     """``time level logger: message``; a traceback follows, indented, so that no text in it can look like a record."""
 
@@ -19,8 +24,8 @@ class HumanFormatter(logging.Formatter):
         """Answer the record's line."""
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         line = f"{time} {record.levelname:<7} {clean(record.name)}: {clean(record.getMessage())}"
-        if record.exc_info:
-            trace = clean_lines(self.formatException(record.exc_info))
+        if trace := _trace(self, record):
+            trace = clean_lines(trace)
             line += "".join(f"\n    {part}" for part in trace.split("\n"))
         return line
 
@@ -36,8 +41,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            value["exception"] = self.formatException(record.exc_info)
+        if trace := _trace(self, record):
+            value["exception"] = trace
         return as_json(value)
 
 

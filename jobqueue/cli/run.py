@@ -64,6 +64,18 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     "--coroutines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Coroutines at a time."
 )
 @click.option(
+    "--job-processes",
+    type=click.IntRange(1, 10_000),
+    help="Functions declared with process=True at a time, per runner; by default one for each core.",
+)
+@click.option(
+    "--jobs-per-process",
+    type=click.IntRange(1, 10_000),
+    default=1_000,
+    show_default=True,
+    help="After so many jobs the process that runs them is replaced.",
+)
+@click.option(
     "--processes",
     type=click.IntRange(1, 1_000),
     default=1,
@@ -76,6 +88,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     metavar="NAME=WEIGHT,…",
     help="The queues to serve, as in high=2,low=1; by default all that are declared or stored.",
 )
+@click.option("--strict", is_flag=True, help="Serve a queue only while none of a larger weight has work.")
 @click.option(
     "--lease", type=float, default=30, show_default=True, metavar="SECONDS", help="How long a claim is good unbeaten."
 )
@@ -105,8 +118,11 @@ def run(
     target: str,
     threads: int,
     coroutines: int,
+    job_processes: int | None,
+    jobs_per_process: int,
     processes: int,
     queues: Mapping[str, int] | list[str] | None,
+    strict: bool,
     lease: float,
     grace: float,
     app_dir: Path,
@@ -141,8 +157,8 @@ def run(
 
     try:
         runner = Runner(
-            jobs, threads=threads, coroutines=coroutines, queues=queues, lease=lease, grace=grace, uvloop=uvloop,
-            named=named,
+            jobs, threads=threads, coroutines=coroutines, queues=queues, strict=strict, lease=lease, grace=grace,
+            uvloop=uvloop, named=named, job_processes=job_processes, jobs_per_process=jobs_per_process,
         )  # fmt: skip
     except ValueError as error:  # a duration that is negative or not finite
         raise click.UsageError(str(error)) from error
@@ -160,11 +176,14 @@ def run(
                 "--coroutines",
                 str(coroutines),
             ),
+            *(() if job_processes is None else ("--job-processes", str(job_processes))),
+            *("--jobs-per-process", str(jobs_per_process)),
             *(() if queues is None else ("--queues", format_queues(queues))),
             *("--lease", str(lease), "--grace", str(grace), "--app-dir", str(app_dir), "--log-level", log_level),
             *(word for module in modules for word in ("--import", module)),
             *(() if url is None else ("--url", url)),
             *(() if namespace is None else ("--namespace", namespace)),
+            *(("--strict",) if strict else ()),
             *(("--uvloop",) if uvloop else ()),
             *(("--json",) if json_output else ()),
         ]

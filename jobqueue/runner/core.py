@@ -19,8 +19,8 @@ import attrs
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
-from jobqueue.job import Kind
-from jobqueue.judge import Verdict, after_run, is_suspect, unknown_kind
+from jobqueue.job import Kind, Lane
+from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unknown_kind
 from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
@@ -30,7 +30,7 @@ from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Moved
+from jobqueue.storage.ops import Applied, claim_mark
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -57,7 +57,7 @@ class Core:
         weights: Queue → weight of the queues it serves.
         keys: Answers the keys of a queue.
         kind: Answers the kind of a name, None if unknown.
-        pools: Whether its kinds need threads, and whether they need the event loop.
+        lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
         notice: Called with what is worth telling.
     """
@@ -68,7 +68,7 @@ class Core:
         weights: Mapping[str, int],
         keys: Callable[[str], QueueKeys],
         kind: Callable[[str], Kind[Any] | None],
-        pools: Callable[[], tuple[bool, bool]],
+        lanes: Callable[[], Collection[Lane]],
         jitter: Callable[[], float],
         notice: Callable[[Notice], None],
     ) -> None:
@@ -76,10 +76,10 @@ class Core:
         self.leases = Leases(config.lease)
         self._keys = keys
         self._kind = kind
-        self._pools = pools
+        self._lanes = lanes
         self._jitter = jitter
         self._notice = notice
-        self._shares = Shares(weights)
+        self._shares = Shares(weights, strict=config.strict)
         self._queues = {queue: QueueState(keys(queue)) for queue in weights}
         self._sent: list[Sent] = []
         self._fresh: list[Task] = []
@@ -88,12 +88,15 @@ class Core:
         self._back: list[Task] = []
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
-        self._running = {False: 0, True: 0}  # functions, coroutines
+        self._capacity: dict[Lane, int] = {
+            "thread": config.threads, "loop": config.coroutines, "process": config.processes
+        }  # fmt: skip
+        self._running: dict[Lane, int] = dict.fromkeys(self._capacity, 0)
         # By run, not by id: one that lost its lease may still run when the job is claimed again.
         self._started: dict[Task, None] = {}
         self._unproven: deque[tuple[float, list[Task]]] = deque()
-        # Of functions and of coroutines: whether some were not started in time, and none has ended since.
-        self._doubted = {False: False, True: False}
+        # Whether some were not started in time, and none has ended since.
+        self._doubted: dict[Lane, bool] = dict.fromkeys(self._capacity, False)
         self._claim_from = 0.0
         self._rate = Rate()
         self._probe_at = 0.0
@@ -114,7 +117,8 @@ class Core:
             task.returned = True
             if task in self._started:
                 del self._started[task]
-                self._running[task.kind is not None and task.kind.is_coroutine] -= 1
+                assert task.kind is not None
+                self._running[task.kind.lane] -= 1
             if not self.leases.holds(task):
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
@@ -125,10 +129,15 @@ class Core:
                 self._back.append(task)
                 continue
             count += 1
-            if task.kind is not None and self._doubted[task.kind.is_coroutine]:
-                self._doubted[task.kind.is_coroutine] = False
+            if task.kind is not None and self._doubted[task.kind.lane]:
+                self._doubted[task.kind.lane] = False
                 self._claim_from = 0.0
-            if task.outcome is not None:
+            if task.crashed:
+                task.verdict = after_own_crash(task.stored, task.fence, task.text, at.now)
+                if task.verdict.step == "release":
+                    self._back.append(task)
+                    continue
+            elif task.outcome is not None:
                 self._judge(task, at.now)
             if not self._results:
                 self._results_since = at.local
@@ -139,7 +148,7 @@ class Core:
     def _judge(self, task: Task, now: int) -> None:
         assert task.outcome is not None
         if task.unfit:
-            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, now)
+            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
         else:
             assert task.kind is not None
             task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
@@ -153,6 +162,7 @@ class Core:
         if self._room() <= 0:
             self._ring = True  # pass it on: another runner may have room
         self._probe_at = at.local + PROBE_MS
+        self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
 
     def stop(self, at: Moment) -> None:
         """Claim no more, let jobs end within the grace time, hand the rest back, leave."""
@@ -186,7 +196,7 @@ class Core:
                 self._claimed(entry, outcome, at)
             elif entry.purpose == "promote":
                 if isinstance(outcome, Applied):
-                    moved = _moved(outcome)
+                    moved = outcome.moved
                     queue = self._queues[entry.queue.queue]
                     queue.next_due = NEVER if moved.next is None else moved.next
                     if moved.ids:
@@ -229,7 +239,7 @@ class Core:
             self._results.extend(entry.tasks)
 
     def _settled(self, entry: Sent, outcome: Outcome) -> None:
-        moved = set(_moved(outcome).ids) if isinstance(outcome, Applied) else set()
+        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
         for task in entry.tasks:
             if entry.purpose == "note":
                 if task.id in moved:
@@ -241,7 +251,7 @@ class Core:
                 continue
             self._drop(task)
             if task.id in moved or task.unsure:
-                what = "released" if entry.purpose == "release" else task.verdict.ending if task.verdict else "done"
+                what = task.verdict.ending if task.verdict else "released" if entry.purpose == "release" else "done"
                 self._notice(Notice(what, task))
                 if task.verdict is not None and task.verdict.score is not None and task.verdict.step != "bury":
                     queue = self._queues[task.queue.queue]
@@ -266,9 +276,9 @@ class Core:
             # Only a number behind the last one, or a closed incarnation: nothing was claimed.
             queue.left = 0
             return
-        moved = _moved(outcome)
+        moved = outcome.moved
         queue.left = moved.left
-        mark = transitions.claim_of(self.config.incarnation, moved.fence, self.config.beat)
+        mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
         deadline = claim.sent + self.config.lease
         tasks = [
             self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline, order), at.now)
@@ -291,7 +301,7 @@ class Core:
             task.kind = self._kind(task.stored.name)
             if task.kind is None:
                 task.verdict = unknown_kind(task.stored, now)
-            elif not is_suspect(task.stored):
+            elif not is_suspect(task.stored, isolated=task.kind.lane == "process"):
                 return task
             else:
                 self._suspects.append(task)
@@ -337,9 +347,11 @@ class Core:
         if not self._fresh:
             return ()
         fresh, self._fresh = self._fresh, []
-        if self._stopping or (self._suspects and self._alone is None):
-            self._hand_back(fresh)
-            return ()
+        if self._stopping or self._suspects:
+            # Also what a claim brings that was asked again while a suspect runs: its queue had not answered before.
+            only = None if self._stopping else self._alone
+            self._hand_back([task for task in fresh if task is not only])
+            fresh = [task for task in fresh if task is only]
         start = []
         for task in fresh:
             # Nothing starts under a lease that is not certain.
@@ -348,7 +360,7 @@ class Core:
                 continue
             assert task.kind is not None
             self._started[task] = None
-            self._running[task.kind.is_coroutine] += 1
+            self._running[task.kind.lane] += 1
             start.append(task)
         self._unproven.append((at.local + HAND_BACK_MS, start))
         return start
@@ -367,8 +379,8 @@ class Core:
             for task in back:
                 del self._started[task]
                 assert task.kind is not None
-                self._running[task.kind.is_coroutine] -= 1
-                self._doubted[task.kind.is_coroutine] |= not everything
+                self._running[task.kind.lane] -= 1
+                self._doubted[task.kind.lane] |= not everything
             if back:
                 self._rate.forget()  # jobs take longer than they did: claim no more ahead
                 if not everything:
@@ -407,7 +419,8 @@ class Core:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
         quiet = self._quiet(at)
-        until = min([until, *(self._queues[name].quiet_until for name in quiet)])
+        for name in quiet:
+            until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
         if self._stopping or self._room() <= 0 or (quiet and len(quiet) == len(self._queues)):
@@ -425,7 +438,8 @@ class Core:
     # ------------------------------------------------------------------------------------------------- what to send
 
     def _gather(self, at: Moment) -> None:
-        claims = self._claims(at)
+        room = self._room()
+        claims = self._claims(at, room)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
             self._hand_back(list(self._started))
@@ -454,7 +468,7 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif (queue.next_due is None or queue.next_due <= at.now) and self._room() > 0:
+            elif (queue.next_due is None or queue.next_due <= at.now) and room > 0:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
 
@@ -467,35 +481,30 @@ class Core:
         if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
-        batch = transitions.note(task.queue, task.id, task.claim, task.record, at.now + self.config.lease)
+        batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
         self._sent.append(Sent("note", task.queue, batch, [task]))
 
     def _room(self) -> int:
         """How many more jobs can be taken without knowing of which kind they are."""
         if self._stopping or self._suspects or self._fresh:
             return 0
-        threads, coroutines = self._pools()
-        rooms = []
         ahead = self._rate.ahead()
-        if threads or not coroutines:
-            rooms.append(self._believed(False, self.config.threads + ahead))
-        if coroutines:
-            rooms.append(self._believed(True, self.config.coroutines + ahead))
-        return min(rooms)
+        room = NEVER
+        for lane in self._lanes():
+            free = self._capacity[lane] + ahead - self._running[lane]
+            # One at a time after some were not started, though there seemed to be room: a coroutine that blocks the event
+            # loop would otherwise keep all its neighbours going back and forth.
+            if self._doubted[lane] and free > 1:
+                free = 1
+            if free < room:
+                room = free
+        return room
 
-    def _believed(self, coroutines: bool, capacity: int) -> int:
-        """Room for functions or coroutines; one at a time after some were not started, though there seemed to be room.
-
-        A coroutine that blocks the event loop would otherwise keep all its neighbours going back and forth.
-        """
-        room = capacity - self._running[coroutines]
-        return min(room, 1) if self._doubted[coroutines] else room
-
-    def _claims(self, at: Moment) -> list[Sent]:
-        """The claims to send: those that are not settled, again, or new ones."""
+    def _claims(self, at: Moment, full: int) -> list[Sent]:
+        """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
         sent = []
         able = []
-        room = full = self._room()
+        room = full
         for queue in self._queues.values():
             # No room is kept for the claim of a queue that does not answer, or all others would stand still with it. Should
             # it have taken something after all, what is too much goes back.
@@ -543,14 +552,9 @@ class Core:
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
             beat=self.config.beat,
         )  # fmt: skip
+        self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)
         return Sent("claim", queue.keys, batch)
 
 
 _UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)
-
-
-def _moved(outcome: Applied) -> Moved:
-    [moved] = outcome.answers
-    assert isinstance(moved, Moved)
-    return moved

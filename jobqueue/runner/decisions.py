@@ -24,6 +24,8 @@ class Config:
         grace: How long running jobs may go on after a stop.
         threads: Functions that run at a time.
         coroutines: Coroutines that run at a time.
+        processes: Functions that run in processes at a time.
+        strict: Serve a queue only while none of a larger weight has work.
     """
 
     incarnation: bytes
@@ -32,6 +34,8 @@ class Config:
     grace: float
     threads: int
     coroutines: int
+    processes: int = 1
+    strict: bool = False
 
 
 @attrs.frozen
@@ -73,9 +77,9 @@ class Notice:
     """Something worth a line in the log or a number in the status.
 
     Attributes:
-        what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``released``, ``late`` (a result that
-            was refused, since the job had been taken away), ``trouble`` (the
-            storage did not answer) or ``answers`` (it does again).
+        what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``crashed`` (its own process died),
+            ``released``, ``late`` (a result that was refused, since the job had been taken away), ``trouble`` (the storage
+            did not answer) or ``answers`` (it does again).
         task: The job, if it is about one.
         detail: What else is known.
     """

@@ -18,7 +18,7 @@ from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lookup import queue_names
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat, read_beats
-from jobqueue.storage.ops import Applied, Fields, Moved
+from jobqueue.storage.ops import Applied, Fields
 
 __all__ = ["Duties", "Reports"]
 
@@ -92,9 +92,8 @@ class Duties:
                 yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
         beats = read_beats(runners)
         longest = max([self._lease, *(beat.lease for beat in beats.values())])
-        signs = {incarnation.decode("ascii", "backslashreplace"): beat.seen for incarnation, beat in beats.items()}
         for queue in self._queues():
-            rescued = yield from patrol(queue, self._watch, longest, self._moment, signs)
+            rescued = yield from patrol(queue, self._watch, longest, self._moment)
             if rescued:
                 self._reports.rescued(rescued)
         at = self._moment()
@@ -109,9 +108,7 @@ class Duties:
                 [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
                 if not isinstance(outcome, Applied):
                     return
-                [moved] = outcome.answers
-                assert isinstance(moved, Moved)
-                if len(moved.ids) < transitions.LIMIT:
+                if len(outcome.moved.ids) < transitions.LIMIT:
                     break
         gone = [incarnation for incarnation, beat in beats.items() if now - beat.seen > DAY_MS]
         for queue in self._queues():

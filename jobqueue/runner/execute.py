@@ -47,13 +47,26 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     if call is None:
         return
     set_current(call[0])
+    assert task.kind is not None
+    limit = task.kind.timeout
+    timeout = None if limit is None else asyncio.timeout(limit / 1000)
     try:
-        result = await call[1]()
+        if timeout is None:
+            result = await call[1]()
+        else:
+            async with timeout:
+                result = await call[1]()
     except asyncio.CancelledError as error:
         if task.cancelled:
             task.handed_back = True  # the runner stopped it
         else:
             _raised(task, error)
+    except TimeoutError as error:
+        if limit is not None and timeout is not None and timeout.expired() and error.__cause__ is not None:
+            # Its cause shows where the job was cancelled; the words are those of a process that took too long.
+            where = error.__cause__.__traceback__
+            error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(where)
+        _raised(task, error)
     except BaseException as error:  # noqa: BLE001 - as above
         _raised(task, error)
     else:

@@ -30,6 +30,7 @@ class RunnerStatus:
         snoozed: Runs that asked to be run later.
         discarded: Runs that asked to be forgotten.
         parked: Jobs put back because this runner does not know their kind.
+        crashed: Runs whose own process died; their jobs were handed back.
         released: Jobs handed back.
         late: Results that were refused, because the job had been taken away.
         rescued: Jobs brought back from runners that are gone.
@@ -44,6 +45,7 @@ class RunnerStatus:
     snoozed: int = 0
     discarded: int = 0
     parked: int = 0
+    crashed: int = 0
     released: int = 0
     late: int = 0
     rescued: int = 0
@@ -88,6 +90,8 @@ class Journal:
             self._status.failed += 1
             level = logging.WARNING if what == "retried" else logging.ERROR
             self._log.log(level, "job %s failed (%s): %s", label, what, printable(task.text.split("\n", 1)[0]))
+        elif what == "crashed":
+            self._log.error("job %s: %s; it will run again", label, printable(task.text))
         elif what == "late":
             self._log.warning("job %s: its result is discarded, the job had been given to another runner", label)
         elif what == "parked":

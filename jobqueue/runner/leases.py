@@ -12,7 +12,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.ops import Applied, Batch
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Leases"]
@@ -29,6 +29,13 @@ class Leases:
         self.lease = lease
         self.held: dict[bytes, Task] = {}
         self._taken: set[Task] = set()
+        self._latest = 0
+
+    def ask(self, at: Moment) -> int:
+        """The end of a lease that is asked for at this moment. Every extension from now on goes beyond it."""
+        until = at.now + self.lease
+        self._latest = max(self._latest, until)
+        return until
 
     def hold(self, task: Task) -> None:
         """Take note of a claimed job.
@@ -54,6 +61,9 @@ class Leases:
     def extend(self, at: Moment) -> list[tuple[Batch, list[Task]]]:
         """The batches that raise all leases to ``at.now`` + lease, each with its jobs.
 
+        To more than that if the server's clock was set back, because an end only ever rises: who watches a lease knows
+        its living holder by nothing but that its end changes from beat to beat.
+
         Also those of overdue jobs: after a server that stood still for longer than a lease every runner is overdue and
         nobody has taken anything, so whoever extends first keeps what it holds. What was taken cannot be extended.
         """
@@ -62,11 +72,12 @@ class Leases:
             if task not in self._taken:
                 queues.setdefault(task.queue, []).append(task)
         batches = []
+        until = self._latest = max(at.now + self.lease, self._latest + 1)
         for queue, tasks in queues.items():
             for start in range(0, len(tasks), transitions.LIMIT):
                 part = tasks[start : start + transitions.LIMIT]
                 claims = {task.id: task.claim for task in part}
-                batches.append((transitions.extend(queue, claims, at.now + self.lease), part))
+                batches.append((transitions.extend(queue, claims, until), part))
         return batches
 
     def extended(
@@ -81,9 +92,7 @@ class Leases:
         for (_, tasks), outcome in zip(batches, outcomes, strict=True):
             if not isinstance(outcome, Applied):
                 continue
-            [moved] = outcome.answers
-            assert isinstance(moved, Moved)
-            alive = set(moved.ids)
+            alive = set(outcome.moved.ids)
             for task in tasks:
                 if task.id in alive:
                     task.deadline = max(task.deadline, sent + self.lease)

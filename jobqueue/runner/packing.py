@@ -71,7 +71,9 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
     for queue, tasks in queues.items():
         # Each step puts its jobs before those of the step before, so the last part goes first.
         for part in reversed(list(_chunks(tasks))):
-            batch = transitions.release(queue, {task.id: task.claim for task in part})
+            # Of a job whose own process died it is written down; the others go back as if they had not been claimed.
+            records = {task.id: rewrite(task.record, **task.verdict.changes) for task in part if task.verdict}
+            batch = transitions.release(queue, {task.id: task.claim for task in part}, records or None)
             sent.append(Sent("release", queue, batch, part))
     return sent
 

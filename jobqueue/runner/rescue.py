@@ -5,8 +5,7 @@ lease. So a job is taken only after the same claim with the same end was seen ex
 beat on the observer's own monotonic clock. A living owner changes it in between.
 
 A server's clock that is set back leaves ends behind that are further away than any lease. Nobody lives to wait for them, so
-they count as expired; but a living owner cannot change them either, because an end only ever rises. There its
-registration, which it writes anew with every beat, has to stay unchanged as well.
+they count as expired. A living owner goes on raising them, by little (`Leases.extend`).
 
 Whoever has seen a runner's process end need not watch anything: `hand_back` takes what it held at once.
 
@@ -27,7 +26,7 @@ from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Moved, Page, Records
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Records
 
 __all__ = ["Rescued", "Watch", "hand_back", "patrol"]
 
@@ -37,7 +36,6 @@ PART: Final = 100
 PASSES: Final = 3
 FOREIGN_BEAT: Final = 5_000
 """What is believed of the owner of a claim that no runner wrote, in ms."""
-_NO_SIGNS: Final[Mapping[str, int]] = {}
 _LAST: Final = b"\xff" * 64
 
 
@@ -68,14 +66,13 @@ class _Seen:
     incarnation: str
     fence: int
     patience: float
-    sign: int | None
 
 
-def _first_sight(claim: bytes, end: int, at: Moment, signs: Mapping[str, int]) -> _Seen:
+def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
     owner, fence, beat = parse_claim(claim)
     incarnation = owner.decode("ascii", "backslashreplace")
     # No fence is -1: 0 is what a record says that was never started alone.
-    return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT), signs.get(incarnation))
+    return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT))
 
 
 class Watch:
@@ -96,7 +93,6 @@ def patrol(
     watch: Watch,
     longest: int,
     moment: Callable[[], Moment],
-    signs: Mapping[str, int] = _NO_SIGNS,
 ) -> Flow[list[Rescued]]:
     """Look at all expired leases of a queue and take those that are ripe.
 
@@ -105,8 +101,6 @@ def patrol(
         watch: What this observer saw before; changed.
         longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
         moment: Reads the clocks.
-        signs: Incarnation → when it last said that it is alive (ms). After the server's clock was set back a living owner
-            cannot change the ends of its leases, because extensions only raise them: it is known by this instead.
     """
     at = moment()
     before = watch.seen.get(queue.scope, {})
@@ -123,12 +117,7 @@ def patrol(
             [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
             claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
         for id, end in part:
-            if id not in claims:
-                known = before[id]
-                is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign
-                seen[id] = _first_sight(known.claim, end, sight, signs) if is_alive else known
-            else:
-                seen[id] = _first_sight(claims[id] or b"", end, sight, signs)
+            seen[id] = _first_sight(claims[id] or b"", end, sight) if id in claims else before[id]
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
@@ -144,14 +133,14 @@ def patrol(
 
 def _expired(queue: QueueKeys, now: int, longest: int) -> Flow[list[tuple[bytes, int]]]:
     found: list[tuple[bytes, int]] = []
-    for before, after in ((now, None), (None, (now + longest, _LAST))):
-        cursor = after
-        while True:
-            [entries] = yield Read((Page(queue.working, PAGE, before=before, after=cursor),))
+    # Most often there is neither, and one question tells.
+    firsts = (Page(queue.working, PAGE, before=now), Page(queue.working, PAGE, after=(now + longest, _LAST)))
+    pages = yield Read(firsts)
+    for first, entries in zip(firsts, pages, strict=True):
+        found.extend(entries)
+        while len(entries) == PAGE:
+            [entries] = yield Read((attrs.evolve(first, after=(entries[-1][1], entries[-1][0])),))
             found.extend(entries)
-            if len(entries) < PAGE:
-                break
-            cursor = (entries[-1][1], entries[-1][0])
     return found
 
 
@@ -189,7 +178,7 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
             for id, one in zip(ids, answer, strict=True):
                 if one is not None and one.place == "working" and one.claim == claims[id]:
                     kept[id] = one
-                    seen[id] = _first_sight(claims[id], one.score, at, _NO_SIGNS)
+                    seen[id] = _first_sight(claims[id], one.score, at)
             rescued += yield from _take(queue, kept, seen, at.now)
     return rescued
 
@@ -198,10 +187,13 @@ def _take(
     queue: QueueKeys, kept: Mapping[bytes, Kept | None], seen: Mapping[bytes, _Seen], now: int
 ) -> Flow[list[Rescued]]:
     groups: dict[tuple[bool, bool], dict[bytes, bytes | None]] = {}
+    died: dict[bytes, int] = {}
     for id, one in kept.items():
         # What has no record goes along: the move removes it, and it is never looked at again.
-        record, is_dead = _judge(one.record, seen[id].fence, now) if one is not None else (None, False)
-        groups.setdefault((is_dead, bool(seen[id].claim)), {})[id] = record
+        record, death = _judge(one.record, seen[id].fence, now) if one is not None else (None, None)
+        if death is not None:
+            died[id] = death
+        groups.setdefault((death is not None, bool(seen[id].claim)), {})[id] = record
     rescued = []
     for (is_dead, is_claimed), members in groups.items():
         records = {id: record for id, record in members.items() if record is not None}
@@ -209,25 +201,27 @@ def _take(
         # Without a claim (somebody removed the key) nobody can extend or end it: the end of its lease is proof enough.
         leases = {id: (seen[id].claim, end) for id, end in ends.items()} if is_claimed else ends
         batch = (
-            transitions.condemn(queue, leases, records, now) if is_dead else transitions.rescue(queue, leases, records)
+            transitions.condemn(queue, leases, records, {id: died[id] for id in members})
+            if is_dead
+            else transitions.rescue(queue, leases, records)
         )
         applied = yield from send_one(batch)
         assert applied is not None, "a rescue has no guard"
-        [moved] = applied.answers
-        assert isinstance(moved, Moved)
         rescued += [
-            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end)) for id in moved.ids
+            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end))
+            for id in applied.moved.ids
         ]
     return rescued
 
 
-def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, bool]:
+def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, int | None]:
+    """The record as it is to be kept, and when the job died; None if it goes back to ready."""
     try:
         stored = decode(record)
     except PayloadError as error:
         # Whoever claims it would bury it; it is buried here with the same words.
-        return wrap_raw(record, str(error), now), True
-    verdict = after_crash(stored, fence)
+        return wrap_raw(record, str(error), now), now
+    verdict = after_crash(stored, fence, now)
     if isinstance(verdict, Verdict):
-        return rewrite(record, **verdict.changes), True
-    return rewrite(record, **verdict), False
+        return rewrite(record, **verdict.changes), verdict.score
+    return rewrite(record, **verdict), None

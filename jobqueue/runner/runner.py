@@ -22,6 +22,7 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError, StorageRefused
+from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
@@ -31,6 +32,8 @@ from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import persistence, unserved
 from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.process_child import is_importing
+from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
@@ -47,14 +50,19 @@ KEEP_DEAD: Final = timedelta(days=180)
 
 
 class Runner:
-    """Claims jobs and runs them: functions on threads, coroutines on one event loop.
+    """Claims jobs and runs them: functions on threads or in processes, coroutines on one event loop.
 
     Args:
         jobs: The `JobQueue` whose jobs it runs; its ``imports`` are imported when it starts.
         threads: How many functions run at a time.
         coroutines: How many coroutines run at a time.
+        job_processes: How many functions declared with ``process=True`` run at a time, each in a process; by default as
+            many as there are cores. A process is started when the first such job comes, and runs one after the other.
+        jobs_per_process: After so many jobs a process is replaced by a new one, which frees what jobs leaked.
         queues: Queue → weight, or queue names. None serves every queue that a kind declares or the storage knows, with
             weight 1 (``high`` 2).
+        strict: Serve a queue only while no queue of a larger weight has work; it may starve. Without it queues share by
+            weight, and none starves.
         lease: For how long a claim is good without a beat, in seconds; six beats a lease. The jobs of a runner that died
             start again after the lease and about three beats.
         grace: How long running jobs may go on after a stop, in seconds; the rest is handed back.
@@ -74,7 +82,10 @@ class Runner:
         *,
         threads: int = 8,
         coroutines: int = 100,
+        job_processes: int | None = None,
+        jobs_per_process: int = 1_000,
         queues: Mapping[str, int] | Iterable[str] | None = None,
+        strict: bool = False,
         lease: float | timedelta = 30,
         grace: float | timedelta = 30,
         keep_dead: float | timedelta = KEEP_DEAD,
@@ -86,7 +97,10 @@ class Runner:
         self.status = RunnerStatus()
         self._threads = check_count("threads", threads, 1)
         self._coroutines = check_count("coroutines", coroutines, 1)
+        self._job_processes = check_count("job_processes", cores() if job_processes is None else job_processes, 1)
+        self._jobs_per_process = check_count("jobs_per_process", jobs_per_process, 1)
         self._weights = None if queues is None else check_weights(queues)
+        self._strict = strict
         self._lease, self._beat = check_lease(lease)
         self._grace = milliseconds(grace, "grace")
         self._keep_dead = milliseconds(keep_dead, "keep_dead")
@@ -181,6 +195,10 @@ class Runner:
     # -------------------------------------------------------------------------------------------------------- start
 
     def _pump(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        if is_importing():
+            raise DeclarationError(
+                "a worker process imported the module that runs this runner: put that below `if __name__ == '__main__':`"
+            )
         if self._running:
             raise DeclarationError("this runner is running already; make another one")
         self._running = True
@@ -203,11 +221,20 @@ class Runner:
             return False
         incarnation = self._new_name()
         self._core = core = Core(
-            Config(incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines),
+            Config(
+                incarnation,
+                self._lease,
+                self._beat,
+                float(self._grace),
+                self._threads,
+                self._coroutines,
+                self._job_processes,
+                self._strict,
+            ),
             self._weights or {queue: default_weight(queue) for queue in self._all_queues(pump_storage)},
             self._queue_keys,
             jobs.registry.get,
-            self._pools(),
+            self._lanes(),
             jobs.access.chance.jitter,
             self._journal.noticed,
         )
@@ -237,6 +264,12 @@ class Runner:
         )
         self._pool = Pool(self._threads, self._inbox, clock.monotonic)
         self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop)
+        processes = Processes(
+            self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic
+        )  # fmt: skip
+        self._drivers: dict[Lane, Pool | Loop | Processes] = {
+            "thread": self._pool, "loop": self._loop, "process": processes
+        }  # fmt: skip
         self._listener = Listener(wait_storage, lambda: [keys.scope for keys in self._served()], self._inbox)
         self._greet(opened.backend.url, incarnation)
         heart.start()
@@ -249,6 +282,7 @@ class Runner:
             heart.close()
             self._pool.close()
             self._loop.close()
+            processes.close()
             duty.join(timeout=1)
         heart.beat()  # the last one says that the runner has ended
         for storage in storages:
@@ -291,26 +325,26 @@ class Runner:
             known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
-    def _pools(self) -> Callable[[], tuple[bool, bool]]:
-        """Answers whether the kinds need threads, and the event loop; counted again only when there are more kinds."""
+    def _lanes(self) -> Callable[[], frozenset[Lane]]:
+        """Answers where the kinds run; looked at again only when there are more kinds."""
         registry = self.jobs.registry
-        counted, needed = -1, (True, True)
+        counted, lanes = -1, frozenset[Lane]()
 
-        def pools() -> tuple[bool, bool]:
-            nonlocal counted, needed
+        def needed() -> frozenset[Lane]:
+            nonlocal counted, lanes
             if counted != len(registry):
-                counted = len(registry)
-                coroutines = sum(kind.is_coroutine for kind in registry)
-                needed = coroutines < counted, coroutines > 0
-            return needed
+                counted, lanes = len(registry), frozenset[Lane](kind.lane for kind in registry)
+            return lanes
 
-        return pools
+        return needed
 
     def _greet(self, url: str, incarnation: bytes) -> None:
         kinds = [kind.name for kind in self.jobs.registry]
         self._log.info(
-            "runner %s on %s, namespace %s: %d threads, %d coroutines, lease %.1f s, queues %s; %d kinds: %s",
-            incarnation.decode(), url, self.jobs.namespace, self._threads, self._coroutines, self._lease / 1000,
+            "runner %s on %s, namespace %s: %d threads, %d coroutines, %d job processes, lease %.1f s, queues %s; "
+            "%d kinds: %s",
+            incarnation.decode(), url, self.jobs.namespace, self._threads, self._coroutines,
+            self._job_processes, self._lease / 1000,
             ", ".join(f"{queue}={weight}" for queue, weight in self._core.weights.items()),
             len(kinds), ", ".join(kinds),
         )  # fmt: skip
@@ -336,7 +370,8 @@ class Runner:
                 self.status.running = core.outstanding
             self._start(decision.start)
             if decision.interrupt:
-                self._loop.interrupt([task for task in decision.interrupt if _is_coroutine(task)])
+                # Threads cannot be interrupted; those of processes see it by themselves.
+                self._loop.interrupt(decision.interrupt)
             then = decision.then
             if isinstance(then, Send):
                 outcomes = storage.apply(then.batches)
@@ -352,10 +387,12 @@ class Runner:
 
     def _start(self, tasks: Sequence[Task]) -> None:
         if tasks:
-            self._pool.start([task for task in tasks if not _is_coroutine(task)])
-            coroutines = [task for task in tasks if _is_coroutine(task)]
-            if coroutines:
-                self._loop.start(coroutines)
+            lanes: dict[Lane, list[Task]] = {}
+            for task in tasks:
+                assert task.kind is not None
+                lanes.setdefault(task.kind.lane, []).append(task)
+            for lane, some in lanes.items():
+                self._drivers[lane].start(some)
 
     def _rest(self, rest: Rest) -> None:
         if rest.listen:
@@ -431,11 +468,6 @@ class Runner:
         with self._guard:
             self._core.renew(incarnation)
         return epoch, incarnation
-
-
-def _is_coroutine(task: Task) -> bool:
-    assert task.kind is not None
-    return task.kind.is_coroutine
 
 
 def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:

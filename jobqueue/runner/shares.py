@@ -13,6 +13,9 @@ whatever happened before, and whichever other queues came and went. So a queue o
 all is served at least once in every (W − w) / w + m units: with ``high=2, low=1``, ``low`` gets one of every four at the
 least, and one of three in the long run.
 
+**Strictly by weight**, where that is wanted: all goes to the queues of the largest weight that may have work, and those of
+one weight share among themselves as above. Then the others wait for as long as these have work: there is no bound for them.
+
 Rejected: fixed parts of every claim (a third of a claim of one starves somebody); chance (no bound); smooth weighted round
 robin, whose credits mean something else as soon as another queue comes or goes (its error reached seven units of a fair
 share of seven, after a queue of weight 10 had left).
@@ -34,10 +37,12 @@ class Shares:
 
     Args:
         weights: Queue → weight, a positive integer.
+        strict: Serve a queue only while none of a larger weight may have work.
     """
 
-    def __init__(self, weights: Mapping[str, int]) -> None:
+    def __init__(self, weights: Mapping[str, int], *, strict: bool = False) -> None:
         self.weights = dict(weights)
+        self._strict = strict
         self._positions = dict.fromkeys(self.weights, 0)
         self._last = 0  # where the one furthest behind was, of those that had work
 
@@ -52,6 +57,9 @@ class Shares:
         taking = [queue for queue in weights if queue in queues]
         if not taking or units <= 0:
             return {}
+        if self._strict:
+            largest = max(weights[queue] for queue in taking)
+            taking = [queue for queue in taking if weights[queue] == largest]
         for queue in taking:
             positions[queue] = max(positions[queue], self._last)
         # Whole rounds give each its weight and change nobody's place.

@@ -32,6 +32,7 @@ class Task(Flags):
         result: What the job returned, on success.
         text: The error as it is to be kept.
         unfit: The payload does not fit the kind: the job never started.
+        crashed: The process that ran it died; ``text`` says how.
         handed_back: The driver did not start it, or interrupted it.
         verdict: What is to become of it; None finishes it.
         returned: The driver is done with it; what is left is to store the result.
@@ -39,7 +40,7 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_token", "claim", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
+        "_token", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
         "record", "result", "returned", "stored", "text", "unfit", "unsure", "verdict",
     )  # fmt: skip
 
@@ -69,6 +70,7 @@ class Task(Flags):
         self.result: Any = None
         self.text = ""
         self.unfit = False
+        self.crashed = False
         self.handed_back = False
         self.verdict: Verdict | None = None
         self.returned = False

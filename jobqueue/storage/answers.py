@@ -66,6 +66,13 @@ class Applied:
 
     answers: tuple[Placed | Moved | int | None, ...]
 
+    @property
+    def moved(self) -> Moved:
+        """The answer of a batch that is one `Move`."""
+        [moved] = self.answers
+        assert isinstance(moved, Moved)
+        return moved
+
 
 @attrs.frozen
 class Refused:

@@ -65,11 +65,13 @@ class Contents:
         """Raise `StorageRefused` if a key exists as another kind, or is used here as two."""
         seen: dict[str, type[Key]] = {}
         for key in keys:
-            kind = type(key)
-            if seen.setdefault(key.full, kind) is not kind:
-                raise _clash(key, seen[key.full])
+            kind, name = type(key), key.full
+            if name in self._tables[kind]:
+                continue  # and so in no other table, because all that is written was checked here
+            if seen.setdefault(name, kind) is not kind:
+                raise _clash(key, seen[name])
             for other, table in self._tables.items():
-                if other is not kind and key.full in table:
+                if name in table:
                     raise _clash(key, other)
 
     def set_add(self, name: str, members: Mapping[bytes, int]) -> None:

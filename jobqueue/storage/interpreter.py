@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final, Literal, TypeAlias
 
@@ -68,6 +69,7 @@ from jobqueue.storage.ops import (
     SetRemove,
     Stamp,
     Unlocked,
+    claim_mark,
 )
 from jobqueue.storage.sortedset import SortedSet
 
@@ -166,11 +168,11 @@ class Interpreter(Contents):
                 return self.hashes.get(key.full, {}).get(field) == value
             case Member(key, member):
                 return key.full in self.sets and member in self.sets[key.full].scores
-            case Unlocked(key, token, now):
+            case Unlocked(key, token, now, fence):
                 lock = self.locks.get(key.full)
                 if lock is None:
                     return True
-                return lock.until != 0 if lock.token == token else lock.until <= now
+                return lock.until != 0 if lock.token == token else lock.until <= now and lock.fence <= fence
             case Locked(key, token, now):
                 lock = self.locks.get(key.full)
                 return lock is not None and lock.token == token and lock.until > now
@@ -350,7 +352,7 @@ class Interpreter(Contents):
             counters = full_name(op.source.scope, COUNTERS)
             fence = max(int(self.hashes.get(counters, {}).get(FENCE, b"0")) + 1, op.stamp.now)
             self.hash_set(counters, {FENCE: b"%d" % fence})
-            self.hash_set(name, dict.fromkeys(moved, _claim(op.stamp, fence)))
+            self.hash_set(name, dict.fromkeys(moved, claim_mark(op.stamp.incarnation, fence, op.stamp.beat)))
             return fence
         return 0
 
@@ -387,7 +389,7 @@ class Interpreter(Contents):
         records = self.hashes.get(full_name(op.source.scope, RECORDS), {})
         claims = self.hashes.get(full_name(op.source.scope, CLAIMS), {})
         entries = self.sets.get(op.target.full) or SortedSet()
-        claim = _claim(op.stamp, fence)
+        claim = claim_mark(op.stamp.incarnation, fence, op.stamp.beat)
         ids = tuple([id_ for id_ in known[2:] if id_ in entries.scores and claims.get(id_) == claim and id_ in records])
         left, lowest = self._left(op.source)
         given = tuple([records[id_] for id_ in ids]) if op.give else ()
@@ -396,6 +398,9 @@ class Interpreter(Contents):
 
 def _known_as(stored: bytes, record: bytes) -> PutState:
     return "same" if stored[:_NONCE] == record[:_NONCE] else "different"
+
+
+_hash: Final = lru_cache(maxsize=1024)(HashKey)
 
 
 def _keys_of(batch: Batch) -> Iterable[Key]:
@@ -412,19 +417,19 @@ def _keys_of(batch: Batch) -> Iterable[Key]:
         match op:
             case Move():
                 yield op.source
-                yield HashKey(batch.scope, RECORDS)
-                yield HashKey(batch.scope, CLAIMS)
+                yield _hash(batch.scope, RECORDS)
+                yield _hash(batch.scope, CLAIMS)
                 if op.target is not None:
                     yield op.target
                 if op.count is not None:
                     yield op.count[0]
                 if isinstance(op.stamp, Stamp):
-                    yield HashKey(batch.scope, COUNTERS)
+                    yield _hash(batch.scope, COUNTERS)
                 if op.once is not None:
-                    yield HashKey(batch.scope, REQUESTS)
+                    yield _hash(batch.scope, REQUESTS)
             case Put():
                 yield op.target
-                yield HashKey(batch.scope, RECORDS)
+                yield _hash(batch.scope, RECORDS)
             case ListPush():
                 yield op.list
             case SetAdd() | SetRemove():
@@ -451,10 +456,6 @@ def _within(ids: list[bytes], max_bytes: int, records: Mapping[bytes, bytes]) ->
                 return ids[:index]
             taken += 1
     return ids
-
-
-def _claim(stamp: Stamp, fence: int) -> bytes:
-    return b"%b:%d:%d" % (stamp.incarnation, fence, stamp.beat)
 
 
 def _netstrings(values: Iterable[bytes]) -> bytes:

@@ -14,13 +14,15 @@ from jobqueue.testing.conformance import (
     check_storage,
 )
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
-from jobqueue.testing.inline import Run
-from jobqueue.testing.kit import Testing, TestingError, open_testing
+from jobqueue.testing.inline import Run, TestingError
+from jobqueue.testing.kit import Testing, open_testing
 from jobqueue.testing.needs import need_hypothesis
+from jobqueue.testing.server import Server
 
 if TYPE_CHECKING:
     from jobqueue.testing import strategies
     from jobqueue.testing.apart import Apart
+    from jobqueue.testing.checking import JobReport, check_job
     from jobqueue.testing.machine import DeliveryMachine
     from jobqueue.testing.simulation import Faults, History, InvariantBroken, Report, Simulation, simulate
 
@@ -36,24 +38,33 @@ __all__ = [
     "FaultyStorage",
     "History",
     "InvariantBroken",
+    "JobReport",
     "MemoryStorage",
     "Plan",
     "Report",
     "Run",
+    "Server",
     "Simulation",
     "Testing",
     "TestingError",
     "check_async_storage",
+    "check_job",
     "check_storage",
     "open_testing",
     "simulate",
     "strategies",
 ]
 
+_CHECKING: Final = frozenset({"JobReport", "check_job"})
 _SIMULATION: Final = frozenset({"Faults", "History", "InvariantBroken", "Report", "Simulation", "simulate"})
 
 
 def __getattr__(name: str) -> Any:
+    # Only those who check and simulate pay for the import.
+    if name in _CHECKING:
+        from jobqueue.testing import checking
+
+        return getattr(checking, name)
     if name == "Apart":
         from jobqueue.testing.apart import Apart
 

@@ -107,7 +107,7 @@ def _watched(cls: type, name: str, access_of: Callable[[Any], Access]) -> Callab
             frame = inspect.currentframe()
             caller = frame.f_back if frame is not None else None
             place = f" at {caller.f_code.co_filename}:{caller.f_lineno}" if caller is not None else ""
-            watches[-1].add(coroutine, f"{cls.__name__}.{name}(){place}")
+            watches[-1].add(coroutine, f"{type(self).__name__}.{name}(){place}")
         return coroutine
 
     # Web frameworks ask a function what it is before they call it.

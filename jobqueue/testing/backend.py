@@ -1,21 +1,24 @@
-"""The storage under a testing block: memory whose replies can be lost, with ids in the order of enqueueing."""
+"""The storage under a testing block: in memory or on a server, with faults that a test asks for."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from jobqueue.clock import Clock
+from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.ids import SeededChance
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch
+from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import AsyncStorage, Outcome, Storage
 from jobqueue.storage.wrappers import AsyncFromSync
-from jobqueue.testing.faulty import Fault, FaultyStorage
+from jobqueue.testing.history import History
 
-__all__ = ["CountingChance", "KitBackend"]
+__all__ = ["FOREVER", "CountingChance", "KitBackend", "Over"]
+
+FOREVER: Final = -1
 
 
 class CountingChance:
@@ -36,21 +39,29 @@ class CountingChance:
 
 
 class KitBackend:
-    """A `Backend` in memory, empty at first.
+    """A `Backend` over one storage.
+
+    Coroutines use that storage as well, between two turns of their loop. Rejected: the storage for coroutines, whose
+    connections belong to a loop, so that the end of a plain ``with`` block could not close them.
 
     Args:
         clock: The clock of all its users.
+        storage: Where jobs are stored; it is not closed here. An empty one in memory if None.
+        url: What to call it in messages.
 
     Attributes:
-        memory: What is stored; nothing gets lost on this way to it.
+        history: All that was applied.
+        direct: The storage without faults: how the kit itself looks and puts right.
     """
 
-    url = "memory:// (testing)"
-
-    def __init__(self, clock: Clock) -> None:
-        self.memory = MemoryStorage()
+    def __init__(self, clock: Clock, storage: Storage | None = None, url: str = "memory") -> None:
+        self.url = url
         self.clock: Clock = clock
+        self.history = History(clock)
+        self._storage = MemoryStorage() if storage is None else storage
+        self.direct: Storage = _Written(self._storage, self.history)
         self._losses = 0
+        self._cuts = 0
         self._lock = threading.Lock()
 
     def lose(self, replies: int) -> None:
@@ -58,16 +69,34 @@ class KitBackend:
         with self._lock:
             self._losses += replies
 
-    def _is_lost(self) -> bool:
+    def cut(self, calls: int) -> None:
+        """Let so many more calls fail before they reach the storage, or all with `FOREVER`; 0 ends that."""
         with self._lock:
-            if not self._losses:
-                return False
+            self._cuts = calls
+
+    def is_lost(self) -> bool:
+        """Whether the reply of the call at hand gets lost."""
+        if not self._losses:
+            return False
+        with self._lock:
             self._losses -= 1
+            return self._losses >= 0
+
+    def is_cut(self) -> bool:
+        """Whether the call at hand does not get through."""
+        if not self._cuts:
+            return False
+        with self._lock:
+            if self._cuts > 0:
+                self._cuts -= 1
             return True
 
     def storage(self) -> Storage:
         """See `Backend.storage`; all of them share their contents."""
-        return _Lossy(self.memory.share(), self._is_lost)
+        below = self._storage
+        if isinstance(below, MemoryStorage):
+            below = below.share()  # with a `wait` of its own
+        return _Faulty(_Written(below, self.history), self)
 
     def async_storage(self) -> AsyncStorage:
         """See `Backend.async_storage`."""
@@ -75,19 +104,73 @@ class KitBackend:
 
     def describe(self) -> Mapping[str, Any]:
         """See `Backend.describe`."""
-        return {"server": "memory"}
+        return {"server": self.url}
 
     def close(self) -> None:
         """See `Backend.close`; the contents stay."""
 
 
-class _Lossy(FaultyStorage):
-    """Loses the reply of a whole call, whatever scopes it went to."""
+class Over:
+    """A storage that hands everything to the one below."""
 
-    def __init__(self, storage: Storage, is_lost: Callable[[], bool]) -> None:
-        super().__init__(storage, lambda scope, batches: Fault.REPLY_LOST)  # noqa: ARG005 - the signature of a plan
-        self._below = storage
-        self._is_lost = is_lost
+    def __init__(self, below: Storage) -> None:
+        self._below = below
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        return super().apply(batches) if self._is_lost() else self._below.apply(batches)
+        """See `Storage.apply`."""
+        return self._below.apply(batches)
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        """See `Storage.read`."""
+        return self._below.read(queries)
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        """See `Storage.wait`."""
+        self._below.wait(channels, timeout)
+
+    def interrupt(self) -> None:
+        """See `Storage.interrupt`."""
+        self._below.interrupt()
+
+    def close(self) -> None:
+        """Nothing: many share what is below."""
+
+
+class _Written(Over):
+    """Writes down what was applied."""
+
+    def __init__(self, below: Storage, history: History) -> None:
+        super().__init__(below)
+        self._history = history
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        outcomes = self._below.apply(batches)
+        self._history.applied(batches, outcomes)
+        return outcomes
+
+
+class _Faulty(Over):
+    """Loses replies, and is out of reach, whatever scopes a call goes to.
+
+    Not a `FaultyStorage`: its plan decides for each scope, and reads always succeed there.
+    """
+
+    def __init__(self, below: Storage, backend: KitBackend) -> None:
+        super().__init__(below)
+        self._backend = backend
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        if self._backend.is_cut():
+            return [self._refusal() for _ in batches]
+        outcomes = self._below.apply(batches)
+        if self._backend.is_lost():
+            return [OutcomeUnknown(f"{self._backend.url}: the reply was lost (lose_reply)") for _ in batches]
+        return outcomes
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        if self._backend.is_cut():
+            raise self._refusal()
+        return self._below.read(queries)
+
+    def _refusal(self) -> NotApplied:
+        return NotApplied(f"{self._backend.url} cannot be reached (cut_server); nothing was changed")

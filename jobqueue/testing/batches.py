@@ -132,7 +132,7 @@ class Draw:
             lambda: Absent(key, field),
             lambda: FieldIs(key, field, held[field] if field in held and self.coin() else self.one(*VALUES)),
             lambda: Member(self.any_set(), self.one(*IDS)),
-            lambda: Unlocked(self.lock(), self.one(*TOKENS), self.time()),
+            lambda: Unlocked(self.lock(), self.one(*TOKENS), self.time(), self.time()),
             lambda: Locked(self.lock(), self.one(*TOKENS), self.time()),
         )
         return self.one(*kinds)()

@@ -1,13 +1,14 @@
 """A runner without threads: the production core, driven one job at a time by whoever asks for the next.
 
-It starts, works and stops like a real one: `Core` decides, `Duties` bring back what dead runners left, and everything it
-does goes through the storage. Only three things differ: it holds one job at a time, so the order of runs is the order of
-claims; the clock stands still while it works; and it ends when nothing is due.
+It starts and works like a real one: `Core` decides, `Duties` bring back what dead runners left, and everything it does
+goes through the storage. Only these things differ: it holds one job at a time, so the order of runs is the order of
+claims; the clock stands still while it works; nobody rings, so it looks again when others wrote something; and it ends
+when nothing is due.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import attrs
 
 from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
+from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
@@ -25,20 +27,29 @@ from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import Task
-from jobqueue.storage.protocol import Storage
+from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
+from jobqueue.storage.protocol import Outcome, Storage
 
-__all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "keep_house"]
+__all__ = ["BEAT_MS", "LEASE_MS", "InlineRunner", "Run", "RunnerDied", "TestingError", "keep_house"]
 
 LEASE_MS: Final = 30_000
 BEAT_MS: Final = LEASE_MS // 6
 KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 """How long dead jobs are kept: as a `Runner` does."""
 PRUNE_EVERY_MS: Final = 60_000
+UNANSWERED: Final = 1_000
+"""Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
 SILENT: Final = ("released", "trouble", "answers")
 """Notices that are not the end of a run."""
 REQUESTS: Final = (Snooze, Discard, Retry)
 """What a job raises or returns to ask for something: no failures."""
+
+
+class TestingError(JobQueueError):
+    """A testing block was used in a way that cannot work, or left with something undone."""
+
+    __test__ = False  # what begins with "Test" is no test
 
 
 class RunnerDied(BaseException):
@@ -51,7 +62,8 @@ class Run:
 
     Attributes:
         record: The job as it was claimed.
-        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, or ``crashed`` if its runner died.
+        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``crashed`` if its runner died, or ``late``
+            if its result was refused.
         result: What it returned; None if it did not return.
         error: What it raised, or returned of `Snooze`, `Discard` and `Retry`; None after a plain success.
     """
@@ -72,6 +84,8 @@ class InlineRunner:
         storage: What it works on.
         clock: The clock, which it only reads.
         incarnation: Its name, never used before.
+        jitter: A number from 0 up to 1, for the length of its pauses.
+        changes: Counts what was written to the storage, by anybody.
 
     Attributes:
         counts: How many jobs ended how.
@@ -88,8 +102,11 @@ class InlineRunner:
         storage: Storage,
         clock: Clock,
         incarnation: bytes,
+        *,
+        jitter: Callable[[], float],
+        changes: Callable[[], int],
     ) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.runs: list[Run] = []
         self.current: Task | None = None
         self.died: Task | None = None
@@ -97,6 +114,9 @@ class InlineRunner:
         self._storage = storage
         self._clock = clock
         self._waited = 0.0
+        self._unanswered = 0
+        self._changes = changes
+        self._seen = changes()  # all that was written before it looked, or by itself
         self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
         self._core = Core(
@@ -104,8 +124,8 @@ class InlineRunner:
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
             registry.get,
-            lambda: (True, True),
-            lambda: 0.0,
+            lambda: ("thread", "loop", "process"),
+            jitter,
             self._noticed,
         )
 
@@ -117,13 +137,12 @@ class InlineRunner:
         Args:
             most: Stop after so many jobs; None: when nothing is due any more.
         """
-        looked = False  # whether every queue was asked after the last job
         while True:
             decision = self._core.decide(self._moment())
             for task in decision.start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
-                self.current, looked = task, False
+                self.current = task
                 yield task
                 self.current = None
                 if isinstance(task.outcome, RunnerDied):
@@ -140,7 +159,7 @@ class InlineRunner:
                 self._core.returned([task], Moment(self._clock.now(), self._born.local))
             match decision.then:
                 case Send(batches):
-                    self._core.answered(self._storage.apply(batches), self._moment())
+                    self._core.answered(self._send(batches), self._moment())
                 case Leave():
                     return
                 case Rest(until, listen):
@@ -149,10 +168,10 @@ class InlineRunner:
                     elif not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
                         self._waited += max(1.0, until - self._moment().local)
-                    elif looked or self._core.stopping:
-                        self.stop()
+                    elif self._seen == self._changes():
+                        return  # it holds nothing, and every queue said that it has nothing more
                     else:
-                        looked = True
+                        self._seen = self._changes()
                         for queue in self._queues():
                             self._core.serve(queue, default_weight(queue))
                         self._core.woken(self._moment())
@@ -160,6 +179,19 @@ class InlineRunner:
     def stop(self) -> None:
         """Claim no more; `work` ends when everything is stored or handed back."""
         self._core.stop(self._moment())
+
+    def _send(self, batches: Sequence[Batch]) -> list[Outcome]:
+        before = self._changes()
+        outcomes = self._storage.apply(batches)
+        self._seen += self._changes() - before
+        answered = any(isinstance(outcome, Applied | Refused) for outcome in outcomes)
+        self._unanswered = 0 if answered else self._unanswered + 1
+        if self._unanswered > UNANSWERED:
+            raise TestingError(
+                "the server was cut (cut_server) and did not come back while jobs were run: a runner waits for it, here it "
+                "would wait for ever. Run jobs after the cut, or say how many calls it lasts"
+            )
+        return outcomes
 
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
@@ -179,6 +211,10 @@ def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storag
     A lease is taken only after two looks that lie two of its beats apart, and other runners look with every beat. A
     clock that jumps leaves them no time for it. So both looks are made up for: one as of two beats ago, one now.
     """
+    [sizes] = storage.read([Sizes(tuple(key for queue in queues for key in (queue.working, queue.dead)))])
+    assert isinstance(sizes, tuple)
+    if not any(sizes):
+        return  # nothing to take, and nothing to forget
     now = Moment(clock.now(), clock.monotonic())
     looking = Moment(now.now, now.local - PRUNE_EVERY_MS)
     duties = Duties(

@@ -1,78 +1,73 @@
-"""`JobQueue.testing`: the real rules, over memory and a clock that a test moves."""
+"""`JobQueue.testing`: the real rules, over a storage of a test's own and a clock that the test moves."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Any, Final, Self
 
 import attrs
 
 from jobqueue.context import current_context
-from jobqueue.errors import JobQueueError
-from jobqueue.flows import Flow, Read
-from jobqueue.keys import QueueKeys
 from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord
-from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Page
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.protocol import Storage
 from jobqueue.testing.awaited import Watch, watch_also
-from jobqueue.testing.backend import CountingChance, KitBackend
+from jobqueue.testing.backend import FOREVER, CountingChance, KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.inline import BEAT_MS, REQUESTS, InlineRunner, Run, RunnerDied, keep_house
-from jobqueue.testing.looking import Looking
+from jobqueue.testing.inline import BEAT_MS, LEASE_MS, InlineRunner, Run, RunnerDied, TestingError
+from jobqueue.testing.running import RUNS, Running, Tally, arun_task
+from jobqueue.testing.server import Server
 
-__all__ = ["Testing", "TestingError", "open_testing"]
+__all__ = ["Cut", "Testing", "open_testing"]
 
-RUNS: Final = 10_000
-"""Runs after which a drain gives up, since something runs in circles."""
-LATEST: Final = b"\xff" * 64
-ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "crashed", "late")
-
-
-class TestingError(JobQueueError):
-    """A testing block was used in a way that cannot work, or left with something undone."""
-
-    __test__ = False  # what begins with "Test" is no test
+TAKEN: Final = timedelta(milliseconds=LEASE_MS + 3 * BEAT_MS + 1_000)
+"""After this time others have taken the job of a runner that is silent: its lease, three beats and a call."""
+MOST: Final = 100
+"""Replies and calls that a test may lose at once."""
 
 
-@attrs.define
-class _Tally:
-    """What a drain has done so far."""
+class Cut:
+    """A server that is out of reach, until the end of a ``with`` block if it is used as one."""
 
-    counts: Counter[str] = attrs.field(factory=Counter)
-    runs: list[Run] = attrs.field(factory=list)
-    failure: BaseException | None = None
+    def __init__(self, backend: KitBackend) -> None:
+        self._backend = backend
 
-    def end(self) -> None:
-        """Raise the failure of the job that ended it, if one did; the runs are forgotten.
+    def __enter__(self) -> Self:
+        return self
 
-        Otherwise errors would hold themselves, by way of the frames in their tracebacks, and all that their jobs held.
-        """
-        failure, self.failure = self.failure, None
-        self.runs.clear()
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure
-
-    def one(self) -> Run | None:
-        """The only run there was, if there was one; or raise as `end` does."""
-        run = self.runs.pop() if self.runs and self.failure is None else None
-        self.end()
-        return run
-
-    def answer(self) -> dict[str, int]:
-        return {what: self.counts[what] for what in ORDER if self.counts[what]}
+    def __exit__(self, *_: object) -> None:
+        self._backend.cut(0)
 
 
-class Testing(Looking):
+@attrs.frozen
+class _Paused:
+    """A runner that stands still before the first line of its job.
+
+    Attributes:
+        runner: The runner.
+        work: What it would go on with.
+        task: The job.
+        since: When (local ms) it stopped.
+    """
+
+    runner: InlineRunner
+    work: Generator[Task, None, None]
+    task: Task
+    since: float
+
+    def started(self, clock: FakeClock) -> float:
+        """The time (local ms) by which the runner judged that the job could start: it looked before it stood still."""
+        self.task.lease_lost = clock.monotonic() >= self.task.deadline  # the job is told, and has begun nevertheless
+        return self.since
+
+
+class Testing(Running):
     """What a test does with a `JobQueue` whose storage was swapped: see `JobQueue.testing`.
 
     Nothing runs by itself. Time passes in `clock` and `jump`, jobs run in `drain`, `run_one` and `run_until_idle`, one at a
@@ -81,115 +76,18 @@ class Testing(Looking):
 
     Attributes:
         clock: What time it is.
+        seed: Where all chance of the block comes from.
     """
 
     __test__ = False
 
-    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, chance: CountingChance) -> None:
-        super().__init__(jobs, backend, clock)
-        self._chance = chance
-        self._busy = threading.Lock()
-        self._runner: InlineRunner | None = None
-        self._loop: asyncio.Runner | None = None
+    def __init__(
+        self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int, chance: CountingChance
+    ) -> None:
+        super().__init__(jobs, backend, clock, seed, chance)
+        self._paused: deque[_Paused] = deque()
 
-    # --------------------------------------------------------------------------------------------------------- running
-
-    def drain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
-        """Run all that is due now, also what is enqueued on the way; the clock stands still.
-
-        Args:
-            reraise: Raise what a job raised, when that attempt is stored; the jobs behind it stay where they are. What a
-                job asks for (`Snooze`, `Discard`, `Retry`) is no failure. False: go on, and count it.
-            limit: Runs after which to give up.
-
-        Returns:
-            How many runs ended how, without zeros: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``,
-            ``parked`` (unknown kind), ``crashed`` (`crash_runner` inside of the job), ``late`` (the job had been taken
-            away; its result was refused).
-
-        Raises:
-            TestingError: The limit was reached; or from an event loop (use `adrain`), from a job, or after the block.
-        """
-        self._refuse_loop("drain")
-        tally = _Tally()
-        self._run_here("drain", self._work(tally, limit, None, reraise=reraise))
-        tally.end()
-        return tally.answer()
-
-    async def adrain(self, *, reraise: bool = True, limit: int = RUNS) -> dict[str, int]:
-        """See `drain`. To cancel it, or another of its like, is the death of a runner: its job stays in working."""
-        tally = _Tally()
-        await self._run_on_loop("adrain", self._work(tally, limit, None, reraise=reraise))
-        tally.end()
-        return tally.answer()
-
-    def run_one(self, *, reraise: bool = True) -> Run:
-        """Run the job that a runner would start next, and no other.
-
-        That is the first of the queue with the largest weight (``high`` before the others) that has any.
-
-        Args:
-            reraise: Raise what the job raised, when the attempt is stored.
-
-        Returns:
-            What became of it: ``result``, ``outcome`` (as in `drain`), ``error`` and ``record``.
-
-        Raises:
-            TestingError: Nothing is due; or from an event loop (use `arun_one`), from a job, or after the block.
-        """
-        self._refuse_loop("run_one")
-        tally = _Tally()
-        self._run_here("run_one", self._work(tally, RUNS, 1, reraise=reraise))
-        return tally.one() or self._nothing_due("run_one")
-
-    async def arun_one(self, *, reraise: bool = True) -> Run:
-        """See `run_one`."""
-        tally = _Tally()
-        await self._run_on_loop("arun_one", self._work(tally, RUNS, 1, reraise=reraise))
-        return tally.one() or self._nothing_due("arun_one")
-
-    def run_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
-        """`drain` and `jump` in turn until no job is left but dead ones.
-
-        Args:
-            reraise: Raise what a job raised, and stop there. Not by default: retries are what one comes here for.
-            limit: Runs after which to give up.
-
-        Returns:
-            How many runs ended how, as in `drain`.
-
-        Raises:
-            TestingError: As in `drain`.
-        """
-        self._refuse_loop("run_until_idle")
-        tally = _Tally()
-        self._run_here("run_until_idle", self._idle(tally, limit, reraise=reraise))
-        tally.end()
-        return tally.answer()
-
-    async def arun_until_idle(self, *, reraise: bool = False, limit: int = RUNS) -> dict[str, int]:
-        """See `run_until_idle`."""
-        tally = _Tally()
-        await self._run_on_loop("arun_until_idle", self._idle(tally, limit, reraise=reraise))
-        tally.end()
-        return tally.answer()
-
-    def jump(self) -> timedelta:
-        """Advance the clock to the next moment at which a job is due that is not due yet, and answer how far that was.
-
-        The job of a runner that died counts too: it is due when others may take it.
-
-        Raises:
-            TestingError: There is no such job; or from an event loop (use `ajump`), or after the block.
-        """
-        self._refuse_loop("jump")
-        return self._jump("jump")
-
-    async def ajump(self) -> timedelta:
-        """See `jump`."""
-        return self._jump("ajump")
-
-    # ---------------------------------------------------------------------------------------------------------- faults
+    # --------------------------------------------------------------------------------------------------------- runners
 
     def crash_runner(self) -> JobRecord[Any]:
         """Let a runner die while it holds a job, without a word to the storage.
@@ -205,17 +103,81 @@ class Testing(Looking):
         Raises:
             TestingError: Nothing is due; or after the block.
         """
-        runner = self._runner
-        if runner is not None and runner.current is not None and _fence() == runner.current.fence:
-            raise RunnerDied(f"the runner of job {runner.current.id.decode()} dies here")
-        with self._alone("crash_runner"):
-            self._keep_house()
-            work = self._new_runner().work()
-            task = next(work, None)
-            work.close()
-        if task is None:
-            self._nothing_due("crash_runner")
+        held = self._held()
+        if held is not None:
+            self._history.note(held.id, "its runner died in the middle of it")
+            raise RunnerDied(f"the runner of job {held.id.decode()} dies here")
+        _, work, task = self._claim("crash_runner")
+        work.close()
+        self._history.note(task.id, "its runner died before it began")
         return task.job_record()
+
+    def pause_runner(self) -> JobRecord[Any]:
+        """Let a runner stand still with its job and send no beats, until it goes on as if nothing had been: a zombie.
+
+        In a test: it takes the job that `run_one` would run and stands still before the job's first line, until
+        `resume_runner`. Inside of a job: it stands still at this line for 46 seconds, in which other runners run what is
+        due, this job too; then the line is left, with ``ctx.lease_lost`` set. If another runner has taken the job, the
+        result of the zombie is refused, and it counts as ``late``.
+
+        Returns:
+            The job it holds.
+
+        Raises:
+            TestingError: Nothing is due; or after the block; or from a coroutine (use `apause_runner`).
+        """
+        held = self._held()
+        if held is not None:
+            self._refuse_loop("pause_runner")
+            for task in self._others_work(held):
+                self._run_task(task, self.clock.monotonic)
+            self._history.note(held.id, "its runner went on")
+            return held.job_record()
+        runner, work, task = self._claim("pause_runner")
+        self._history.note(task.id, "its runner stood still before it began")
+        self._paused.append(_Paused(runner, work, task, self.clock.monotonic()))
+        return task.job_record()
+
+    async def apause_runner(self) -> JobRecord[Any]:
+        """See `pause_runner`."""
+        held = self._held()
+        if held is None:
+            return self.pause_runner()
+        for task in self._others_work(held):
+            await arun_task(task, self.clock.monotonic)
+        self._history.note(held.id, "its runner went on")
+        return held.job_record()
+
+    def resume_runner(self, *, reraise: bool = True) -> Run:
+        """Let the runner that `pause_runner` stopped in this test go on: it runs its job.
+
+        Args:
+            reraise: Raise what the job raised.
+
+        Returns:
+            What became of it: ``late`` if another runner has taken the job meanwhile.
+
+        Raises:
+            TestingError: None stands still; or from an event loop (use `aresume_runner`), from a job, or after the block.
+        """
+        __tracebackhide__ = True
+        self._refuse_loop("resume_runner")
+        tally = Tally()
+        with self._alone("resume_runner"):
+            for task, paused in self._go_on(tally, reraise=reraise):
+                self._run_task(task, partial(paused.started, self.clock))
+        return tally.last()
+
+    async def aresume_runner(self, *, reraise: bool = True) -> Run:
+        """See `resume_runner`."""
+        __tracebackhide__ = True
+        tally = Tally()
+        with self._alone("aresume_runner"):
+            for task, paused in self._go_on(tally, reraise=reraise):
+                await arun_task(task, partial(paused.started, self.clock))
+        return tally.last()
+
+    # ---------------------------------------------------------------------------------------------------------- server
 
     def lose_reply(self, times: int = 1) -> None:
         """Let the storage carry out the next call of code under test, or of the runner, and lose its reply.
@@ -230,206 +192,134 @@ class Testing(Looking):
             ValueError: ``times`` is not from 1 to 100.
             TestingError: After the block.
         """
-        if not 1 <= times <= 100:
-            raise ValueError(f"times must be from 1 to 100, not {times}")
+        _check_times(times)
         self._check_open("lose_reply")
         self._backend.lose(times)
 
+    def cut_server(self, times: int | None = None) -> Cut:
+        """Let the next calls of code under test, or of the runner, not reach the storage: `NotApplied`.
+
+        A runner waits and asks again, which takes no time here; so jobs can be run under a cut only if it ends by itself.
+
+        Args:
+            times: How many calls; None: all until the end of the ``with`` block, or of the testing block without one.
+
+        Returns:
+            What a ``with`` block can end.
+
+        Raises:
+            ValueError: ``times`` is not from 1 to 100.
+            TestingError: After the block.
+        """
+        if times is not None:
+            _check_times(times)
+        self._check_open("cut_server")
+        self._backend.cut(FOREVER if times is None else times)
+        return Cut(self._backend)
+
     # ---------------------------------------------------------------------------------------------------------- inside
 
-    def _work(self, tally: _Tally, limit: int, most: int | None, *, reraise: bool) -> Generator[Task, None, None]:
-        """Yield each job to be run; stop after ``most`` runs, or at a failure that is to be raised."""
-        self._keep_house()
-        died = True
-        while died:
-            self._runner = runner = self._new_runner()
-            beyond: Task | None = None
-            for task in runner.work(most):
-                if limit <= 0:
-                    beyond, task.handed_back = task, True
-                    runner.stop()
-                    continue
-                limit -= 1
-                yield task
-                tally.failure = _failure(task.outcome, reraise=reraise)
-                if tally.failure is not None:
-                    runner.stop()
-            self._runner = None
-            tally.counts += runner.counts
-            tally.runs += runner.runs
-            runner.runs.clear()  # it and its core hold each other, and an error all that its job held
-            if beyond is not None:
-                raise TestingError(
-                    f"gave up after {len(tally.runs)} runs, before another one of {beyond.stored.name!r}: does a job "
-                    "enqueue itself, or retry or snooze without end? If so many runs are meant, say limit=…"
-                )
-            # Another runner goes on with what the dead one did not hold.
-            died = runner.died is not None and most is None and tally.failure is None
-
-    def _idle(self, tally: _Tally, limit: int, *, reraise: bool) -> Generator[Task, None, None]:
-        while True:
-            yield from self._work(tally, limit - len(tally.runs), None, reraise=reraise)
-            if tally.failure is not None or self._next_moment() is None:
-                return
-            self._jump("run_until_idle")
-
-    def _run_here(self, call: str, work: Generator[Task, None, None]) -> None:
-        with self._alone(call):
-            for task in work:
-                if _is_coroutine(task):
-                    if self._loop is None:
-                        # With a factory of its own it leaves the thread's current event loop, and its end, alone.
-                        self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-                    self._loop.run(run_coroutine(task, self.clock.monotonic))
-                else:
-                    run_function(task, self.clock.monotonic)
-
-    async def _run_on_loop(self, call: str, work: Generator[Task, None, None]) -> None:
-        with self._alone(call):
-            for task in work:
-                if _is_coroutine(task):
-                    await _run_coroutine(task, self.clock)
-                else:
-                    # On a thread, as a runner does: it may call asyncio.run, or wait for what this loop serves.
-                    await asyncio.to_thread(run_function, task, self.clock.monotonic)
-
-    def _new_runner(self) -> InlineRunner:
-        return InlineRunner(
-            self._jobs.registry,
-            self._jobs.access.keys,
-            self._queues,
-            self._backend.storage(),
-            self.clock,
-            self._chance.entropy(16).hex().encode(),
-        )
-
-    def _keep_house(self) -> None:
-        keep_house(self._jobs.access.keys, self._keys(), self._backend.memory, self.clock)
-
-    def _jump(self, call: str) -> timedelta:
-        self._check_open(call)
-        moment = self._next_moment()
-        if moment is None:
-            raise TestingError(f"{call}(): no job becomes due later; {self._next()}")
-        distance = timedelta(milliseconds=moment - self.clock.now())
-        self.clock.advance(distance)
-        return distance
-
-    def _next_moment(self) -> int | None:
-        """When (ms) something becomes due that is not due yet."""
-        now = self.clock.now()
-        moments = []
-        for queue in self._keys():
-            moments += self._read(_ahead(queue, now))
-        return min(moments, default=None)
-
-    def _nothing_due(self, call: str) -> NoReturn:
-        raise TestingError(f"{call}(): no job is due; {self._next()}")
-
-    def _next(self) -> str:
-        moment = self._next_moment()
-        if moment is not None:
-            return f"the next one is in {timedelta(milliseconds=moment - self.clock.now())}: jump() goes there"
-        ready = len(self._find("ready", "waiting"))
-        return f"{ready} are due now: drain() runs them" if ready else "nothing is enqueued"
-
-    def _refuse_loop(self, call: str) -> None:
+    def _held(self) -> Task | None:
+        """The job from which the call comes, if it comes from one that is run here."""
+        task = None if self._runner is None else self._runner.current
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        raise TestingError(f"{call}() cannot be called inside of a running event loop: use `await t.a{call}()`")
+            return task if task is not None and current_context().fence == task.fence else None
+        except LookupError:
+            return None
 
-    def _check_open(self, call: str) -> None:
-        if not self._jobs.access.uses(self._backend):
-            raise TestingError(f"{call}(): this testing() block has ended, or another one inside of it is open")
+    def _claim(self, call: str) -> tuple[InlineRunner, Generator[Task, None, None], Task]:
+        with self._alone(call):
+            self._keep_house()
+            runner = self._new_runner()
+            work = runner.work(1)
+            task = next(work, None)
+        if task is None:
+            self._nothing_due(call)
+        return runner, work, task
 
-    @contextmanager
-    def _alone(self, call: str) -> Iterator[None]:
-        self._check_open(call)
-        if not self._busy.acquire(blocking=False):
-            raise TestingError(f"{call}(): jobs are being run already; a job, or another thread, cannot run them too")
-        try:
-            yield
-        finally:
-            self._runner = None
-            self._busy.release()
+    def _others_work(self, held: Task) -> Generator[Task, None, None]:
+        """What other runners run while the one that holds this job stands still."""
+        self._check_open("pause_runner")
+        self._history.note(held.id, "its runner stood still in the middle of it")
+        self.clock.advance(TAKEN)
+        yield from self._work(self._tally, RUNS, None, reraise=False)
+        held.lease_lost = True
+
+    def _go_on(self, tally: Tally, *, reraise: bool) -> Generator[tuple[Task, _Paused], None, None]:
+        if not self._paused:
+            raise TestingError("resume_runner(): no runner stands still; pause_runner() stops one")
+        paused = self._paused.popleft()
+        self._runner = paused.runner
+        self._history.note(paused.task.id, "its runner went on")
+        yield paused.task, paused
+        tally.failed(paused.task, reraise=reraise)
+        for task in paused.work:
+            raise AssertionError(f"a runner of one job started {task.id!r} too")
+        tally.add(paused.runner)
 
     def close(self) -> None:
-        """End the event loop on which coroutine jobs ran; the end of the block does this."""
-        if self._loop is not None:
-            self._loop.close()
-            self._loop = None
+        """Let the runners go that stand still, and end the event loop; the end of the block does this."""
+        for paused in self._paused:
+            paused.work.close()
+        self._paused.clear()
+        super().close()
 
 
 watch_also(Testing, lambda testing: testing._jobs.access)  # noqa: SLF001 - its own module
 
 
-def _ahead(queue: QueueKeys, now: int) -> Flow[list[int]]:
-    """When (ms) the next waiting job of a queue is due, and when the next held one may be taken."""
-    waiting = Page(queue.waiting, 1, after=(now, LATEST))
-    held = Page(queue.working, 1, after=(now - 2 * BEAT_MS, LATEST))
-    [dues, ends] = yield Read((waiting, held))
-    return [due for _, due in dues] + [end + 2 * BEAT_MS for _, end in ends]
-
-
-async def _run_coroutine(task: Task, clock: FakeClock) -> None:
-    running = asyncio.create_task(run_coroutine(task, clock.monotonic))
-    try:
-        # Shielded, or the job would take for its own a cancellation that is meant for the drain.
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        task.cancelled = True
-        running.cancel()
-        await asyncio.wait([running])
-        raise
-
-
-def _is_coroutine(task: Task) -> bool:
-    assert task.kind is not None
-    return task.kind.is_coroutine
-
-
-def _fence() -> int | None:
-    try:
-        return current_context().fence
-    except LookupError:
-        return None
-
-
-def _failure(error: BaseException | None, *, reraise: bool) -> BaseException | None:
-    """What is to be raised of what a job raised.
-
-    An interrupt of the whole test run, or the verdict of a test framework, always is: these are no `Exception`.
-    """
-    if isinstance(error, (*REQUESTS, RunnerDied)):
-        return None
-    own = isinstance(error, Exception | SystemExit | asyncio.CancelledError)
-    return error if reraise or not own else None
+def _check_times(times: int) -> None:
+    if not 1 <= times <= MOST:
+        raise ValueError(f"times must be from 1 to {MOST}, not {times}")
 
 
 @contextmanager
-def open_testing(jobs: JobQueue, start: datetime | None = None) -> Iterator[Testing]:
+def _storage(jobs: JobQueue, server: Server | str | None) -> Iterator[tuple[str, Storage, str | None]]:
+    """What to call it, the storage, and the namespace if it is another one."""
+    with ExitStack() as stack:
+        if server is None:
+            yield "memory", MemoryStorage(), None
+            return
+        if isinstance(server, str):
+            server = stack.enter_context(Server(server))
+        storage, namespace = stack.enter_context(server.lend(jobs.namespace))
+        yield server.url, storage, namespace
+
+
+@contextmanager
+def open_testing(
+    jobs: JobQueue, start: datetime | None = None, *, server: Server | str | None = None, seed: int = 0
+) -> Iterator[Testing]:
     """See `JobQueue.testing`.
+
+    Args:
+        jobs: Whose storage to swap.
+        start: What the fake clock shows at first.
+        server: A server instead of memory, or its URL.
+        seed: Where all chance of the block comes from.
 
     Raises:
         JobQueueError: Another thread has a block open on this `JobQueue`.
         TestingError: At the end: an ``a…`` call was never awaited.
         ValueError: ``start`` has no time zone.
+        DeclarationError: Nothing can open the URL.
+        NotApplied: The server cannot be reached.
     """
     clock = FakeClock(start)
     # Blocks inside of one another share no ids.
-    backend, chance = KitBackend(clock), CountingChance(f"testing {jobs.access.depth}")
-    restore: Callable[[], None] = jobs.access.replace(backend, chance=chance, pauses=False)
-    testing = Testing(jobs, backend, clock, chance)
-    try:
-        with Watch(jobs.access) as watch:
-            jobs.counts()  # the first use of a namespace marks it; here and now, so that no lost reply concerns that
-            yield testing
-            unused = watch.unused()
-    finally:
-        restore()
-        testing.close()
+    chance = CountingChance(f"{seed}/{jobs.access.depth}")
+    with _storage(jobs, server) as (url, storage, namespace):
+        backend = KitBackend(clock, storage, url)
+        restore: Callable[[], None] = jobs.access.replace(backend, namespace=namespace, chance=chance, pauses=False)
+        testing = Testing(jobs, backend, clock, seed, chance)
+        try:
+            with Watch(jobs.access) as watch:
+                jobs.counts()  # the first use of a namespace marks it; here and now, so that no lost reply concerns that
+                yield testing
+                unused = watch.unused()
+        finally:
+            restore()
+            testing.close()
     if unused:
         calls = "\n".join(f"  {call}" for call in unused)
         raise TestingError(

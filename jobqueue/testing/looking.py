@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final, TypeVar, overload
 
 from jobqueue import lookup
@@ -18,7 +18,7 @@ from jobqueue.registry import JobFunction
 from jobqueue.storage.ops import Place
 from jobqueue.testing.backend import KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.patterns import What, listing, pattern
+from jobqueue.testing.patterns import Pattern, What, listing, pattern, told
 
 __all__ = ["Looking"]
 
@@ -28,18 +28,23 @@ EVERYTHING: Final = 2**31
 
 
 class Looking:
-    """The half of `Testing` that changes nothing.
+    """The part of `Testing` that changes nothing.
 
-    It reads the memory by the short way: nothing gets lost there, and blocks inside of this one do not matter.
+    It reads the storage by the short way: nothing gets lost there, and blocks inside of this one do not matter.
 
     Attributes:
         clock: What time it is.
+        seed: Where all chance of the block comes from.
     """
 
-    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock) -> None:
+    def __init__(self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int) -> None:
         self.clock = clock
+        self.seed = seed
         self._jobs = jobs
         self._backend = backend
+        self._history = backend.history
+        self._all_keys = jobs.access.keys
+        self._queues_of: tuple[tuple[int, int], list[str]] = (-1, -1), []
 
     @overload
     def enqueued(self, what: JobFunction[..., Any, ..., R], /, **partial: Any) -> list[JobRecord[R]]: ...
@@ -55,6 +60,8 @@ class Looking:
             what: Only of this kind (a declared function, a class, a name), or only this one: a `Call` or an instance is
                 exact, options of a call included. Positional.
             partial: Only with these arguments, as the job receives them, defaults filled in; others do not matter.
+                Instead of a value also what is equal to it (``unittest.mock.ANY``, ``pytest.approx(…)``), or a function
+                that answers whether it will do.
 
         Raises:
             PayloadError: An argument that the kind does not have, or of another type.
@@ -75,11 +82,12 @@ class Looking:
         """Answer the first job that `enqueued` finds.
 
         Raises:
-            AssertionError: There is none; the message lists what is enqueued.
+            AssertionError: There is none; the message lists what is enqueued, and what happened to jobs of this kind.
             PayloadError: An argument that the kind does not have, or of another type.
             UnknownJob: The kind is not declared on this `JobQueue`.
             TypeError: ``what`` names no kind.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test instead of this one
         wanted = pattern(self._jobs, what, partial)
         records = self._find("ready", "waiting")
         for record in records:
@@ -87,7 +95,7 @@ class Looking:
                 return record
         lines = [f"no job {wanted} is enqueued; what is enqueued{self._others()}:"]
         lines += listing(self._jobs, wanted, records, self.clock.datetime) if records else ["  nothing"]
-        raise AssertionError("\n".join(lines))
+        raise AssertionError("\n".join([*lines, *self._past(wanted)]))
 
     def refute_enqueued(self, what: What | None = None, /, **partial: Any) -> None:
         """Check that `enqueued` finds nothing.
@@ -98,15 +106,21 @@ class Looking:
             UnknownJob: The kind is not declared on this `JobQueue`.
             TypeError: ``what`` names no kind.
         """
+        __tracebackhide__ = True
         wanted = pattern(self._jobs, what, partial)
         found = self.enqueued(what, **partial)
         if found:
             lines = listing(self._jobs, wanted, found, self.clock.datetime)
-            raise AssertionError("\n".join([f"{wanted} is enqueued, and should not be:", *lines]))
+            title = f"{wanted} is enqueued, and should not be:"
+            raise AssertionError("\n".join([title, *lines, *self._past(wanted, {record.id for record in found})]))
 
     def dead(self) -> list[JobRecord[Any]]:
         """The jobs that were given up, of all queues, those longest dead first."""
         return self._find("dead", in_order=False)
+
+    def history(self) -> str:
+        """What happened to the jobs of this block until now, for people: a line for each step, with the fake time."""
+        return "\n".join(self._past(Pattern()))
 
     def context(
         self,
@@ -150,16 +164,33 @@ class Looking:
         counts = [f"{count} {place}" for count, place in ((held, "working"), (dead, "dead")) if count]
         return f" (besides {' and '.join(counts)})" if counts else ""
 
+    def _past(self, wanted: Pattern, ids: Container[str] | None = None) -> list[str]:
+        """What happened to the jobs of a kind, or to some of them."""
+        of = "" if wanted.kind is None else f" to jobs of {wanted.kind.name}"
+        title = f"what happened{of} in this block ({self._backend.url}, seed {self.seed}):"
+        stories = [
+            story
+            for story in self._history.stories()
+            if (wanted.kind is None or self._jobs.registry.get(story.stored.name) is wanted.kind)
+            and (ids is None or story.id.decode() in ids)
+        ]
+        return [title, *(told(self._jobs, stories) if stories else ["  nothing"])]
+
     def _find(self, *places: Place, in_order: bool = True) -> list[JobRecord[Any]]:
         records = self._read(lookup.find(self._keys(), places, None, EVERYTHING, None))
         return sorted(records, key=lambda record: (record.created, record.id)) if in_order else records
 
     def _queues(self) -> Sequence[str]:
-        declared = {kind.queue for kind in self._jobs.registry}
-        return sorted(declared.union(self._read(lookup.queues(self._jobs.access.keys))))
+        # Not asked for: whatever is in this namespace was written in this block.
+        seen = len(self._history.scopes), len(self._jobs.registry)
+        if seen != self._queues_of[0]:
+            parts = (scope.partition(f"{self._all_keys.scope}:") for scope in self._history.scopes)
+            used = {queue for before, _, queue in parts if not before and queue}
+            self._queues_of = seen, sorted(used.union(kind.queue for kind in self._jobs.registry))
+        return self._queues_of[1]
 
     def _keys(self) -> list[QueueKeys]:
-        return [queue_keys(self._jobs.namespace, queue) for queue in self._queues()]
+        return [queue_keys(self._all_keys.scope, queue) for queue in self._queues()]
 
     def _read(self, flow: Flow[T]) -> T:
-        return run(flow, self._backend.memory, self.clock)
+        return run(flow, self._backend.direct, self.clock)

@@ -10,15 +10,16 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from jobqueue.codec import round_trip_differs
 from jobqueue.errors import PayloadError, UnknownJob
 from jobqueue.job import Call, Job, Kind
 from jobqueue.names import suggestion
 from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord, timestamp
 from jobqueue.registry import BoundFunction, JobFunction
+from jobqueue.testing.history import Story
+from jobqueue.testing.matching import differs, is_matcher
 
-__all__ = ["Pattern", "What", "describe", "listing", "pattern"]
+__all__ = ["Pattern", "What", "describe", "listing", "pattern", "told"]
 
 What: TypeAlias = JobFunction[..., Any, ..., Any] | type[Job] | str | Call[Any] | Job
 """What a test can name jobs by: a kind (its function, class or name), or one exact job (a `Call`, an instance)."""
@@ -36,7 +37,7 @@ class Pattern:
 
     Attributes:
         kind: Of this kind; None for any.
-        arguments: With these arguments, as the job receives them; others do not matter.
+        arguments: With these arguments, as the job receives them, or matchers of them; others do not matter.
         call: Enqueued with the options of this call, where it has any.
     """
 
@@ -64,7 +65,7 @@ class Pattern:
         different = [
             name
             for name, value in self.arguments.items()
-            if name not in received or round_trip_differs(value, received[name], name) is not None
+            if name not in received or differs(value, received[name], name)
         ]
         return different if self.call is None else different + _other_options(self.call, record)
 
@@ -93,7 +94,9 @@ def pattern(jobs: JobQueue, what: What | None, partial: Mapping[str, Any]) -> Pa
                 f"{kind.name} has no argument {name!r}{suggestion(name, kind.codec.parameters)}: "
                 f"its arguments are {', '.join(kind.codec.parameters) or 'none'}"
             )
-    return Pattern(kind, kind.codec.partial(partial))
+    matchers = {name: value for name, value in partial.items() if is_matcher(value)}
+    plain = kind.codec.partial({name: value for name, value in partial.items() if name not in matchers})
+    return Pattern(kind, {name: matchers.get(name, plain.get(name)) for name in partial})
 
 
 def _kind(jobs: JobQueue, what: object) -> Kind[Any]:
@@ -148,19 +151,21 @@ def _other_options(call: Call[Any], record: JobRecord[Any]) -> list[str]:
 
 def describe(jobs: JobQueue, record: JobRecord[Any], now: datetime) -> str:
     """One line that tells a job from others."""
-    kind = jobs.registry.get(record.name)
-    try:
-        arguments = (
-            _arguments(kind.decode(record.payload).arguments) if kind is not None else _short.repr(record.payload)
-        )
-    except PayloadError:
-        arguments = _short.repr(record.payload)
     where = f"{record.queue}, {record.place}"
     if record.place == "waiting":
         where += f", due in {record.due - now}" if record.due > now else ", due"
     if record.attempt:
         where += f", failed {record.attempt}×"
-    return f"{record.name or '(unreadable)'}({arguments}) in {where}"
+    return f"{_job(jobs, record.name, record.payload)} in {where}"
+
+
+def _job(jobs: JobQueue, name: str, payload: bytes) -> str:
+    kind = jobs.registry.get(name)
+    try:
+        arguments = _arguments(kind.decode(payload).arguments) if kind is not None else _short.repr(payload)
+    except PayloadError:
+        arguments = _short.repr(payload)
+    return f"{name or '(unreadable)'}({arguments})"
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
@@ -176,3 +181,14 @@ def listing(jobs: JobQueue, wanted: Pattern, records: Sequence[JobRecord[Any]], 
         yield f"  {describe(jobs, record, now)}{note}"
     if len(found) > MOST:
         yield f"  … and {len(found) - MOST} more"
+
+
+def told(jobs: JobQueue, stories: Sequence[Story]) -> Iterable[str]:
+    """What happened to each job, those enqueued last if there are many, and the latest of what happened."""
+    if len(stories) > MOST:
+        yield f"  … {len(stories) - MOST} jobs earlier"
+    for story in stories[-MOST:]:
+        yield f"  {_job(jobs, story.stored.name, story.stored.payload)} {story.id.decode()}:"
+        if len(story.events) > MOST:
+            yield f"    … {len(story.events) - MOST} steps earlier"
+        yield from (f"    +{event.after}  {event.what}" for event in story.events[-MOST:])

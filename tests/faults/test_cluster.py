@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.faults.apps.deeds import QUEUE
 from tests.faults.ledger import await_that
 from tests.faults.stage import NAMESPACE, Stage
-from tests.servers import Server, binary_of
+from tests.servers import Server
 from tests.storage.test_redis_nodes import MIDDLE, address, nodes, run, slot_of
 
 __all__ = ["nodes"]
@@ -29,9 +27,8 @@ def move(here: Server, there: Server) -> None:
         run(node, "CLUSTER", "SETSLOT", SLOT, "NODE", ids[1])
 
 
-@pytest.mark.skipif(binary_of("valkey") is None, reason="no Valkey is installed")
-def test_fault(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    pair: tuple[Server, Server] = request.getfixturevalue("nodes")
+def test_fault(nodes: tuple[Server, Server], tmp_path: Path) -> None:
+    pair = nodes
     stage = Stage(pair[0].client(), f"redis+cluster://{address(pair[0])}", tmp_path)
     jobs = stage.jobs()
     here, there = pair if SLOT < MIDDLE else pair[::-1]

@@ -21,7 +21,7 @@ from jobqueue import transitions
 from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
-from jobqueue.storage.ops import Applied, Batch, Moved, Put
+from jobqueue.storage.ops import Applied, Batch, Moved, Put, claim_mark
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.redis import open_redis
 from tests.conftest import MakeServer
@@ -58,7 +58,7 @@ def _prepare(storage: Storage) -> bytes:
     [moved] = claimed.answers
     assert isinstance(moved, Moved)
     assert moved.ids == (b"held",)
-    return transitions.claim_of(b"me", moved.fence, 5000)
+    return claim_mark(b"me", moved.fence, 5000)
 
 
 def _batch(step: str, queue: QueueKeys, mark: bytes) -> Batch:
@@ -84,7 +84,7 @@ def _batch(step: str, queue: QueueKeys, mark: bytes) -> Batch:
         case "SHD":
             return transitions.release(queue, held)
         case _:
-            return transitions.take_lock(NAMES, "report", b"token", NOW, NOW + LEASE_MS)
+            return transitions.take_lock(NAMES, "report", b"token", NOW, NOW + LEASE_MS, 0)
 
 
 @attrs.define

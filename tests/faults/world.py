@@ -20,6 +20,7 @@ from jobqueue import JobQueue, RetryPolicy, flows, transitions
 from jobqueue.clock import Moment, ServerClock
 from jobqueue.drive import run
 from jobqueue.errors import NotApplied, StorageError
+from jobqueue.job import Lane
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.registry import JobFunction
 from jobqueue.runner.beat import Heart
@@ -37,6 +38,7 @@ __all__ = ["BEAT", "LEASE", "QUEUE", "Actor", "Crashed", "Spec", "Trip", "Wire",
 
 LEASE: Final = 3_000
 BEAT: Final = LEASE // 6
+LANES: Final[tuple[Lane, ...]] = ("thread",)
 TICK: Final = 25
 QUEUE: Final = queue_keys("world", "q")
 NAMES: Final = namespace_keys("world")
@@ -300,7 +302,7 @@ class Actor:
         self._heart: Heart | None = None
         self.core = Core(
             Config(self._name, LEASE, BEAT, grace, threads=4, coroutines=1),
-            {"q": 1}, lambda queue: queue_keys("world", queue), self.jobs.registry.get, lambda: (True, False),
+            {"q": 1}, lambda queue: queue_keys("world", queue), self.jobs.registry.get, lambda: LANES,
             lambda: 0.5, self._noticed,
         )  # fmt: skip
         self._duties = Duties(

@@ -128,8 +128,15 @@ MOVES: Final = (
         "lock-unguarded",
         "takes a lock that somebody holds",
         "transitions.py",
-        "(LockTake(lock, token, now, until),), (Unlocked(lock, token, now),)",
+        "(LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),)",
         "(LockTake(lock, token, now, until),), ()",
+    ),
+    Variant(
+        "lock-taken-late",
+        "takes a lock for nobody when a request arrives after somebody else has held it",
+        "transitions.py",
+        "(Unlocked(lock, token, now, fence),)",
+        "(Unlocked(lock, token, now, 2**53),)",
     ),
     Variant(
         "lock-revived",
@@ -142,8 +149,8 @@ MOVES: Final = (
         "lock-without-end",
         "holds a lock for ever if its holder dies",
         "lock.py",
-        "self.name, token, now, now + self.ttl))",
-        "self.name, token, now, now + 2**50))",
+        "self.name, token, now, now + self.ttl, seen))",
+        "self.name, token, now, now + 2**50, seen))",
     ),
     Variant(
         "lock-never-lost",
@@ -220,8 +227,8 @@ MOVES: Final = (
         "poison-once-more",
         "runs a job that took five runners down a sixth time",
         "judge.py",
-        "if recoveries >= TOO_OFTEN:",
-        "if recoveries > TOO_OFTEN:",
+        'if recoveries >= TOO_OFTEN:\n        error = f"{recoveries} runners',
+        'if recoveries > TOO_OFTEN:\n        error = f"{recoveries} runners',
     ),
     Variant(
         "unknown-is-dead",

@@ -102,6 +102,13 @@ RUNNERS: Final = (
         "        if self._started or self._results or self._back or self._sent",
         "        if self._results or self._back or self._sent",
     ),
+    Variant(
+        "company-for-a-suspect",
+        "starts what a late claim brings beside a suspect that is to run alone",
+        "runner/core.py",
+        "        if self._stopping or self._suspects:\n            # Also",
+        "        if self._stopping or (self._suspects and self._alone is None):\n            # Also",
+    ),
     # ----------------------------------------------------------------------------------------------------------- beats
     Variant(
         "no-beats",
@@ -182,11 +189,25 @@ RUNNERS: Final = (
         "sight = at",
     ),
     Variant(
-        "blind-to-signs",
-        "takes jobs from living owners after the server's clock was set back",
-        "runner/rescue.py",
-        "is_alive = end > at.now + longest and signs.get(known.incarnation) != known.sign",
-        "is_alive = False",
+        "extends-by-the-clock",
+        "extends nothing after the server's clock was set back, so that living holders look like dead ones",
+        "runner/leases.py",
+        "max(at.now + self.lease, self._latest + 1)",
+        "at.now + self.lease",
+    ),
+    Variant(
+        "claim-not-outdone",
+        "extends no further than its claims went before the server's clock was set back",
+        "runner/core.py",
+        "        self.leases.ask(at)\n        queue.claim",
+        "        queue.claim",
+    ),
+    Variant(
+        "late-requeue-finds-a-new-death",
+        "buries a requeued job under the very score of its last death, where a late requeue finds it",
+        "judge.py",
+        "return max(now, stored.died + 1)",
+        "return now",
     ),
     Variant(
         "far-ends-believed",

@@ -130,8 +130,15 @@ STORAGES: Final = (
         "script-lock-boundary",
         "does not hand over a lock in the millisecond in which it ends, on the server",
         _SCRIPT,
-        "return till <= tonumber(guard[2])",
-        "return till < tonumber(guard[2])",
+        "return till <= tonumber(guard[2]) and",
+        "return till < tonumber(guard[2]) and",
+    ),
+    Variant(
+        "script-lock-taken-late",
+        "takes a lock for a request that was overtaken by another holder, on the server",
+        "storage/redis/interpret.lua",
+        " and fence <= tonumber(guard[3])",
+        "",
     ),
     Variant(
         "script-torn-batch",

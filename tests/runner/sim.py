@@ -15,6 +15,7 @@ from jobqueue.backend import MemoryBackend
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.ids import SeededChance
+from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import Stored, decode
@@ -32,6 +33,7 @@ __all__ = ["LEASE", "Sim", "World", "purpose"]
 
 LEASE = 30_000
 BEAT = LEASE // 6
+LANES: tuple[Lane, ...] = ("thread", "process")
 
 
 def purpose(batch: Batch) -> str:
@@ -152,6 +154,7 @@ class Sim:
         weights: Mapping[str, int] | None = None,
         lease: int = LEASE,
         grace: float = 10_000.0,
+        strict: bool = False,
     ) -> None:
         self.world = world
         self.given: list[Task] = []
@@ -160,8 +163,8 @@ class Sim:
         self.watch = Watch()
         self.weights = dict(weights or {"low": 1})
         self.core = Core(
-            Config(name.encode(), lease, lease // 6, grace, threads, threads), self.weights, world.keys,
-            world.jobs.registry.get, lambda: (True, False), lambda: 0.5, self.notices.append,
+            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict), self.weights, world.keys,
+            world.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
     @property

@@ -17,7 +17,7 @@ from jobqueue.runner.aftermath import settle
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner_info import Beat, live_runners
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, Fields, HashSet, Kept, Moved, Page, Query, Records, Refused
+from jobqueue.storage.ops import Applied, Batch, Fields, HashSet, Kept, Moved, Page, Query, Records, Refused, claim_mark
 from jobqueue.testing import FakeClock
 
 SPACE = namespace_keys("test")
@@ -133,7 +133,7 @@ def test_a_claim_that_was_under_way_is_refused(world: World) -> None:
 def test_an_extension_that_comes_between_costs_another_pass(world: World) -> None:
     world.put(LOW, b"1", b"2")
     [one, two] = [world.moved(world.claim(LOW, b"a", 1, number=number)) for number in (1, 2)]
-    claims = {id: t.claim_of(b"a", moved.fence, BEAT) for moved in (one, two) for id in moved.ids}
+    claims = {id: claim_mark(b"a", moved.fence, BEAT) for moved in (one, two) for id in moved.ids}
     flow = settle(SPACE, b"a", lambda: Moment(world.now, 0.0))
     rescued: list[Rescued] = []
     answer: Any = None
@@ -172,7 +172,7 @@ def test_it_is_judged_like_any_crash(world: World, recoveries: int, noted: bool,
     moved = world.moved(world.claim(LOW, b"a", 1))
     if noted:
         record = rewrite(moved.records[0], started=moved.fence)
-        world.moved(t.note(LOW, b"1", t.claim_of(b"a", moved.fence, BEAT), record, world.now + LEASE))
+        world.moved(t.note(LOW, b"1", claim_mark(b"a", moved.fence, BEAT), record, world.now + LEASE))
 
     [job] = world.settle(b"a")
 

@@ -109,3 +109,12 @@ def test_a_result_waits_for_its_own_queue_alone(world: World) -> None:
     runner.wait(3)
     assert world.counter("done", "high") == 1
     assert world.runs == {100: 1, 1: 1, 2: 1}
+
+
+def test_strictly_the_queue_of_the_larger_weight_comes_first_whenever_it_has_work(world: World) -> None:
+    world.enqueue(*range(4), queue="low")
+    world.enqueue(*range(100, 104), queue="high")
+    runner = Sim(world, weights={"low": 1, "high": 2}, strict=True)
+    runner.work()
+    done = [notice.task.queue.queue for notice in runner.notices if notice.task and notice.what == "done"]
+    assert done == ["high"] * 4 + ["low"] * 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
@@ -13,6 +14,7 @@ from jobqueue.queue import Counts
 from jobqueue.record import NONCE_SIZE
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.decisions import Rest
+from jobqueue.runner.execute import run_function
 from jobqueue.storage.ops import Batch, Put
 from jobqueue.testing import Fault
 from tests.runner.sim import BEAT, LEASE, Sim, World
@@ -428,3 +430,52 @@ def test_rescued_jobs_return_to_the_head_in_their_order(world: World) -> None:
     assert len(rescued) == 240
     assert world.numbers("ready") == list(range(250))
     assert world.counter("rescued") == 240
+
+
+# ------------------------------------------------------------------------------------------------------- own processes
+
+
+def test_a_job_whose_own_process_dies_again_and_again(world: World) -> None:
+    """It goes back with the crash counted and is dead after five; what runs beside it does not have to end for that."""
+    world.jobs.registry.add(attrs.evolve(world.work.kind, lane="process"))
+    bad, good = world.enqueue(1, 2)
+    runner = Sim(world, threads=4)
+    for crashes in range(1, 6):
+        runner.settle()
+        tasks = {task.id.decode(): task for task in runner.given}
+        assert set(tasks) == {bad, good}, "started beside its neighbour every time"
+        if crashes == 1:
+            assert tasks[good].take()
+        died = tasks[bad]
+        runner.given.remove(died)
+        assert died.take()
+        died.crashed, died.text = True, "its process died"
+        runner.core.returned([died], runner.at)
+        world.clock.advance(milliseconds=5)  # what it ends with may wait for others to travel with
+        runner.step()
+        if runner.rung():
+            runner.core.woken(runner.at)
+        stored = world.stored(bad)
+        assert (stored.recoveries, stored.attempt) == (crashes, 0)
+        assert stored.error is not None
+
+    assert world.numbers("dead") == [1]
+    assert (runner.told("crashed"), runner.told("dead")) == (4, 1)
+    [neighbour] = runner.given
+    run_function(neighbour, world.clock.monotonic)
+    runner.core.returned([neighbour], runner.at)
+    runner.settle()
+    assert world.counter("done") == 1
+
+
+def test_a_job_in_a_process_that_runners_die_with_is_run_alone(world: World) -> None:
+    """The system may kill a runner for the memory that its job's process uses."""
+    world.jobs.registry.add(attrs.evolve(world.work.kind, lane="process"))
+    first, *_ = world.enqueue(1, 2)
+    for name in ("a", "b"):
+        dying = Sim(world, name)
+        dying.settle()
+        dying.rescue()
+    runner = Sim(world, "c", threads=4)
+    runner.settle()
+    assert [task.id.decode() for task in runner.given] == [first]

@@ -1,16 +1,21 @@
-"""A look at leases that the storage answers late is no early look."""
+"""What counts as a look at a lease: not what the storage answers late, nor what its holder has changed since."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.flows import Read
 from jobqueue.keys import queue_keys
 from jobqueue.record import Stored, encode
+from jobqueue.runner.leases import Leases
 from jobqueue.runner.rescue import Rescued, Watch, patrol
+from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import claim_mark
 
 KEYS = queue_keys("test", "low")
 LEASE, BEAT = 6_000, 1_000
@@ -22,14 +27,24 @@ class Observer:
     def __init__(self) -> None:
         self.storage = MemoryStorage()
         self.local = 0.0
+        self.ahead = 0
         self.watch = Watch()
-        record = encode(b"nonce...", Stored("kind", b"{}", 0, 0, 0, 1, 1))
+        stored = Stored("kind", b"{}", 0, 0, 0, 1, 1)
+        record = encode(b"nonce...", stored)
+        self.leases = Leases(LEASE)
+        self.leases.ask(self.moment())
+        mark = claim_mark(b"owner", 1_000_000, BEAT)
+        self.leases.hold(Task(KEYS, b"1", mark, 1_000_000, record, stored, None, LEASE))
         claim = transitions.claim(KEYS, b"owner", 1, limit=1, now=1_000_000, lease=LEASE, beat=BEAT)
         self.storage.apply([transitions.put(KEYS, {b"1": record}, {}, {}), claim])
 
     def moment(self) -> Moment:
         """Now."""
-        return Moment(1_000_000 + int(self.local), self.local)
+        return Moment(1_000_000 + self.ahead + int(self.local), self.local)
+
+    def beat(self) -> None:
+        """The owner says that it lives."""
+        self.storage.apply([batch for batch, _ in self.leases.extend(self.moment())])
 
     def look(self, takes: float = 0.0) -> list[Rescued]:
         """Look once; the first answer comes after ``takes`` ms."""
@@ -57,3 +72,30 @@ def test_after_a_server_that_stood_still_an_owner_has_two_beats() -> None:
     assert observer.look() == []
     observer.local += 1
     assert [job.id for job in observer.look()] == [b"1"]
+
+
+def test_a_living_owner_is_seen_to_live_after_the_clock_was_set_back() -> None:
+    observer = Observer()
+    observer.ahead = -2 * LEASE
+    for _ in range(5):
+        assert observer.look() == [], "its end lies further away than any lease"
+        observer.local += BEAT
+        observer.beat()
+    assert observer.look() == []
+    observer.local += 2 * BEAT
+    assert [job.id for job in observer.look()] == [b"1"], "two beats without a sign of life"
+
+
+def test_a_beat_between_the_last_look_and_the_taking_saves_its_job() -> None:
+    observer = Observer()
+    observer.ahead = -2 * LEASE
+    assert observer.look() == []
+    observer.local += 2 * BEAT
+    flow = patrol(KEYS, observer.watch, LEASE, observer.moment)
+    request = next(flow)
+    while isinstance(request, Read):
+        request = flow.send(observer.storage.read(request.queries))
+    observer.beat()  # while the request of the observer is on its way
+    with pytest.raises(StopIteration) as end:
+        flow.send(observer.storage.apply(request.batches))  # type: ignore[union-attr]
+    assert end.value.value == []

@@ -238,16 +238,22 @@ def test_poison_kills_five_runners_and_is_dead(
 
 
 def test_a_rolling_restart_under_load(own_server: MakeServer, hire: Callable[..., tuple[Crew, Supervise]]) -> None:
-    """Three runners are replaced while 200 jobs a second come in: nothing is lost, nothing that finished runs twice."""
+    """Three runners are replaced while 200 jobs a second come in: nothing is lost, nothing that finished runs twice.
+
+    And no job waits for longer than the grace time and a second, from its enqueueing to its claim, whose fence is the time.
+    """
+    grace = 3
     people, supervise = hire(own_server().url)
-    supervised = supervise("--processes", "3", "--grace", "10")
+    supervised = supervise("--processes", "3", "--grace", str(grace))
     before = {runner.pid for runner in supervised.works(3)}
     keys: list[str] = []
+    enqueued: dict[str, float] = {}
     enough = threading.Event()
 
     def produce() -> None:
         while not enough.wait(0.05):
             fresh = [f"k{number}" for number in range(len(keys), len(keys) + 10)]
+            enqueued.update(dict.fromkeys(fresh, time.time() * 1000))
             people.enqueue("quick", *fresh[:5])
             people.enqueue("coroutine", *fresh[5:])
             keys.extend(fresh)
@@ -270,6 +276,8 @@ def test_a_rolling_restart_under_load(own_server: MakeServer, hire: Callable[...
     assert after.isdisjoint(before)
     assert people.ledger.runs("end") == dict.fromkeys(keys, 1)
     assert people.ledger.runs() == dict.fromkeys(keys, 1), "nothing was interrupted either: the grace time was enough"
+    waits = {entry.key: entry.fence - enqueued[entry.key] for entry in people.ledger.entries("start")}
+    assert max(waits.values()) < (grace + 1) * 1000, f"waited too long: {waits}"
     assert supervised.end() == 0
 
 

@@ -438,3 +438,48 @@ def test_named_queues_alone_are_served(jobs: JobQueue, caplog: pytest.LogCapture
     assert ran == ["high"]
     assert jobs.length("other") == 1
     assert "other" in caplog.text, "it is said that nobody serves it"
+
+
+# ------------------------------------------------------------------------------------------------------------ timeouts
+
+
+def test_a_coroutine_that_takes_too_long_is_cancelled(jobs: JobQueue) -> None:
+    """A failed attempt like any other, kept with the place where it was."""
+    cleaned_up: list[int] = []
+
+    @jobs.job(name="slow", timeout=0.05, retry=RetryPolicy(limit=1, backoff=lambda _: 0))
+    async def slow(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.append(ctx.attempt)
+
+    @jobs.job(name="own", timeout=60, retry=0)
+    async def own() -> None:
+        raise TimeoutError("of its own")
+
+    slow.enqueue()
+    own.enqueue()
+    runner = run_until_drained(jobs)
+
+    errors = {dead.name: str(dead.error) for dead in jobs.dead()}
+    assert errors["slow"].startswith("TimeoutError: timed out after 0.05 s\n")
+    assert "await asyncio.Event().wait()" in errors["slow"]
+    assert errors["own"].startswith("TimeoutError: of its own\n")
+    assert cleaned_up == [1, 2]
+    assert (runner.status.retried, runner.status.dead) == (1, 2)
+
+
+def test_a_coroutine_that_is_stopped_while_it_has_time_left_goes_back(jobs: JobQueue) -> None:
+    begun = threading.Event()
+
+    @jobs.job(name="patient", timeout=600)
+    async def patient() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    patient.enqueue()
+    with running(jobs, grace=0.1):
+        assert begun.wait(20)
+    [record] = jobs.find(place="ready")
+    assert (record.attempt, record.error) == (0, None)

@@ -89,7 +89,7 @@ def changed(make: Callable[..., Batch], **changes: Any) -> Callable[..., Batch]:
 def torn(self: Interpreter, op: Move, real: Any = Interpreter._move) -> Any:
     """A promotion that forgets the last of what it took."""
     answer = real(self, op)
-    if op.source.name == "waiting" and answer[0].ids:
+    if op.source.name == "waiting" and op.target is not None and answer[0].ids:
         self.lists[f"{{{op.source.scope}}}:ready"].pop()
     return answer
 

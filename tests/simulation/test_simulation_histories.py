@@ -24,3 +24,33 @@ def test_an_observer_that_stood_still_does_not_count_that_as_patience() -> None:
 def test_a_job_whose_bytes_were_unreadable_is_not_requeued() -> None:
     # It became a job of a kind without a name, which was put off for a day before it was dead again.
     Simulation(seed=10, runners=1, lock_users=0, jobs=1, threads=1, coroutines=1, faults=Faults.none()).run()
+
+
+def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
+    # The rule was too strict, not the queue: the holder stood still, and all that arrived of it since was an extension
+    # that had left before the one that counted.
+    fired = """
+        runner1.beat#10 runner1.duty#13 runner1.duty#14 runner1.duty#21 runner2.beat#14 runner2.beat#18
+        runner2.beat#20 runner2.beat#27 runner2.beat#33 runner2.duty#37 runner2.duty#54 runner2.duty#6
+        runner2.duty#73 runner2.duty#77 runner2.duty#8 runner2.pump#10 runner2.pump#16 runner2.pump#23
+        runner2.pump#28 runner2.pump#6 runner3.beat#10 runner3.beat#6 runner3.duty#21 runner3.duty#24
+        runner3.duty#7 runner3.pump#2 runner3.pump#9 runner4.beat#10 runner4.beat#2 runner4.beat#20
+        runner4.duty#12 runner4.duty#16 runner4.duty#19 runner4.duty#23 runner4.duty#33 runner4.duty#39
+        runner4.pump#12 runner4.pump#21 runner4.pump#27 runner4.pump#32
+    """
+    Simulation(
+        seed=55121,
+        runners=4,
+        producers=2,
+        operators=0,
+        lock_users=0,
+        jobs=6,
+        threads=3,
+        coroutines=3,
+        only=fired.split(),
+    ).run()
+
+
+def test_a_suspect_keeps_no_company_that_a_late_answer_brings() -> None:
+    # A queue did not answer when the suspect was started; asked again while it ran, it gave jobs, which were started too.
+    Simulation(seed=1125899906843279, runners=4, producers=2, jobs=30, threads=3, coroutines=3).run()

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from jobqueue import judge, transitions
+from jobqueue.clock import Moment
 from jobqueue.record import Stored
-from jobqueue.runner import core, duties, leases, rescue, shares
+from jobqueue.runner import core, leases, rescue, shares
 from jobqueue.runner.packing import Sent
 from jobqueue.storage import interpreter
 from jobqueue.storage.contents import full_name
@@ -46,6 +47,18 @@ def _without_guards(name: str) -> Plant:
         patch.setattr(transitions, name, lambda *args: attrs.evolve(original(*args), guards=()))
 
     return plant
+
+
+def _taken_as_if_unseen(patch: pytest.MonkeyPatch) -> None:
+    """Whoever held the lock since it was looked at."""
+    original: Callable[..., Batch] = transitions.take_lock
+    patch.setattr(transitions, "take_lock", lambda *args: original(*args[:-1], 2**53))
+
+
+def _dying_as_before(patch: pytest.MonkeyPatch) -> None:
+    """Deaths in one millisecond have one score, so that a late requeue of the first finds the second."""
+    patch.setattr(judge, "death", lambda _, now: now // 10_000 * 10_000)
+    patch.setattr(core, "death", lambda _, now: now // 10_000 * 10_000)
 
 
 def _one_look(patch: pytest.MonkeyPatch) -> None:
@@ -125,18 +138,18 @@ def _no_beats(patch: pytest.MonkeyPatch) -> None:
 
 
 def _blaming_neighbours(patch: pytest.MonkeyPatch) -> None:
-    def wrong(stored: Stored, fence: int) -> Any:
-        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence)
+    def wrong(stored: Stored, fence: int, now: int) -> Any:
+        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence, now)
 
     patch.setattr(rescue, "after_crash", wrong)
 
 
 def _suspects_in_company(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(core, "is_suspect", lambda stored: False)
+    patch.setattr(core, "is_suspect", lambda stored, isolated: False)
 
 
 def _no_recovery_counted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rescue, "after_crash", lambda stored, fence: {"recoveries": stored.recoveries, "started": 0})
+    patch.setattr(rescue, "after_crash", lambda stored, fence, now: {"recoveries": stored.recoveries, "started": 0})
 
 
 def _unfair(patch: pytest.MonkeyPatch) -> None:
@@ -179,24 +192,31 @@ def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interpreter.Interpreter, "_place", wrong)
 
 
-def _blind_to_registrations(patch: pytest.MonkeyPatch) -> None:
-    """After the server's clock was set back, living holders cannot raise the ends of their leases."""
-    original = rescue.patrol
-    patch.setattr(duties, "patrol", lambda queue, watch, longest, moment, *_: original(queue, watch, longest, moment))
+def _believing_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """After the server's clock was set back, extensions do not raise the ends of leases."""
+    original = leases.Leases.extend
+
+    def wrong(self: leases.Leases, at: Moment) -> Any:
+        self._latest = 0
+        return original(self, at)
+
+    patch.setattr(leases.Leases, "extend", wrong)
 
 
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "finish without expect": (_changed("finish", expect=None), {"I5"}),
-    "move out without expect": (_changed("move_out", expect=None), {"I5"}),
-    "release without expect": (_changed("release", expect=None), {"I5"}),
+    "move out without expect": (_changed("move_out", expect=None), {"I18", "I5"}),
+    "release without expect": (_changed("release", expect=None), {"I18", "I5"}),
     "release at the tail": (_changed("release", front=False), {"I1"}),
     "rescue at the tail": (_changed("rescue", front=False), {"I1"}),
     "claim from a claim without a number": (_changed("claim", once=None), {"I18"}),
     "claim stays after a rescue": (_changed("rescue", stamp=None), {"I1", "I2"}),
     "a lock without owner check": (_without_guards("take_lock"), {"I15"}),
     "a rescue after one look": (_one_look, {"I6"}),
-    "a rescue that is blind to registrations": (_blind_to_registrations, {"I6"}),
-    "an extension that lowers": (_lowering, {"extend"}),
+    "a lock is taken as if nobody had held it since": (_taken_as_if_unseen, {"I18"}),
+    "two deaths of one job cannot be told apart": (_dying_as_before, {"I18", "I22", "I10"}),
+    "extensions that go by the clock alone": (_believing_the_clock, {"I6"}),
+    "an extension that lowers": (_lowering, {"I18", "extend"}),
     "a retry that counts twice": (_judged(attempt=lambda stored: stored.attempt + 2), {"I11"}),
     "a retry that is not counted": (_judged(attempt=lambda stored: stored.attempt), {"I11"}),
     "recoveries survive an orderly end": (_judged(recoveries=lambda stored: stored.recoveries + 1), {"I11"}),
@@ -211,7 +231,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "a rescue that counts no recovery": (_no_recovery_counted, {"I11"}),
     "an unfair split": (_unfair, {"I13"}),
     "a deadline that counts from the answer": (_deadline_from_the_answer, {"I16"}),
-    "an enqueue that stores twice": (_put_twice, {"I1", "I3"}),
+    "an enqueue that stores twice": (_put_twice, {"I18", "I1", "I3"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 

@@ -20,7 +20,7 @@ from jobqueue.storage.ops import Applied, Batch, HashAdd, HashKey, ListKey, Peek
 from jobqueue.storage.redis import RedisServer, RedisStorage, open_redis
 from jobqueue.testing import check_async_storage, check_storage
 from tests.conftest import MakeServer
-from tests.servers import Server, _free_port, binary_of, start_server
+from tests.servers import Server, _free_port, binary_of, kinds, start_server
 
 MIDDLE = 8192
 
@@ -67,12 +67,12 @@ def _serves(node: Server) -> bool:
         return info["cluster_state"] == "ok" and len(slots) == 2
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[tuple[Server, Server]]:
+@pytest.fixture(scope="module", params=kinds())
+def nodes(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
     """Two nodes, each with half of the slots."""
     buses = [_free_port(), _free_port()]
     made = [
-        start_server("valkey", port=True, args=["--cluster-enabled", "yes", "--cluster-port", str(bus)])
+        start_server(request.param, port=True, args=["--cluster-enabled", "yes", "--cluster-port", str(bus)])
         for bus in buses
     ]
     first, second = made

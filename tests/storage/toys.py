@@ -359,6 +359,15 @@ class DropForgets(Interpreter):
         return super()._holds(guard)
 
 
+class LocksForgetWhoHeldThem(Interpreter):
+    """Rule 8 broken: a taking that arrives late, when somebody else has held the lock since, locks it for nobody."""
+
+    def _holds(self, guard: Guard) -> bool:
+        if isinstance(guard, Unlocked):
+            guard = attrs.evolve(guard, fence=2**53)
+        return super()._holds(guard)
+
+
 class ShorterLocks(Interpreter):
     """Rule 8 broken: an extension of a lock that arrives late shortens it."""
 
@@ -636,6 +645,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (8, _with(ClaimsStay), "a claim is cleared kept or written"),
     (8, _with(FenceIgnored), "a late finish does not touch the next claim"),
     (8, _with(DropForgets), "a dropped lock cannot be taken by a late sending"),
+    (8, _with(LocksForgetWhoHeldThem), "a lock that somebody held since cannot be taken by a late sending"),
     (8, _with(ShorterLocks), "a lock is extended by its holder only"),
     (8, _with(PoliteLocks), "an unguarded taking overrules"),
     (9, WaitsTooLong, "a wait ends with its timeout"),

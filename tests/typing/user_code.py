@@ -24,6 +24,11 @@ def charge(ctx: Context, order: int, *, note: str = "") -> float:
     return ctx.attempt + order + len(note)
 
 
+@jobs.job(process=True, timeout=timedelta(minutes=1))
+def compute(ctx: Context, number: int) -> int:
+    return number * ctx.attempt
+
+
 @jobs.job
 async def fetch(url: str) -> int:
     return len(url)
@@ -51,7 +56,7 @@ double = jobs.job(name="double")(lambda: 3)
 
 @jobs.register
 @attrs.frozen
-class Thumbnail(Job, name="images.thumbnail", queue="low", retry=2):
+class Thumbnail(Job, name="images.thumbnail", queue="low", retry=2, process=True, timeout=60):
     path: str
     width: int = 64
 

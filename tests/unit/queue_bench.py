@@ -12,7 +12,7 @@ from jobqueue.backend import GivenBackend
 from jobqueue.ids import SeededChance
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, Moved
+from jobqueue.storage.ops import Applied, Batch, Moved, claim_mark
 from jobqueue.testing import FakeClock, Fault, FaultyStorage
 
 __all__ = ["Bench"]
@@ -92,7 +92,7 @@ class Bench:
     def _move_out(self, step: Literal["bury", "park"], id: str, score: int, queue: str) -> None:
         moved = self.claim(queue=queue)
         assert moved.ids == (id.encode(),)
-        claims = {moved.ids[0]: transitions.claim_of(b"runner", moved.fence, 5_000)}
+        claims = {moved.ids[0]: claim_mark(b"runner", moved.fence, 5_000)}
         keys = self.keys(queue)
         target = keys.dead if step == "bury" else keys.waiting
         self.memory.apply([transitions.move_out(step, keys, target, claims, {}, dict.fromkeys(claims, score), "moved")])

@@ -10,7 +10,7 @@ from jobqueue.errors import StorageError
 from jobqueue.keys import namespace_keys
 from jobqueue.queue import Counts
 from jobqueue.record import JobRecord
-from jobqueue.storage.ops import Batch, HashSet, Put
+from jobqueue.storage.ops import Batch, HashSet, Put, claim_mark
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
 
@@ -110,7 +110,7 @@ def test_sent_again_after_it_has_ended_it_is_stored_again(bench: Bench) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         bench.work.enqueue(1)
     moved = bench.claim()
-    claims = {moved.ids[0]: transitions.claim_of(b"runner", moved.fence, 5_000)}
+    claims = {moved.ids[0]: claim_mark(b"runner", moved.fence, 5_000)}
     bench.memory.apply([transitions.finish(bench.keys(), claims)])
     bench.jobs.enqueue_records(caught.value.records)
     assert len(bench.jobs.find()) == 1

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobqueue.judge import TOO_OFTEN, Verdict, after_crash, after_run, is_suspect, unknown_kind
+from jobqueue.judge import (
+    TOO_OFTEN,
+    RaisedElsewhere,
+    Verdict,
+    after_crash,
+    after_own_crash,
+    after_run,
+    is_suspect,
+    unknown_kind,
+)
 from jobqueue.record import Stored
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
@@ -83,11 +92,21 @@ def test_a_policy_is_asked_for_the_number_of_the_retry() -> None:
     assert asked == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("died", "score"), [(0, NOW), (NOW - 1, NOW), (NOW, NOW + 1), (NOW + 5, NOW + 6)])
+def test_each_death_has_a_score_above_that_of_the_last(died: int, score: int) -> None:
+    again = stored(retry=0, died=died)
+    assert after_run(again, ValueError(), "", RetryPolicy(), NOW).score == score
+    assert unknown_kind(stored(died=died, parked_since=1), NOW).score == score
+    condemned = after_crash(stored(recoveries=TOO_OFTEN - 1, started=9, died=died), 9, NOW)
+    assert isinstance(condemned, Verdict)
+    assert condemned.score == score
+
+
 # ------------------------------------------------------------------------------------------------------------- crashes
 
 
 def crash(before: Stored, fence: int = 9) -> Stored | Verdict:
-    after = after_crash(before, fence)
+    after = after_crash(before, fence, NOW)
     if isinstance(after, Verdict):
         return after
     assert "attempt" not in after, "a crash is no failed attempt"
@@ -166,3 +185,38 @@ def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
     assert set(pauses[6:]) == {60 * MINUTE}
     assert 24 * 60 * MINUTE <= now - NOW < 25 * 60 * MINUTE
     assert attrs.asdict(verdict)["step"] == "bury"
+
+
+# ----------------------------------------------------------------------------------------------------- its own process
+
+
+def test_a_job_alone_in_its_process_is_to_blame_at_once() -> None:
+    """Four crashes bring it back, whatever is in its record; the fifth is its end."""
+    job = stored(attempt=2)
+    for crashes in range(1, TOO_OFTEN):
+        verdict = after_own_crash(job, 100 + crashes, "its process died", NOW)
+        assert (verdict.ending, verdict.step) == ("crashed", "release")
+        assert "attempt" not in verdict.changes, "a crash is no failed attempt"
+        assert (verdict.changes["recoveries"], verdict.changes["started"]) == (crashes, 100 + crashes)
+        job = stored(attempt=2, **{name: verdict.changes[name] for name in ("recoveries", "started")})
+    last = after_own_crash(job, 200, "its process died", NOW)
+    assert (last.ending, last.step, last.score) == ("dead", "bury", NOW)
+    assert str(last.changes["error"]).startswith("its process died; ")
+
+
+def test_who_crashes_in_its_own_process_is_no_suspect_until_a_runner_dies_with_it() -> None:
+    """And the runner's death is not held against it: only one that ran alone in the runner is blamed for that."""
+    crashed = stored(recoveries=2, started=9)
+    assert not is_suspect(crashed, isolated=True)
+    assert is_suspect(crashed), "a runner to which the kind is a plain function has no process to risk"
+    with_the_runner = crash(crashed, fence=11)
+    assert isinstance(with_the_runner, Stored)
+    assert with_the_runner.recoveries == 2
+    assert is_suspect(with_the_runner, isolated=True)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_another_process_said_of_its_error_counts(wanted: bool) -> None:
+    policy = RetryPolicy(on=(KeyError,)) if wanted else RetryPolicy()
+    verdict = after_run(stored(), RaisedElsewhere(wanted), "text", policy, NOW)
+    assert verdict.ending == ("retried" if wanted else "dead")

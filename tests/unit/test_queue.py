@@ -13,7 +13,7 @@ from jobqueue.queue import Counts
 from jobqueue.record import decode, rewrite
 from jobqueue.runner_info import Beat
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch, HashSet, Put, Records
+from jobqueue.storage.ops import Batch, HashSet, Put, Records, claim_mark
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
 
@@ -39,7 +39,7 @@ def finish(bench: Bench, id: str) -> None:
     """A runner claims and ends the job."""
     moved = bench.claim()
     assert moved.ids == (id.encode(),)
-    claims = {id.encode(): transitions.claim_of(b"runner", moved.fence, 5_000)}
+    claims = {id.encode(): claim_mark(b"runner", moved.fence, 5_000)}
     bench.memory.apply([transitions.finish(bench.keys(), claims)])
 
 
@@ -89,7 +89,7 @@ def test_paging_meets_every_job_once_in_order(bench: Bench, place: str, count: i
     if place in ("working", "dead"):
         moved = bench.claim(count)
         if place == "dead":
-            claims = {id: transitions.claim_of(b"runner", moved.fence, 5_000) for id in moved.ids}
+            claims = {id: claim_mark(b"runner", moved.fence, 5_000) for id in moved.ids}
             keys, died = bench.keys(), dict.fromkeys(claims, 5)
             bench.memory.apply([transitions.move_out("bury", keys, keys.dead, claims, {}, died, "dead")])
     seen: list[str] = []
@@ -216,6 +216,7 @@ def test_requeue_keeps_the_attempts_and_forgives_the_crashes(bench: Bench) -> No
     [[kept]] = bench.memory.read([_records(bench, id)])  # type: ignore[misc]
     stored = decode(kept.record)  # type: ignore[union-attr]
     assert (stored.started, stored.parked, stored.parked_since) == (0, 0, 0)
+    assert stored.died == 3, "so that it dies later the next time, and a requeue that arrives late finds nothing"
 
 
 def _records(bench: Bench, id: str) -> Any:

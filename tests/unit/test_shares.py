@@ -83,3 +83,21 @@ def test_a_queue_that_is_added_joins_where_the_others_are() -> None:
     shares.split(1_000, ["a"])
     shares.add("b", 1)
     assert shares.split(10, ["a", "b"]) == {"a": 5, "b": 5}
+
+
+@given(WEIGHTS, HISTORY)
+def test_strictly_all_goes_to_the_largest_weight_that_has_work(
+    weights: dict[str, int], history: list[tuple[int, set[str]]]
+) -> None:
+    shares = Shares(weights, strict=True)
+    for units, queues in history:
+        able = queues & weights.keys()
+        parts = shares.split(units, queues)
+        assert sum(parts.values()) == (units if able else 0)
+        assert {weights[queue] for queue in parts} <= {max((weights[queue] for queue in able), default=0)}
+
+
+def test_strictly_queues_of_one_weight_share() -> None:
+    shares = Shares({"a": 2, "b": 2, "c": 1}, strict=True)
+    assert shares.split(10, ["a", "b", "c"]) == {"a": 5, "b": 5}
+    assert shares.split(1, ["c"]) == {"c": 1}

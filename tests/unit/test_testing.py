@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,19 +26,11 @@ from tests.unit.kit_jobs import (
     circle,
     endless,
     flaky,
-    fresh,
     jobs,
     mail,
     seen,
     urgent,
 )
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
-
 
 # --------------------------------------------------------------------------------------------------------------- drain
 
@@ -73,6 +64,26 @@ def test_jobs_of_a_queue_run_in_the_order_of_enqueueing(t: Testing) -> None:
     t.drain()
 
     assert seen == [("mail", str(number)) for number in range(20)]
+
+
+def test_what_became_due_meanwhile_runs_in_the_order_of_its_time(t: Testing) -> None:
+    for minutes in (5, 1, 4, 2, 3):
+        mail.opts(delay=60 * minutes).enqueue(f"after {minutes}")
+    mail.opts(at=NEW_YEAR + timedelta(seconds=90)).enqueue("after 1½")
+    mail.enqueue("now")
+    flaky.opts(delay=30).enqueue(2)  # fails when it runs, at the end, and is due an hour later
+
+    t.clock.advance(minutes=4)
+    assert t.drain(reraise=False) == {"done": 6, "retried": 1}
+
+    assert [entry[1] for entry in seen if entry[0] == "mail"] == [
+        "now", "after 1", "after 1½", "after 2", "after 3", "after 4",
+    ]  # fmt: skip
+    assert seen.index(("flaky", 1)) == 1, "due after 30 seconds, it comes behind what was ready at once"
+    seen.clear()
+    t.clock.advance(hours=2)
+    assert t.drain() == {"done": 2}
+    assert seen == [("mail", "after 5"), ("flaky", 2)]
 
 
 def test_queues_share_by_weight_and_none_starves(t: Testing) -> None:
@@ -211,7 +222,7 @@ def test_what_a_job_asks_for_is_no_failure(t: Testing) -> None:
 
 
 def test_a_payload_that_does_not_fit_is_dead_and_raised(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="mail")
     def earlier(address: str) -> None: ...
@@ -224,7 +235,7 @@ def test_a_payload_that_does_not_fit_is_dead_and_raised(t: Testing) -> None:
 
 
 def test_an_unknown_kind_is_parked_and_dead_after_a_day(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="foreign")
     def foreign() -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 
 from jobqueue import JobQueue, JobRecord, PayloadError, UnknownJob, current_context
 from jobqueue.testing import Testing
-from tests.unit.kit_jobs import NEW_YEAR, Address, Colour, Resize, add, broken, fresh, jobs, mail, typed, urgent
+from tests.unit.kit_jobs import NEW_YEAR, Address, Colour, Resize, add, broken, jobs, mail, typed, urgent
 
 
 @attrs.define(eq=False)
 class Point:
     x: int
     y: int
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
 
 
 def test_a_job_is_found_by_some_of_its_arguments(t: Testing) -> None:
@@ -214,18 +207,20 @@ def test_the_message_lists_what_is_enqueued_nearest_first(t: Testing) -> None:
     assert lines[2].endswith("') in low, ready  ← other to, subject")
     assert len(lines[2]) < 250
     assert lines[3] == "  broken(number=1) in low, waiting, due in 0:02:00, failed 1×"
-    assert len(lines) == 4
+    assert lines[4].startswith("what happened to jobs of mail in this block")
 
 
 def test_the_message_says_that_nothing_is_enqueued_and_where_jobs_are_instead(t: Testing) -> None:
-    with pytest.raises(AssertionError, match=r"no job mail\(\) is enqueued; what is enqueued:\n  nothing$"):
+    with pytest.raises(
+        AssertionError, match=r"no job mail\(\) is enqueued; what is enqueued:\n  nothing\nwhat happened"
+    ):
         t.assert_enqueued(mail)
     broken.opts(retry=0).enqueue(1)
     t.drain(reraise=False)
     mail.enqueue("a")
     t.crash_runner()
 
-    with pytest.raises(AssertionError, match=r"\(besides 1 working and 1 dead\):\n  nothing$"):
+    with pytest.raises(AssertionError, match=r"\(besides 1 working and 1 dead\):\n  nothing\nwhat happened"):
         t.assert_enqueued(mail)
 
 
@@ -236,9 +231,12 @@ def test_the_message_is_cut_at_twenty_jobs(t: Testing) -> None:
     with pytest.raises(AssertionError) as caught:
         t.refute_enqueued(urgent)
 
-    lines = str(caught.value).split("\n")
-    assert len(lines) == 22
-    assert lines[-1] == "  … and 10 more"
+    listed, _, past = str(caught.value).partition("\nwhat happened")
+    assert len(listed.split("\n")) == 22
+    assert listed.split("\n")[-1] == "  … and 10 more"
+    assert past.split("\n")[1] == "  … 10 jobs earlier"
+    assert past.split("\n")[2].startswith("  urgent(number=10) ")
+    assert len(past.split("\n")) == 2 + 2 * 20
 
 
 def test_refute_names_what_should_not_be_there(t: Testing) -> None:
@@ -256,7 +254,7 @@ def test_refute_names_what_should_not_be_there(t: Testing) -> None:
 
 
 def test_a_payload_that_does_not_fit_any_more_is_listed_and_never_matches(t: Testing) -> None:
-    other = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    other = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @other.job(name="mail")
     def earlier(address: str) -> None: ...
@@ -280,7 +278,7 @@ def test_a_renamed_kind_is_found_by_either_name() -> None:
 
 
 def test_a_job_stored_under_an_earlier_name_is_found(t: Testing) -> None:
-    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    before = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @before.job(name="post")
     def post(to: str) -> None: ...
@@ -304,7 +302,7 @@ def test_values_without_equality_are_compared_by_their_fields(t: Testing) -> Non
 
 
 def test_a_field_that_was_not_stored_is_another_and_no_accident(t: Testing) -> None:
-    before = JobQueue(namespace="kit", storage=t._backend.memory, clock=t.clock)
+    before = JobQueue(namespace=jobs.namespace, storage=t._backend.direct, clock=t.clock)
 
     @before.job(name="resize")
     def resize(path: str) -> None: ...

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import re
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +14,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.testing import Testing, TestingError
-from tests.unit.kit_jobs import Broken, Resize, add, broken, flaky, fresh, jobs, mail, seen
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
+from tests.unit.kit_jobs import Broken, Resize, add, broken, flaky, jobs, mail, seen
 
 
 async def test_the_async_twins_do_the_same(t: Testing) -> None:

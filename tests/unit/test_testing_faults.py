@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -12,13 +11,7 @@ from jobqueue import Context, JobQueue, LockTaken, OutcomeUnknown, StorageRefuse
 from jobqueue.flows import Flow, Read
 from jobqueue.storage.ops import Fields, HashKey
 from jobqueue.testing import Testing, TestingError
-from tests.unit.kit_jobs import NEW_YEAR, Broken, add, fresh, jobs, mail, seen, urgent
-
-
-@pytest.fixture
-def t() -> Iterator[Testing]:
-    with fresh(), jobs.testing() as testing:
-        yield testing
+from tests.unit.kit_jobs import NEW_YEAR, Broken, add, jobs, mail, seen, urgent
 
 
 def place_of(id: str) -> str | None:
@@ -239,7 +232,7 @@ def test_a_flow_that_never_waits_still_sees_refusals(t: Testing) -> None:
 
     def flow() -> Flow[str]:
         try:
-            yield Read((Fields(HashKey("kit:low", "ready")),))
+            yield Read((Fields(HashKey(f"{jobs.namespace}:low", "ready")),))
         except StorageRefused:
             return "seen"
         return "not refused"

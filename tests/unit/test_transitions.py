@@ -13,7 +13,7 @@ from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These
+from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These, claim_mark
 
 KEYS = queue_keys("test", "low")
 SPACE = namespace_keys("test")
@@ -27,7 +27,7 @@ def record(number: int = 0) -> bytes:
 
 
 def claims(*numbers: int, fence: int = NOW, name: bytes = b"a") -> dict[bytes, bytes]:
-    return {b"j%d" % number: t.claim_of(name, fence, 5_000) for number in numbers}
+    return {b"j%d" % number: claim_mark(name, fence, 5_000) for number in numbers}
 
 
 def claim(name: bytes = b"a", number: int = 1, limit: int = 2, now: int = NOW) -> Batch:
@@ -74,7 +74,7 @@ def batches() -> dict[str, Batch]:
         "bury": t.move_out("bury", KEYS, KEYS.dead, held, records, scores, "dead"),
         "release": t.release(KEYS, held),
         "rescue": t.rescue(KEYS, leases, records),
-        "condemn": t.condemn(KEYS, leases, records, NOW),
+        "condemn": t.condemn(KEYS, leases, records, dict.fromkeys(leases, NOW)),
         "requeue": t.requeue(KEYS, b"j6", NOW - 6, record(7)),
         "hurry": t.hurry(KEYS, b"j4", NOW - 4),
         "delete waiting": t.delete(KEYS.waiting, [b"j4"], {b"j4": NOW - 4}),
@@ -174,26 +174,35 @@ def locks() -> Callable[..., Applied | Refused]:
 
 
 def test_a_lock_has_one_holder_and_a_growing_fence(locks: Callable[..., Applied | Refused]) -> None:
-    first = locks(t.take_lock, b"a", NOW, NOW + 10)
+    first = locks(t.take_lock, b"a", NOW, NOW + 10, 0)
     assert first == Applied((NOW,))
-    assert isinstance(locks(t.take_lock, b"b", NOW + 9, NOW + 19), Refused)
-    second = locks(t.take_lock, b"b", NOW + 10, NOW + 20)
+    assert isinstance(locks(t.take_lock, b"b", NOW + 9, NOW + 19, NOW), Refused)
+    second = locks(t.take_lock, b"b", NOW + 10, NOW + 20, NOW)
     assert second == Applied((NOW + 10,))
     assert isinstance(locks(t.extend_lock, b"a", NOW + 11, NOW + 99), Refused)
     locks(t.drop_lock, b"a")
-    assert isinstance(locks(t.take_lock, b"c", NOW + 12, NOW + 22), Refused), "b still holds it"
+    assert isinstance(locks(t.take_lock, b"c", NOW + 12, NOW + 22, NOW + 10), Refused), "b still holds it"
 
 
 def test_a_late_request_for_a_dropped_lock_does_not_take_it_for_nobody(locks: Callable[..., Applied | Refused]) -> None:
-    locks(t.take_lock, b"a", NOW, NOW + 10)
+    locks(t.take_lock, b"a", NOW, NOW + 10, 0)
     locks(t.drop_lock, b"a")
-    assert isinstance(locks(t.take_lock, b"a", NOW, NOW + 10), Refused)
+    assert isinstance(locks(t.take_lock, b"a", NOW, NOW + 10, 0), Refused)
     assert isinstance(locks(t.extend_lock, b"a", NOW, NOW + 10), Refused)
-    assert isinstance(locks(t.take_lock, b"b", NOW + 1, NOW + 11), Applied)
+    assert isinstance(locks(t.take_lock, b"b", NOW + 1, NOW + 11, NOW), Applied)
+
+
+def test_a_late_request_does_not_take_what_somebody_held_since(locks: Callable[..., Applied | Refused]) -> None:
+    locks(t.take_lock, b"b", NOW, NOW + 10, 0)
+    locks(t.drop_lock, b"b")
+    assert isinstance(locks(t.take_lock, b"a", NOW, NOW + 10, 0), Refused), "it looked before b took the lock"
+    assert isinstance(locks(t.take_lock, b"a", NOW - 5, NOW + 5, NOW), Applied), (
+        "its clock is behind, which is no matter"
+    )
 
 
 def test_a_resent_request_for_a_lock_is_answered_alike(locks: Callable[..., Applied | Refused]) -> None:
-    assert locks(t.take_lock, b"a", NOW, NOW + 10) == locks(t.take_lock, b"a", NOW, NOW + 10) == Applied((NOW,))
+    assert locks(t.take_lock, b"a", NOW, NOW + 10, 0) == locks(t.take_lock, b"a", NOW, NOW + 10, 0) == Applied((NOW,))
 
 
 def test_keys_of_a_namespace_are_its_own() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from jobqueue.errors import StorageError
-from jobqueue.storage.ops import Answer, Batch, Query
+from jobqueue.storage.ops import Answer, Batch, Key, Query
 from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.redis.compile import header_names
 from jobqueue.storage.redis.faults import refused
 from jobqueue.storage.redis.flow import Guarded, Request, apply_flow, described, facts_flow, read_flow
 
@@ -104,6 +105,14 @@ class RedisStorage:
         if isinstance(facts, StorageError):
             raise facts
         return described(facts)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Remove these keys, with what this storage keeps beside them in their scopes. Raises `NotApplied`."""
+        names: dict[str, dict[bytes, None]] = {}
+        for key in keys:
+            names.setdefault(key.scope, header_names(key.scope))[key.full.encode()] = None
+        for reply in self._nodes.exchange([(scope, (b"UNLINK", *found)) for scope, found in names.items()]):
+            _answered(self._server, reply)
 
     def close(self) -> None:
         """See `Storage.close`."""

@@ -50,7 +50,7 @@ from jobqueue.storage.ops import (
     Unlocked,
 )
 
-__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "wake_key"]
+__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "header_names", "wake_key"]
 
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
@@ -111,6 +111,11 @@ def wake_key(scope: str) -> bytes:
     return f"{{{scope}}}:{WAKE}".encode()
 
 
+def header_names(scope: str) -> dict[bytes, None]:
+    """The keys of a scope that every call names, whatever it does."""
+    return {name.encode(): None for name in _numbered(scope, _HEADER)}
+
+
 def grows(batch: Batch) -> bool:
     """Whether the batch stores something new, so that a full server should refuse it.
 
@@ -160,8 +165,8 @@ def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:
             args += (b"F", keys.index(key), field, value)
         case Member(key, member):
             args += (b"M", keys.index(key), member)
-        case Unlocked(key, token, now):
-            args += (b"U", keys.index(key), token, b"%d" % now)
+        case Unlocked(key, token, now, fence):
+            args += (b"U", keys.index(key), token, b"%d" % now, b"%d" % fence)
         case Locked(key, token, now):
             args += (b"L", keys.index(key), token, b"%d" % now)
 

@@ -7,7 +7,7 @@
 --        names a key by its index; 0 is none. All of them share the hash tag of the scope.
 -- ARGV   read with a cursor: number of batches, then each batch:
 --          number of guards, guards, number of operations, operations
---        guard  A key field | F key field value | M key member | U lock token now | L lock token now
+--        guard  A key field | F key field value | M key member | U lock token now fence | L lock token now
 --        op     P list n values              Z set n (score member)*    z set n members
 --               H hash n (field value)*      h hash n fields            + hash field amount
 --               T lock token now until       D lock token
@@ -156,21 +156,21 @@ local holds = {
     return call('ZSCORE', guard.key, guard[1]) ~= false
   end,
   U = function(guard)
-    local token, till = lock_of(guard.key)
+    local token, till, fence = lock_of(guard.key)
     if not token then
       return true
     end
     if token == guard[1] then
       return till > 0
     end
-    return till <= tonumber(guard[2])
+    return till <= tonumber(guard[2]) and fence <= tonumber(guard[3])
   end,
   L = function(guard)
     local token, till = lock_of(guard.key)
     return token == guard[1] and till > tonumber(guard[2])
   end,
 }
-local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 2, L = 2 }
+local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
 
 local function parse_guard()
   local code = take()
@@ -576,12 +576,17 @@ local function sift(op, ids, m, scores, records)
   return kept, records, missing
 end
 
+-- Thirty digits make it longer than 64 bytes: hashes of up to 512 shorter values are lists that are searched for every id.
+local function claim_mark(op, fence)
+  return op.incarnation .. ':' .. format('%030.0f', fence) .. ':' .. op.beat
+end
+
 local function mark(op, ids, m)
   if op.stamp == 'x' then
     send('HDEL', CLAIMS, ids, 1, m)
   elseif op.stamp == 's' and m > 0 then
     local fence = math.max(tonumber(call('HGET', COUNTERS, 'fence') or 0) + 1, op.now)
-    local claim = op.incarnation .. ':' .. format('%.0f', fence) .. ':' .. op.beat
+    local claim = claim_mark(op, fence)
     local flat = {}
     for i = 1, m do
       flat[2 * i - 1], flat[2 * i] = ids[i], claim
@@ -651,8 +656,8 @@ end
 
 -- What a request that is sent again is answered: what it took the first time and still holds.
 local function again(op)
-  local fence = op.seen[2] or '0'
-  local claim, ids, m, records = op.incarnation .. ':' .. fence .. ':' .. op.beat, {}, 0, {}
+  local fence = integer(op.seen[2] or '0') or 0
+  local claim, ids, m, records = claim_mark(op, fence), {}, 0, {}
   local n = #op.seen
   local scores = ask('ZMSCORE', op.target, op.seen, 3, n)
   local claims = ask('HMGET', CLAIMS, op.seen, 3, n)
@@ -665,7 +670,7 @@ local function again(op)
     end
   end
   local left, next = rest(op)
-  return { ids, op.give and records or {}, {}, integer(fence) or 0, left, next }
+  return { ids, op.give and records or {}, {}, fence, left, next }
 end
 
 function run.V(op)

@@ -60,8 +60,8 @@ def every_guard_holds_and_fails_as_it_says(t: Bench) -> None:
         (Member(t.index, b"n"), False),
         (Locked(t.duty, b"owner", NOW), True),
         (Locked(t.duty, b"other", NOW), False),
-        (Unlocked(t.duty, b"owner", NOW), True),
-        (Unlocked(t.duty, b"other", NOW), False),
+        (Unlocked(t.duty, b"owner", NOW, NOW), True),
+        (Unlocked(t.duty, b"other", NOW, NOW), False),
     ]
     for guard, holds in table:
         expected: object = Applied((None,)) if holds else Refused((0,))
@@ -78,7 +78,7 @@ def every_failing_guard_is_named(t: Bench) -> None:
         FieldIs(t.notes, b"f", b"v"),
         Member(t.index, b"m"),
         Locked(t.duty, b"owner", NOW),
-        Unlocked(t.duty, b"owner", NOW),
+        Unlocked(t.duty, b"owner", NOW, NOW),
     ]
     outcome = t.outcome(HashSet(t.notes, {b"h": b"x"}), guards=guards)
     t.check(outcome, Refused((0, 2, 4, 5)), "a batch with seven guards, of which four fail")
@@ -260,10 +260,10 @@ def times_are_what_the_caller_says(t: Bench) -> None:
     t.put(Put(t.waiting, {b"past": record(b"past"), b"far": record(b"far")}, {b"past": 1, b"far": far}))
     t.do(LockTake(t.duty, b"owner", 1, 5))
     t.check(t.places(), {"waiting": [(b"past", 1), (b"far", far)]}, "jobs due long ago and in the far future")
-    held = t.outcome(guards=[Locked(t.duty, b"owner", 4), Unlocked(t.duty, b"owner", 4)])
+    held = t.outcome(guards=[Locked(t.duty, b"owner", 4), Unlocked(t.duty, b"owner", 4, NOW)])
     t.check(held, Applied(()), "a lock until 5 at the time 4, whatever the real time is")
-    t.check(t.outcome(guards=[Unlocked(t.duty, b"other", 4)]), Refused((0,)), "the same lock for another token")
-    t.check(t.outcome(guards=[Unlocked(t.duty, b"other", 5)]), Applied(()), "the same lock at the time 5")
+    t.check(t.outcome(guards=[Unlocked(t.duty, b"other", 4, NOW)]), Refused((0,)), "the same lock for another token")
+    t.check(t.outcome(guards=[Unlocked(t.duty, b"other", 5, NOW)]), Applied(()), "the same lock at the time 5")
     t.check(t.state()["duty"], Held(b"owner", 5, 1), "the lock")
     t.check(t.move(Move(t.waiting, t.ready, Due(far - 1, 10))).ids, (b"past",), "what is due just before the far one")
 

@@ -30,6 +30,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
 
@@ -57,10 +58,10 @@ def a_stamp_writes_one_new_fence(t: Bench) -> None:
     third = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=Stamp(b"\x00:\xff", 1, NOW + 50)))
     t.check(third.fence, NOW + 50, "a clock that is ahead of the last fence")
     claims = {
-        b"a": b"one:%d:5000" % NOW,
-        b"b": b"one:%d:5000" % NOW,
-        b"c": b"two:%d:70" % (NOW + 1),
-        b"d": b"\x00:\xff:%d:1" % (NOW + 50),
+        b"a": claim_mark(b"one", NOW, 5000),
+        b"b": claim_mark(b"one", NOW, 5000),
+        b"c": claim_mark(b"two", NOW + 1, 70),
+        b"d": claim_mark(b"\x00:\xff", NOW + 50, 1),
     }
     t.check(t.state()["claims"], claims, "claims: incarnation:fence:beat")
     none = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=Stamp(b"one", 5000, NOW + 99)))
@@ -74,7 +75,7 @@ def a_stamp_writes_one_new_fence(t: Bench) -> None:
 def a_claim_is_cleared_kept_or_written(t: Bench) -> None:
     t.fill(b"a", b"b")
     t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=_STAMP))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     t.move(Move(t.working, t.working, These((b"a", b"b")), NOW + 1))
     t.check(t.state()["claims"], {b"a": claim, b"b": claim}, "without a stamp claims stay")
     t.move(Move(t.working, t.ready, These((b"a",)), stamp=CLEAR))
@@ -88,7 +89,7 @@ def a_claim_is_cleared_kept_or_written(t: Bench) -> None:
 def an_extension_only_raises(t: Bench) -> None:
     t.fill(b"a", b"b")
     t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=_STAMP))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     ours = {b"a": claim, b"b": claim}
     for score, ends in (
         (NOW + 10, (NOW + 10, NOW + 10)),
@@ -117,7 +118,7 @@ def a_numbered_claim_sent_again_answers_the_same(t: Bench) -> None:
     other = t.move(Move(t.ready, t.working, These((b"b",)), NOW, stamp=Stamp(b"other", 5000, NOW)))
     again = t.move(_claim_of(t, 7))
     t.check(again, Moved((), fence=NOW, left=2), "sent again after the other job went to another runner")
-    t.check(t.state()["claims"], {b"b": b"other:%d:5000" % other.fence}, "whose claim stands")
+    t.check(t.state()["claims"], {b"b": claim_mark(b"other", other.fence, 5000)}, "whose claim stands")
     t.check(t.move(_claim_of(t, 8)).ids, (b"c", b"d"), "the next number takes the next jobs")
 
 
@@ -192,7 +193,7 @@ def a_put_tells_the_same_job_from_another(t: Bench) -> None:
 @case(8)
 def batches_sent_twice_change_nothing_more(t: Bench) -> None:
     t.fill(*(b"%d" % number for number in range(12)))
-    claim = b"runner:%d:5000" % NOW
+    claim = claim_mark(b"runner", NOW, 5000)
     mine: dict[bytes, bytes] = dict.fromkeys((b"0", b"1", b"2", b"3"), claim)
     done = (t.counters, b"done")
     batches: list[tuple[str, tuple[Op, ...]]] = [
@@ -248,7 +249,7 @@ def a_late_finish_does_not_touch_the_next_claim(t: Bench) -> None:
     late = t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=_STAMP)).fence
     t.move(Move(t.working, t.ready, These((b"a",)), stamp=CLEAR, front=True))
     t.move(Move(t.ready, t.working, Head(1, 1000), NOW + 5, stamp=_STAMP))
-    ours = {b"a": b"runner:%d:5000" % late}
+    ours = {b"a": claim_mark(b"runner", late, 5000)}
     moves = [
         Move(t.working, None, These((b"a",)), expect=ours),
         Move(t.working, t.dead, These((b"a",)), NOW, expect=ours, records={b"a": b"overwritten"}),
@@ -264,17 +265,20 @@ def a_late_finish_does_not_touch_the_next_claim(t: Bench) -> None:
 
 @case(8)
 def a_lock_has_one_holder_at_a_time(t: Bench) -> None:
-    def take(token: bytes, now: int, until: int) -> object:
-        outcome = t.outcome(LockTake(t.duty, token, now, until), guards=[Unlocked(t.duty, token, now)])
+    def take(token: bytes, now: int, until: int, seen: int) -> object:
+        outcome = t.outcome(LockTake(t.duty, token, now, until), guards=[Unlocked(t.duty, token, now, seen)])
         return outcome.answers[0] if isinstance(outcome, Applied) else outcome
 
-    t.check(take(b"a", NOW, NOW + 10), NOW, "a lock that nobody held; its fence is the time")
-    t.check(take(b"b", NOW + 9, NOW + 20), Refused((0,)), "another token, before its end")
-    t.check(take(b"a", NOW + 1, NOW + 10), NOW, "its holder, sending again")
-    t.check(take(b"b", NOW + 10, NOW + 20), NOW + 10, "another token, at its end")
-    t.check(take(b"a", NOW + 11, NOW + 30), Refused((0,)), "the former holder")
-    t.check(take(b"b", NOW + 25, NOW + 30), NOW + 10, "its holder after its end, if nobody took it, keeps the fence")
-    t.check(take(b"c", 5, 6), Refused((0,)), "a clock that runs behind")
+    t.check(take(b"a", NOW, NOW + 10, 0), NOW, "a lock that nobody held; its fence is the time")
+    t.check(take(b"b", NOW + 9, NOW + 20, NOW), Refused((0,)), "another token, before its end")
+    t.check(take(b"a", NOW + 1, NOW + 10, 0), NOW, "its holder, sending again")
+    t.check(take(b"b", NOW + 10, NOW + 20, NOW - 1), Refused((0,)), "one that has not seen the last holder")
+    t.check(take(b"b", NOW + 10, NOW + 20, NOW), NOW + 10, "another token, at its end")
+    t.check(take(b"a", NOW + 11, NOW + 30, NOW + 10), Refused((0,)), "the former holder")
+    t.check(
+        take(b"b", NOW + 25, NOW + 30, NOW), NOW + 10, "its holder after its end, if nobody took it, keeps the fence"
+    )
+    t.check(take(b"c", 5, 6, NOW + 10), Refused((0,)), "a clock that runs behind")
     t.check(t.state()["duty"], Held(b"b", NOW + 30, NOW + 10), "the lock")
 
 
@@ -301,10 +305,26 @@ def a_dropped_lock_cannot_be_taken_by_a_late_sending(t: Bench) -> None:
     t.check(t.state()["duty"], Held(b"a", 0, NOW), "dropped by its holder")
     t.unchanged(lambda: t.do(LockDrop(t.duty, b"a")), "dropped twice")
     t.check(t.outcome(guards=[Locked(t.duty, b"a", NOW)]), Refused((0,)), "it is not locked any more")
-    again = t.outcome(LockTake(t.duty, b"a", NOW, NOW + 10), guards=[Unlocked(t.duty, b"a", NOW)])
+    again = t.outcome(LockTake(t.duty, b"a", NOW, NOW + 10), guards=[Unlocked(t.duty, b"a", NOW, 0)])
     t.check(again, Refused((0,)), "the first sending of its taking, arriving late")
-    t.check(t.outcome(guards=[Unlocked(t.duty, b"b", 1)]), Applied(()), "anybody else may take it at once")
+    t.check(t.outcome(guards=[Unlocked(t.duty, b"b", 1, NOW)]), Applied(()), "anybody who looks may take it at once")
     t.check(t.do(LockTake(t.duty, b"b", 1, 9)), (NOW + 1,), "with a fence above the last")
+
+
+@case(8)
+def a_lock_that_somebody_held_since_cannot_be_taken_by_a_late_sending(t: Bench) -> None:
+    def take(token: bytes, now: int, seen: int) -> Applied | Refused:
+        outcome = t.outcome(LockTake(t.duty, token, now, NOW + 100), guards=[Unlocked(t.duty, token, now, seen)])
+        assert isinstance(outcome, Applied | Refused)
+        return outcome
+
+    # Both saw a lock that nobody had held; the request of the first was kept back on its way.
+    t.check(take(b"b", NOW, 0), Applied((NOW,)), "who arrives first")
+    t.do(LockDrop(t.duty, b"b"))
+    before = t.state()
+    t.check(take(b"a", NOW + 50, 0), Refused((0,)), "who looked before that")
+    t.check(t.state(), before, "a taking that arrives late")
+    t.check(take(b"c", 5, NOW), Applied((NOW + 1,)), "who looked after it, however far its clock is behind")
 
 
 @case(8)

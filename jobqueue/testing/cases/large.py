@@ -31,6 +31,7 @@ from jobqueue.storage.ops import (
     Sizes,
     Stamp,
     These,
+    claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, case, record
 
@@ -72,7 +73,7 @@ def thousands_of_jobs_move_at_once(t: Bench) -> None:
     claimed = t.move(claim)
     t.check((claimed.ids, claimed.records), (ids, tuple(records.values())), "thousands claimed")
     t.check(t.move(claim) == claimed, True, "thousands claimed again")
-    ours = dict.fromkeys(ids, b"r:%d:1" % claimed.fence)
+    ours = dict.fromkeys(ids, claim_mark(b"r", claimed.fence, 1))
     t.check(t.move(Move(t.working, t.working, These(ids), NOW + 9, expect=ours)).ids, ids, "thousands extended")
     each: dict[bytes, bytes] = {id_: b"%s" % claim for id_, claim in ours.items()}
     each[ids[4321]] = b"another"

@@ -21,6 +21,7 @@ from jobqueue.storage.ops import (
     SetAdd,
     Stamp,
     These,
+    claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, case, record
 
@@ -143,7 +144,7 @@ def expect_skips_what_is_otherwise(t: Bench) -> None:
     t.fill(*ids)
     fence = t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=_STAMP)).fence
     t.move(Move(t.ready, t.working, Head(2, 1000), NOW + 1))
-    claim = b"runner:%d:5000" % fence
+    claim = claim_mark(b"runner", fence, 5000)
     table: list[tuple[Expect, tuple[bytes, ...]]] = [
         (dict.fromkeys(ids, claim), (b"a", b"b")),
         ({b"a": claim, b"b": claim + b"0"}, (b"a",)),

@@ -28,7 +28,12 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--runners", type=int, default=2, help="runners, or users of the lock (default: 2)")
     parser.add_argument("--jobs", type=int, default=3, help="jobs, or rounds with the lock (default: 3)")
-    parser.add_argument("--faults", type=int, default=1, help="faults on each way, at most (default: 1; 2 takes long)")
+    parser.add_argument(
+        "--faults",
+        type=int,
+        default=1,
+        help="faults on each way, at most (default: 1; 2 takes minutes, and for rescue a night)",
+    )
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; may be repeated")
     parser.add_argument("--most", type=int, help="stop each scenario after so many states")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

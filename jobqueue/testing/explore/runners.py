@@ -25,8 +25,8 @@ from jobqueue.runner.packing import pack_releases, pack_results
 from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.answers import Applied, Moved
-from jobqueue.storage.ops import Answer, Move, Page, Query
+from jobqueue.storage.answers import Applied
+from jobqueue.storage.ops import Answer, Move, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
     UNKNOWN,
@@ -58,6 +58,7 @@ class Setup:
         capacity: How many jobs it holds at a time.
         lease: Length of a lease in ms.
         beat: Time between two extensions in ms.
+        set_back: Whether the server's clock may be set back.
     """
 
     incarnation: bytes
@@ -66,11 +67,16 @@ class Setup:
     capacity: int
     lease: int
     beat: int
+    set_back: bool = False
 
 
 @attrs.frozen
 class Held:
-    """A job in the hands of a runner, as its memory has it. Times are local milliseconds."""
+    """A job in the hands of a runner, as its memory has it. Times are local milliseconds.
+
+    Attributes:
+        latest: The latest end of a lease that its runner has asked for, by the server's clock.
+    """
 
     id: bytes
     claim: bytes
@@ -78,6 +84,7 @@ class Held:
     record: bytes
     queue: QueueKeys
     deadline: float
+    latest: int
     lost: bool = False
     verdict: tuple[str, str, tuple[tuple[str, object], ...], int | None] | None = None
     returned: bool = False
@@ -97,6 +104,7 @@ def _leases(env: Env, setup: Setup) -> Leases:
     leases = Leases(setup.lease)
     for held in env.memory:
         leases.held[held.id] = _task(held)
+        leases._latest = held.latest  # noqa: SLF001 - its state, as it was
     return leases
 
 
@@ -104,7 +112,7 @@ def _keep(env: Env, leases: Leases) -> None:
     verdicts = {(held.id, held.claim): held.verdict for held in env.memory}
     env.memory = tuple(
         Held(
-            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, task.lease_lost,
+            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, leases._latest, task.lease_lost,  # noqa: SLF001 - as above
             verdicts.get((task.id, task.claim)), task.returned,
         )
         for task in sorted(leases.held.values(), key=lambda task: task.id)
@@ -145,6 +153,7 @@ def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results:
         fresh += _claimed(setup, part, answer, at)
     for task in fresh:
         leases.hold(task)
+        leases.ask(at)  # as its claim did
     _keep(env, leases)
     ended = yield from _run(env, [(task.id, task.claim) for task in fresh])
     ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
@@ -190,11 +199,10 @@ def _step(op: object) -> str:
 def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     if part.steps[-1] != "claim" or not isinstance(answers[-1], Applied):
         return []
-    [moved] = answers[-1].answers
-    assert isinstance(moved, Moved)
+    moved = answers[-1].moved
     [move] = part.batches[-1].ops
     [queue] = [queue for queue in setup.queues if queue.ready == move.source]  # type: ignore[union-attr]
-    mark = transitions.claim_of(setup.incarnation, moved.fence, setup.beat)
+    mark = claim_mark(setup.incarnation, moved.fence, setup.beat)
     deadline = at.local + setup.lease  # from when it was first sent
     return [
         Task(queue, id, mark, moved.fence, record, decode(record), None, deadline)
@@ -273,8 +281,12 @@ def _same(leases: Leases, task: Task) -> Task:
 
 
 def _far(query: Query) -> Answer:
-    """No lease lies beyond the longest, since clocks only jump ahead here: a question with one answer is not asked."""
+    """No lease lies beyond the longest if clocks only jump ahead: a question with one answer is not asked."""
     return () if isinstance(query, Page) and query.after is not None and query.before is None else None
+
+
+def _ask(_query: Query) -> Answer:
+    return None
 
 
 def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: float) -> Steps[Next]:
@@ -285,7 +297,7 @@ def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: 
     watch.seen[queue.scope] = dict(seen)
     begun = env.at.local
     try:
-        yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at), known=_far)
+        yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at), _ask if setup.set_back else _far)
     except (NotApplied, OutcomeUnknown):
         return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun))
     return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun + setup.beat))

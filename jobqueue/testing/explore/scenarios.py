@@ -1,4 +1,4 @@
-"""The five scenarios: who takes part, what is stored at first, what may go wrong."""
+"""The scenarios: who takes part, what is stored at first, what may go wrong."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class _Conditions(Conditions):
                     and any(score <= at.now or score > at.now + lease for score in entries.scores.values())
                 )
             case "dead":
-                # A millisecond later: should the job die again in the very one in which it died, a requeue that was on
-                # its way since could not tell the two deaths apart.
-                return bool((spot := spots.get(args[1])) and spot.place == "dead" and spot.score < at.now)
+                return bool((spot := spots.get(args[1])) and spot.place == "dead")
             case _:
                 lock = contents.locks.get(namespace_keys(NAMESPACE).lock(args[0]).full)
                 return lock is None or lock.until <= at.now
@@ -147,7 +145,12 @@ def _orphaned(search: Search, state: State) -> bool:
     return any(spot.place == "working" and (id, spot.claim) not in held for id, spot in spots.items())
 
 
-# ----------------------------------------------------------------------------------------------------------- the five
+def _held(search: Search, state: State) -> bool:
+    """Whether somebody holds a job."""
+    return any(spot.place == "working" for spot in search.stores.spots[state.store].values())
+
+
+# ----------------------------------------------------------------------------------------------------------- the scenarios
 
 
 def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -168,13 +171,15 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         long="",
         pause=False,
         crash=True,
-        jump=0,
+        jumps=(),
         rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -192,9 +197,12 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     rules = Rules(
         ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long="",
-        pause=False, crash=True, jump=0, rescue=None, latest=99, alike=runners, waits=_retrying,
+        pause=False, crash=True, jumps=(3 * BACKOFF_MS, -3 * BACKOFF_MS),
+        rescue=None, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
-    return build(actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -213,10 +221,36 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ]
     ticks = 1 + 6 * max(1, faults)
     rules = Rules(
-        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True, jump=10 * LEASE_MS,
+        ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
+        jumps=(10 * LEASE_MS,),
         rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned,
     )  # fmt: skip
-    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=True), rules, faults)
+    return build(
+        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=True), rules, faults
+    )
+
+
+def _clock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    """The last runner only looks for jobs of the dead, and the others only hold: the states of all together are too many."""
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(jobs)[: runners - 1 or 1]
+    stores = _stores([queue], ids)
+    contents = Interpreter()
+    _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = []
+    for number in range(runners):
+        setup = attrs.evolve(_setup(number, [queue], 1, LEASE_MS), set_back=True)
+        if number < runners - 1 or runners == 1:
+            actors += [(number, runner, (setup, 0, (0,), ())), (number, beats, (setup, float(BEAT_MS)))]
+        if number == runners - 1:
+            actors.append((number, patrols, (setup, (), 0.0)))
+    rules = Rules(
+        ticks=(BEAT_MS,) * (5 + 2 * faults), free=1 + faults, urgent=True, long="job-a", pause=False, crash=False,
+        jumps=(10 * LEASE_MS, -10 * LEASE_MS), rescue=None, latest=99, alike=0, waits=_held,
+    )  # fmt: skip
+    return build(
+        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -236,13 +270,15 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         long="",
         pause=False,
         crash=True,
-        jump=0,
+        jumps=(),
         rescue=None,
         latest=99,
         alike=runners,
         waits=_no,
     )
-    return build(actors, runners, stores, contents, JobHistory(ids, _names(runners), rescued=False), rules, faults)
+    return build(
+        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
+    )
 
 
 def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -251,10 +287,11 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, lock_user, (jobs // runners + (number < jobs % runners), 0)) for number in range(runners)
     ]
     rules = Rules(
-        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True, jump=0,
+        ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True,
+        jumps=(3 * TTL_MS, -3 * TTL_MS),
         rescue=None, latest=99, alike=0 if jobs % runners else runners, waits=_locked,
     )  # fmt: skip
-    return build(actors, runners, stores, Interpreter(), LockHistory(runners), rules, faults)
+    return build(actors, runners, stores, Interpreter(), LockHistory(runners, START_MS), rules, faults)
 
 
 def _locked(search: Search, state: State) -> bool:
@@ -269,6 +306,7 @@ SCENARIOS: Final = {
         Scenario(
             "rescue", "leases, beats, runners that die, sleep past their lease or wake, a clock that jumps", _rescue
         ),
+        Scenario("clock", "a server's clock that is set back and ahead under the leases of living holders", _clock),
         Scenario("shares", "two queues with weights, each of which answers for itself", _shares),
         Scenario("lock", "a user's lock that is taken, extended, overrun and given back", _lock),
     )

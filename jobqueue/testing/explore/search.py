@@ -29,7 +29,7 @@ class State(NamedTuple):
     Attributes:
         store: The number of what the storage holds.
         time: The number of ticks that have passed.
-        skew: How far the server's clock has jumped ahead, in ms.
+        skew: How far the server's clock has jumped ahead (or, below 0, back), in ms.
         faults: How many faults may still happen.
         past: The number of the history.
         late: Numbers of parts that are still under way although their sender was told otherwise.
@@ -75,7 +75,7 @@ class Rules:
             start, in any order with everything else there.
         pause: Whether a process may be put to sleep and woken after a tick.
         crash: Whether a process may end at any point.
-        jump: How far (ms) the server's clock may jump ahead; 0: not at all.
+        jumps: How far (ms) the server's clock may jump ahead or (below 0) back, within the free ticks.
         rescue: How long (ms) after the end of a lease the job must have been brought back; None: nobody does.
         latest: The last tick at which something late may still arrive: later it is lost.
         alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
@@ -89,7 +89,7 @@ class Rules:
     long: str
     pause: bool
     crash: bool
-    jump: int
+    jumps: tuple[int, ...]
     rescue: int | None
     latest: int
     alike: int
@@ -241,10 +241,9 @@ class Search:
         spots = self.stores.spots[state.store]
         if state.time == len(self.rules.ticks):
             # Time was cut here: what is due later, or is brought back later, cannot have moved.
-            now = self.moment(state).now
-            late = {"waiting": now}
+            late = {"waiting": self.moment(state).now}
             if self.rules.rescue is not None:
-                late["working"] = now - self.rules.rescue
+                late["working"] = late["waiting"] - self.rules.rescue
             spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, spot.score)}
         self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
 
@@ -327,8 +326,10 @@ class Search:
                     yield Action("crash", process), self._crash(fewer, process)
                 if self.rules.pause and state.time < len(self.rules.ticks) and self._in_the_middle(state, process):
                     yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
-        if self.rules.jump and state.faults and not state.skew and state.time <= self.rules.free:
-            yield Action("jump"), self._shared(state._replace(faults=state.faults - 1, skew=self.rules.jump))
+        if state.faults and state.time <= self.rules.free:
+            for by in self.rules.jumps:
+                jumped = self._shared(state._replace(faults=state.faults - 1, skew=state.skew + by))
+                yield Action("jump ahead" if by > 0 else "jump back"), jumped
 
     def _mortal(self, state: State, process: int) -> bool:
         """Whether there is anything left that it could die of: one that is through need not."""
@@ -484,7 +485,7 @@ class Search:
         )  # fmt: skip
 
 
-FAULTS: Final = frozenset({"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump"})
+FAULTS: Final = {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
 
 
 def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:
@@ -492,8 +493,7 @@ def _path(states: list[State], came: array[int], actions: list[Action], at: int)
     while at >= 0:
         path.append((actions[at], states[at]))
         at = came[at]
-    path.reverse()
-    return path
+    return path[::-1]
 
 
 def _with(values: Sequence[Any], index: int, value: Any) -> tuple[Any, ...]:

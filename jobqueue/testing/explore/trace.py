@@ -44,8 +44,8 @@ def _step(search: Search, before: State, action: Action, after: State, names: Se
         return names[was.process], ended + _does(search, after.actors[action.who][0], now.request)
     if action.what == "time passes":
         return "clock", f"{search.moment(after).local - search.moment(before).local:.0f} ms pass"
-    if action.what == "jump":
-        return "clock", f"the server's clock jumps ahead by {after.skew} ms"
+    if action.what.startswith("jump"):
+        return "clock", f"the server's clock jumps by {after.skew - before.skew:+} ms"
     told = {"crash": "dies", "pause": "falls asleep", "wake": "wakes up"}
     return names[action.who], told[action.what]
 

@@ -90,6 +90,7 @@ class Life:
         excuses: How many of its runs justify another.
         fence: The greatest one it had.
         proven: Rescues from a runner that had started it alone, since its last orderly end.
+        died: The score of its last death.
         hurried: An operator did not wait for its time.
         gone: How it ended: ``finished``, ``deleted``, or ``""``.
     """
@@ -105,6 +106,7 @@ class Life:
     fence: int = 0
     noted: int = 0
     proven: int = 0
+    died: int = -1
     hurried: bool = False
     gone: str = ""
 

@@ -32,6 +32,7 @@ from jobqueue.storage.ops import (
 from jobqueue.storage.protocol import Outcome
 from jobqueue.testing.simulation.books import Books, InvariantBroken, Life, Run, split_claim
 from jobqueue.testing.simulation.diagram import Trace
+from jobqueue.testing.simulation.replay import Replays
 from jobqueue.testing.simulation.rules import Rules
 from jobqueue.testing.simulation.runner import SimRunner
 from jobqueue.testing.simulation.scripts import Act, Script
@@ -68,6 +69,7 @@ class Referee(Rules):
         self._lock_taken = 0.0
         self._lock: tuple[bytes, int, int] | None = None
         self._look = 0
+        self._replays = Replays(world.seed, self.seen)
 
     # -------------------------------------------------------------------------------------------------- the storage
 
@@ -101,9 +103,11 @@ class Referee(Rules):
             self.look()
         else:
             raise InvariantBroken("I19", f"{process.name}: the storage refused {outcome!r}")
+        self._replays.note(batch, outcome)
         self._look -= 1
         if self._look <= 0:
             self.look()
+            self._replays.check(self.world.contents)
 
     def _nothing_new(self, op: Move, moved: Moved) -> None:
         """The same request arrived before: nothing may move, but what has become due or was enqueued since."""
@@ -168,8 +172,6 @@ class Referee(Rules):
         elif isinstance(op, LockDrop):
             if self._lock is not None and self._lock[0] == op.token:
                 self._lock = (op.token, 0, self._lock[2])
-        elif isinstance(op, HashSet) and op.hash.name == "runners":
-            self.registered.update(dict.fromkeys(op.fields, self.world.now))
         elif books is not None and isinstance(op, HashSet) and op.hash.name == "requests":
             books.requests.update(dict.fromkeys(op.fields))
         elif books is not None and isinstance(op, HashDelete) and op.hash.name == "requests":

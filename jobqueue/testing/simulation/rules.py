@@ -9,7 +9,7 @@ from typing import Any, Final
 from jobqueue.errors import PayloadError
 from jobqueue.judge import PARK_FIRST, PARK_LONGEST, SUSPECT, TOO_OFTEN
 from jobqueue.record import Stored, decode
-from jobqueue.storage.ops import FENCE, Due, Head, Move, Moved, These
+from jobqueue.storage.ops import FENCE, Due, Head, Move, Moved, These, claim_mark
 from jobqueue.testing.simulation.books import Books, InvariantBroken, Life, Run, Touch, split_claim
 from jobqueue.testing.simulation.runner import SimRunner
 from jobqueue.testing.simulation.scripts import BACKOFF_MS
@@ -31,7 +31,6 @@ class Rules:
         lives: Id → job.
         runs: (id, fence) → run.
         deaths: Incarnation → when it crashed or left (virtual ms).
-        registered: Incarnation → when its last registration arrived (virtual ms).
         departures: Identity of a batch → when it first left (virtual ms), and by how much its sender's clock was behind.
         deadlines: (claim, id) → until when its runner may believe in its lease (virtual ms).
         runners: Incarnation → runner.
@@ -46,7 +45,6 @@ class Rules:
         self.runs: dict[tuple[bytes, int], Run] = {}
         self.deaths: dict[bytes, float] = {}
         self.runners: dict[bytes, SimRunner] = {}
-        self.registered: dict[bytes, float] = {}
         self.departures: dict[int, tuple[float, int]] = {}
         self.deadlines: dict[tuple[bytes, bytes], float] = {}
         self._sent, self._behind = 0.0, 0
@@ -105,7 +103,7 @@ class Rules:
         assert isinstance(op.pick, Head)
         incarnation: bytes = op.stamp.incarnation  # type: ignore[union-attr]
         beat: int = op.stamp.beat  # type: ignore[union-attr]
-        mark = b"%b:%d:%d" % (incarnation, moved.fence, beat)
+        mark = claim_mark(incarnation, moved.fence, beat)
         if self._asked_again(books, op, moved, mark):
             return
         if len(moved.ids) != min(op.pick.limit, len(books.ready)):
@@ -158,7 +156,9 @@ class Rules:
             if entries[id] < old:
                 raise InvariantBroken("extend", f"the lease ended at {old}, now at {entries[id]}", (id,))
             books.working[id] = max(old, new)
-            books.touched[id] = Touch(self._sent, self.world.now, self._behind)
+            # What left before something that has arrived already says nothing new of its sender: the network kept it back.
+            if self._sent >= books.touched[id].sent:
+                books.touched[id] = Touch(self._sent, self.world.now, self._behind)
             self.seen["extend"] += 1
             if op.records:
                 self._rewritten(books, op, id, started=self.lives[id].fence)
@@ -284,7 +284,9 @@ class Rules:
                 books.records[id] = op.records[id]
             else:
                 self._judge_death(process, books, op, id, old)
-            life.proven = 0
+            if score <= life.died:
+                raise InvariantBroken("I22", f"died at {score}, and before that at {life.died}", (id,))
+            life.proven, life.died = 0, score
             self._out(books, id)
             books.dead[id] = score
         self._left_alone(op, moved)
@@ -361,15 +363,13 @@ class Rules:
         if died is None:
             if self.calm is not None and now - self.calm > 2 * self.lease:
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column} in calm weather", (id,))
-            # An end from before a jump back is further away than any lease: its holder cannot raise it, and is known by
-            # its registrations. There two beats without one are enough.
-            sane = books.working[id] <= process.actor.clock.now() + self.lease - self._call
-            sign = touch.arrived if sane else self.registered.get(incarnation, 0.0)
-            if now - sign < 2 * beat:
-                reason = f"its holder gave a sign of life {now - sign:.0f} ms ago"
+            if now - touch.arrived < 2 * beat:
+                reason = f"its holder gave a sign of life {now - touch.arrived:.0f} ms ago"
                 raise InvariantBroken("I6", f"{process.name} took it from {owner.column}: {reason}", (id,))
             ahead = process.actor.clock.now() - world.server_now()
             length = self.lease - self._call
+            # An end from before a jump back is further away than any lease: two beats without a sign are enough.
+            sane = books.working[id] <= process.actor.clock.now() + length
             sane = sane and abs(touch.behind) < self._call  # else its holder had not heard of a jump
             if sane and world.jumped < touch.sent and ahead <= 0 and now - touch.sent < length:
                 reason = f"its lease was sent {now - touch.sent:.0f} ms ago"
@@ -392,7 +392,7 @@ class Rules:
     def _requeued(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
         self._by_operator(process, moved, "requeued")
         for id in moved.ids:
-            self._rewritten(books, op, id, recoveries=0, started=0, parked=0, parked_since=0)
+            self._rewritten(books, op, id, recoveries=0, started=0, parked=0, parked_since=0, died=books.dead[id])
             del books.dead[id]
             self.lives[id].excuses += 1
             self.seen["I22"] += 1

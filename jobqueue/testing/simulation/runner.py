@@ -18,7 +18,7 @@ import msgspec
 from jobqueue import flows, transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
-from jobqueue.job import Kind
+from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice, Rest, Send
@@ -107,7 +107,7 @@ class SimRunner(Actor):
         self._act: Act | None = None
         self.knows = frozenset(kinds)
         known = {name: bound(kind, self._perform) for name, kind in kinds.items()}
-        pools = (True, any(kind.is_coroutine for kind in known.values()))
+        lanes: set[Lane] = {"thread", *(kind.lane for kind in known.values())}
         self.core = Core(
             Config(
                 self.incarnation, settings.lease, settings.beat, settings.grace, settings.threads, settings.coroutines
@@ -115,7 +115,7 @@ class SimRunner(Actor):
             settings.weights,
             self._keys,
             known.get,
-            lambda: pools,
+            lambda: lanes,
             self.chance.jitter,
             self._noticed,
         )

@@ -247,7 +247,7 @@ class Stage:
         """What a runner without work must have given up: a slot that leaks is a slot less for ever."""
         core = runner.core
         believed = core._running  # noqa: SLF001 - its own count of the slots in use
-        if core.outstanding == 0 and not runner.tasks and believed != {False: 0, True: 0}:
+        if core.outstanding == 0 and not runner.tasks and any(believed.values()):
             raise InvariantBroken("I7", f"{runner.column} believes in running jobs that it does not run: {believed}")
 
     def play(self) -> History:

@@ -1,0 +1,219 @@
+"""A worker process: it runs one job after the other for the runner that started it, and ends with it.
+
+The main thread runs the jobs, so that they may handle signals; another one listens to the runner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.machinery
+import importlib.util
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, Final
+
+from jobqueue.errors import DeclarationError
+from jobqueue.job import Kind
+from jobqueue.keys import queue_keys
+from jobqueue.names import origin_of
+from jobqueue.queue import QUEUES, JobQueue
+from jobqueue.record import clean, decode
+from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.runner.execute import run_function
+from jobqueue.runner.process_pipe import Ended, Go, Logged, Pipe, Ready, Run, Setup, Tell, ToChild
+from jobqueue.runner.task import Task
+
+__all__ = ["SIGNALS", "is_importing", "main"]
+
+SIGNALS: Final = {signal.SIGTERM, signal.SIGINT}
+"""Left to the runner, which ends its worker processes itself."""
+PR_SET_PDEATHSIG: Final = 1
+ORPHANED: Final = 70
+"""The exit code of a worker process whose runner is gone."""
+
+_importing = False
+
+
+def is_importing() -> bool:
+    """Whether this is a worker process that is importing what declares its kinds: no runner may start here."""
+    return _importing
+
+
+def main() -> None:
+    """Run jobs until the runner closes its end of the pipe. ``sys.argv`` has the pipe's descriptor and the runner's pid."""
+    descriptor, parent = map(int, sys.argv[1:3])
+    _die_with(parent)
+    own = os.getpid()
+
+    def ignore(number: int, _: FrameType | None) -> None:
+        if os.getpid() != own:  # a process that a job forked has nobody who ends it in another way
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in SIGNALS:
+        # Not SIG_IGN: programs that a job starts would inherit it.
+        signal.signal(number, ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    pipe: Pipe[ToChild] = Pipe(socket.socket(fileno=descriptor), ToChild)
+    os.register_at_fork(after_in_child=pipe.close)
+    _Worker(pipe).work()
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the runner dies, even while a job holds the interpreter's lock and nothing here could notice it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(ORPHANED)
+
+
+class _Worker:
+    def __init__(self, pipe: Pipe[ToChild]) -> None:
+        self._pipe = pipe
+        self._frames: SimpleQueue[Run | Go | None] = SimpleQueue()
+        self._task: Task | None = None
+        first = pipe.receive()
+        assert isinstance(first, Setup)
+        self._setup = first
+        sys.path[:] = first.path
+        sys.argv[:] = first.argv
+        _log_to(pipe, first.levels)
+        threading.Thread(target=self._listen, name="jobqueue-pipe", daemon=True).start()
+
+    def work(self) -> None:
+        """Run what comes, until the runner is gone or has no more use for this process."""
+        while (frame := self._frames.get()) is not None:
+            answer = self._prepare(frame) if isinstance(frame, Run) else self._run()
+            sys.stdout.flush()  # whoever is killed later has lost nothing of it
+            self._pipe.send(answer)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                frame = self._pipe.receive()
+                task = self._task
+                if isinstance(frame, Tell):
+                    if task is not None:
+                        task.lease_lost, task.cancelled = frame.lease_lost, frame.cancelled
+                elif isinstance(frame, Run | Go):
+                    self._frames.put(frame)
+        except (EOFError, OSError):
+            if self._task is not None:
+                os._exit(ORPHANED)
+            self._frames.put(None)
+
+    def _prepare(self, frame: Run) -> Ready | Ended:
+        try:
+            queue, kind = self._find(frame)
+            if self._setup.url not in (None, queue.url) or self._setup.namespace != queue.namespace:
+                queue.relocate(url=self._setup.url, namespace=self._setup.namespace)
+        except BaseException as error:  # noqa: BLE001 - a module may raise anything, also SystemExit
+            text = "".join(traceback.format_exception(error))
+            return Ended("raised", clean(f"{type(error).__name__}: {error}\n{text}"))
+        self._task = Task(
+            queue_keys(self._setup.namespace, frame.queue), frame.id, b"", frame.fence, frame.record,
+            decode(frame.record), kind, math.inf,
+        )  # fmt: skip
+        return Ready()
+
+    def _run(self) -> Ended:
+        task = self._task
+        assert task is not None
+        assert task.kind is not None
+        run_function(task, time.monotonic)
+        self._task = None
+        outcome, text = task.outcome, task.text
+        if outcome is None:
+            return Ended("done")
+        if task.unfit:
+            return Ended("unfit", text)
+        if isinstance(outcome, Snooze):
+            return Ended("snooze", after=outcome.delay_ms)
+        if isinstance(outcome, Discard):
+            return Ended("discard", clean(outcome.reason))
+        if isinstance(outcome, Retry):
+            return Ended("retry", text, after=outcome.after_ms)
+        return Ended("raised", text, wanted=task.kind.retry.wants(outcome))
+
+    # ------------------------------------------------------------------------------------------------------- imports
+
+    def _find(self, frame: Run) -> tuple[JobQueue, Kind[Any]]:
+        """The kind that the runner means, among those that importing its module declares.
+
+        Raises:
+            DeclarationError: There is none.
+        """
+        global _importing
+        for module in (None, frame.module, *self._setup.imports):
+            if module is not None:
+                _importing = True
+                try:
+                    self._import(module)
+                finally:
+                    _importing = False
+            for queue in list(QUEUES):
+                kind = queue.registry.get(frame.name)
+                if kind is not None and origin_of(kind.target) == (frame.module, frame.qualname):
+                    return queue, kind
+        raise DeclarationError(
+            f"a worker process imported {frame.module} and found no kind {frame.name!r} in it: declare a kind with "
+            "process=True where a plain import declares it, not below `if __name__ == '__main__':`"
+        )
+
+    def _import(self, module: str) -> None:
+        name, file = self._setup.main
+        if module != name or file is None or module in sys.modules:
+            importlib.import_module(module)
+            return
+        # The program that was started: a file that need not be found by its name.
+        loader = importlib.machinery.SourceFileLoader(name, file)
+        spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+        assert spec is not None
+        program = importlib.util.module_from_spec(spec)
+        sys.modules[name] = program
+        try:
+            loader.exec_module(program)
+        except BaseException:
+            del sys.modules[name]
+            raise
+
+
+class _ToRunner(logging.Handler):
+    """Hands records to the runner, so that they go wherever its own go."""
+
+    def __init__(self, pipe: Pipe[ToChild]) -> None:
+        super().__init__()
+        self._pipe = pipe
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the record's text: what it was made of may be anything."""
+        if self._pipe.closed:  # in a process that a job forked
+            if logging.lastResort is not None:
+                logging.lastResort.handle(record)
+            return
+        try:
+            trace = self._formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
+            message = Logged(
+                record.name, record.levelno, clean(record.getMessage()), record.created, trace and clean(trace),
+                record.pathname, record.lineno, record.funcName or "", record.threadName or "",
+            )  # fmt: skip
+            self._pipe.send(message)
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
+
+
+def _log_to(pipe: Pipe[ToChild], levels: dict[str, int]) -> None:
+    logging.getLogger().addHandler(_ToRunner(pipe))
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,201 @@
+"""What happened to each job of a testing block, told when somebody wants to know.
+
+While a block is open only the calls of the storage are kept, as they are: what they mean is worked out for a message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import attrs
+
+from jobqueue.clock import Clock
+from jobqueue.errors import PayloadError
+from jobqueue.record import Stored, decode
+from jobqueue.storage.ops import Applied, Batch, Move, Moved, Placed, Put, These
+from jobqueue.storage.protocol import Outcome
+
+__all__ = ["Event", "History", "Story"]
+
+CALLS: Final = 20_000
+"""Calls of the storage that are kept: the latest."""
+SPOKEN: Final = {
+    ("waiting", "ready"): "due",
+    ("ready", "working"): "claimed",
+    ("dead", "ready"): "requeued",
+    ("working", "ready"): "handed back",
+}
+"""What moves are called that are not counted under a name."""
+NAMED: Final = {
+    "rescued": "taken from its runner, which is gone",
+    "released": "handed back",
+    "parked": "put back, its kind is unknown",
+}
+
+
+@attrs.define
+class _Call:
+    at: int
+    batches: Sequence[Batch]
+    outcomes: Sequence[Outcome]
+
+
+@attrs.define
+class _Note:
+    at: int
+    id: bytes
+    what: str
+
+
+@attrs.frozen
+class Event:
+    """One thing that happened to a job.
+
+    Attributes:
+        after: How much time of the block had passed.
+        what: What it was.
+    """
+
+    after: timedelta
+    what: str
+
+
+@attrs.define
+class Story:
+    """All that happened to one job.
+
+    Attributes:
+        id: Its id.
+        stored: Its fields, as they were last written.
+        events: What happened, in order.
+    """
+
+    id: bytes
+    stored: Stored
+    events: list[Event] = attrs.field(factory=list)
+
+
+class History:
+    """The calls of one block.
+
+    Args:
+        clock: Tells when they were made.
+
+    Attributes:
+        calls: How many calls changed the storage, or may have.
+        scopes: Where they did.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.now()
+        self.calls = 0
+        self.scopes: set[str] = set()
+        self._entries: deque[_Call | _Note] = deque(maxlen=CALLS)
+
+    def applied(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """Keep a call."""
+        self.calls += 1
+        for batch in batches:
+            self.scopes.add(batch.scope)
+        self._entries.append(_Call(self._clock.now(), batches, outcomes))
+
+    def note(self, id: bytes, what: str) -> None:
+        """Keep something that no storage sees."""
+        self._entries.append(_Note(self._clock.now(), id, what))
+
+    def stories(self) -> list[Story]:
+        """What happened to each job, in the order in which they were enqueued."""
+        teller = _Teller(self._start)
+        for entry in list(self._entries):
+            if isinstance(entry, _Note):
+                teller.tell(entry.at, entry.id, entry.what)
+                continue
+            for batch, outcome in zip(entry.batches, entry.outcomes, strict=True):
+                if isinstance(outcome, Applied):
+                    teller.applied(entry.at, batch, outcome)
+        return list(teller.stories.values())
+
+
+class _Teller:
+    def __init__(self, start: int) -> None:
+        self.stories: dict[bytes, Story] = {}
+        self._start = start
+        self._settled: set[tuple[bytes, object]] = set()
+
+    def tell(self, at: int, id: bytes, what: str) -> None:
+        story = self.stories.get(id)
+        if story is not None:  # else its beginning is not kept any more
+            story.events.append(Event(timedelta(milliseconds=at - self._start), what))
+
+    def applied(self, at: int, batch: Batch, outcome: Applied) -> None:
+        queue = batch.scope.rpartition(":")[2]
+        for op, answer in zip(batch.ops, outcome.answers, strict=True):
+            if isinstance(op, Put) and isinstance(answer, Placed):
+                for (id, record), state in zip(op.records.items(), answer.states, strict=True):
+                    self._put(at, id, record, state, queue)
+            elif isinstance(op, Move) and isinstance(answer, Moved) and op.source != op.target:
+                self._moved(at, op, answer)
+
+    def _put(self, at: int, id: bytes, record: bytes, state: str, queue: str) -> None:
+        if state == "stored":
+            stored = decode(record)
+            self.stories[id] = Story(id, stored)
+            due = f", due in {timedelta(milliseconds=stored.due - at)}" if stored.due > at else ""
+            self.tell(at, id, f"enqueued in {queue}{due}")
+        else:
+            self.tell(
+                at, id, "enqueued again, and was stored already" if state == "same" else "met by another job's id"
+            )
+
+    def _moved(self, at: int, op: Move, answer: Moved) -> None:
+        what = _name(op)
+        for id in answer.ids:
+            if op.records is not None and id in op.records and id in self.stories:
+                self.stories[id].stored = _decoded(op.records[id], self.stories[id].stored)
+            if op.count is not None:
+                self._settled.add((id, _claim(op, id)))
+            self.tell(at, id, what + self._detail(what, id, at))
+        if op.count is None or not isinstance(op.pick, These):
+            return
+        for id in op.pick.ids:
+            # Sent again after a lost reply it moves nothing either, and that is no news.
+            if id not in answer.ids and (id, _claim(op, id)) not in self._settled:
+                self.tell(at, id, f"{what}: refused, the job had been taken away from this runner")
+
+    def _detail(self, what: str, id: bytes, at: int) -> str:
+        story = self.stories.get(id)
+        if story is None:
+            return ""
+        stored = story.stored
+        said = f": {stored.error.splitlines()[0]}" if stored.error else ""
+        if what == "claimed":
+            return f", attempt {stored.attempt + 1}"
+        if what in ("retried", "snoozed"):
+            return f", due in {timedelta(milliseconds=stored.due - at)}" + (said if what == "retried" else "")
+        return said if what == "dead" else ""
+
+
+def _name(op: Move) -> str:
+    if op.count is not None:
+        counted = op.count[1].decode()
+        return NAMED.get(counted, counted)
+    if op.target is None:
+        return "deleted" if isinstance(op.pick, These) else "forgotten, it was dead for long"
+    if (op.source.name, op.target.name) == ("waiting", "ready") and isinstance(op.pick, These):
+        return "requeued"
+    return SPOKEN.get((op.source.name, op.target.name), f"moved from {op.source.name} to {op.target.name}")
+
+
+def _claim(op: Move, id: bytes) -> object:
+    return op.expect.get(id) if isinstance(op.expect, Mapping) else None
+
+
+def _decoded(record: bytes, before: Stored) -> Stored:
+    try:
+        return decode(record)
+    except PayloadError:
+        return before

@@ -1,0 +1,160 @@
+"""The pytest plugin of jobqueue: fixtures for testing blocks, in memory or on a real server.
+
+pytest loads every installed plugin in every run, also of projects that have nothing to do with it. So this is a module
+beside the package and imports nothing of it: ``import jobqueue`` would cost each of those runs some 50 ms, and would come
+before the tools that measure coverage. The package is imported by the first test that asks for a fixture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import secrets
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobqueue import JobQueue
+    from jobqueue.testing import Server, Testing
+
+_OPEN: Final[pytest.StashKey[list[Testing]]] = pytest.StashKey()
+_SEED: Final = "jobqueue_seed"
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbelow(1_000_000)
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a seed is a number, or 'random', not {text!r}") from None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options and the setting."""
+    group = parser.getgroup("jobqueue", "background jobs (jobqueue)")
+    group.addoption(
+        "--jobqueue-url",
+        metavar="URL",
+        help="run the tests of jobs on this server instead of in memory: redis://…, or embedded:// for one of their own",
+    )
+    group.addoption(
+        "--jobqueue-seed",
+        metavar="N",
+        type=_seed,
+        default=0,
+        help="seed of all chance in the tests of jobs (ids, jitter): a number, or 'random'; 0 by default",
+    )
+    parser.addini("jobqueue", "the JobQueue under test: module:name, as in shop.queue:jobs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the seed of the run, in a worker of pytest-xdist: by itself each would draw one of its own."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    config.option.jobqueue_seed = given.get(_SEED, config.option.jobqueue_seed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a worker of pytest-xdist."""
+    node.workerinput[_SEED] = node.config.option.jobqueue_seed
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say where jobs are tested, in projects that test jobs."""
+    url, seed = config.option.jobqueue_url, config.option.jobqueue_seed
+    if not (url or seed or config.getini("jobqueue")):
+        return None
+    return f"jobqueue: {_without_password(url) if url else 'in memory'}, seed {seed}"
+
+
+def _without_password(url: str) -> str:
+    scheme, colon, rest = url.partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the past of its jobs to the report of a test that failed."""
+    report = yield
+    if report.failed:
+        for testing in item.stash.get(_OPEN, ()):
+            told = f"{testing.history()}\nto repeat: --jobqueue-seed={testing.seed}"
+            report.sections.append(("jobqueue", told))
+    return report
+
+
+# ------------------------------------------------------------------------------------------------------------ fixtures
+
+
+@pytest.fixture(scope="session")
+def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
+    """The JobQueue under test: what the setting `jobqueue` names. Projects can define this fixture instead."""
+    from jobqueue import JobQueue
+
+    named = pytestconfig.getini("jobqueue")
+    if not named:
+        _fail(
+            "which JobQueue is to be tested? Name it in the settings of pytest, as in `jobqueue = shop.queue:jobs`, or "
+            "define a fixture jobqueue_app in conftest.py that returns it"
+        )
+    try:
+        found = pkgutil.resolve_name(named)
+    except (ImportError, AttributeError, ValueError) as error:
+        _fail(f"the setting `jobqueue = {named}` (module:name) leads nowhere: {error!r}")
+    if not isinstance(found, JobQueue):
+        _fail(f"the setting `jobqueue = {named}` names no JobQueue, but {found!r}")
+    return found
+
+
+def _fail(message: str) -> NoReturn:
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def _jobqueue_server(pytestconfig: pytest.Config) -> Iterator[Server | None]:
+    """The server of this process, if the tests run on one. Workers of xdist with ``embedded://`` have one each."""
+    from jobqueue.testing import Server
+
+    if not pytestconfig.option.jobqueue_url:
+        yield None
+        return
+    with Server(pytestconfig.option.jobqueue_url) as server:
+        yield server
+
+
+@pytest.fixture
+def jobqueue_testing(
+    request: pytest.FixtureRequest, pytestconfig: pytest.Config, _jobqueue_server: Server | None
+) -> Iterator[Callable[..., Testing]]:
+    """A function that opens a testing block on any JobQueue, as ``jobs.testing(start=…)`` does; it ends with the test."""
+    from jobqueue.testing import TestingError, open_testing
+
+    opened = request.node.stash.setdefault(_OPEN, [])
+    with ExitStack() as stack:
+
+        def begin(jobs: JobQueue, *, start: datetime | None = None) -> Testing:
+            jobs.load()
+            seed = pytestconfig.option.jobqueue_seed
+            testing = stack.enter_context(open_testing(jobs, start, server=_jobqueue_server, seed=seed))
+            opened.append(testing)
+            return testing
+
+        yield begin
+        try:
+            stack.close()
+        except TestingError as error:
+            _fail(str(error))
+
+
+@pytest.fixture
+def jobqueue(jobqueue_testing: Callable[..., Testing], jobqueue_app: JobQueue) -> Testing:
+    """A testing block on the JobQueue under test, for the length of the test."""
+    return jobqueue_testing(jobqueue_app)

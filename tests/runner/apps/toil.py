@@ -1,0 +1,159 @@
+"""Jobs for worker processes; also a runner of them: ``python -m tests.runner.apps.toil URL``."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import attrs
+
+from jobqueue import Context, Discard, Job, JobQueue, Retry, RetryPolicy, Runner, Snooze
+from tests.faults.ledger import Ledger
+
+__all__ = ["jobs"]
+
+jobs = JobQueue("memory://", namespace="toil")
+QUICK = RetryPolicy(limit=3, backoff=lambda _: 0.1)
+
+
+def write(ctx: Context, event: str, ledger: str, key: str) -> None:
+    """Write into the ledger."""
+    Ledger(Path(ledger)).write(event, key, ctx.fence, ctx.attempt)
+
+
+@jobs.job(name="note", process=True)
+def note(ctx: Context, ledger: str, key: str) -> None:
+    """Ends at once."""
+    write(ctx, "start", ledger, key)
+    write(ctx, "end", ledger, key)
+
+
+@jobs.register
+@attrs.frozen
+class Grind(Job, name="grind", process=True):
+    """The same as a class."""
+
+    ledger: str
+    key: str
+
+    def perform(self, ctx: Context) -> None:
+        """Ends at once."""
+        write(ctx, "end", self.ledger, self.key)
+
+
+@jobs.job(name="thread")
+def on_a_thread(ctx: Context, ledger: str, key: str, gate: str) -> None:
+    """Waits for a file on a thread of the runner."""
+    wait(ctx, ledger, key, gate)
+
+
+@jobs.job(name="gated", process=True)
+def gated(ctx: Context, ledger: str, key: str, gate: str) -> None:
+    """Waits for a file."""
+    wait(ctx, ledger, key, gate)
+
+
+def wait(ctx: Context, ledger: str, key: str, gate: str) -> None:
+    """Start, wait for a file, end."""
+    write(ctx, "start", ledger, key)
+    pause = threading.Event()
+    while not Path(gate).exists():
+        pause.wait(0.005)
+    write(ctx, "end", ledger, key)
+
+
+@jobs.job(name="endless", process=True, timeout=0.5, retry=QUICK)
+def endless(ctx: Context, ledger: str, key: str) -> None:
+    """The first attempt starts a program and never ends; the next does."""
+    write(ctx, "start", ledger, key)
+    if ctx.attempt == 1:
+        program = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        Path(f"{ledger}.program").write_text(str(program.pid))
+        while True:
+            pass
+    write(ctx, "end", ledger, key)
+
+
+@jobs.job(name="impatient", process=True, timeout=0.2, retry=RetryPolicy(give_up_on=(TimeoutError,)))
+def impatient() -> None:
+    """Never ends."""
+    while True:
+        pass
+
+
+@jobs.job(name="poison", process=True)
+def poison(ctx: Context, ledger: str, key: str, way: str, times: int = 99) -> None:
+    """Takes its process down."""
+    write(ctx, "start", ledger, key)
+    if sum(entry.key == key for entry in Ledger(Path(ledger)).entries("start")) <= times:
+        if way == "segfault":
+            ctypes.string_at(0)
+        elif way == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(7)
+    write(ctx, "end", ledger, key)
+
+
+class Mild(Exception):
+    """Is retried."""
+
+
+class Severe(Mild):
+    """Is not."""
+
+
+@jobs.job(name="picky", process=True, retry=RetryPolicy(on=(Mild,), give_up_on=(Severe,), backoff=lambda _: 60))
+def picky(what: str) -> None:
+    """Raises one of three."""
+    raise {"mild": Mild, "severe": Severe, "other": ValueError}[what](what)
+
+
+@jobs.job(name="asks", process=True)
+def asks(what: str) -> Snooze | Retry | None:
+    """Asks for something, returned or raised."""
+    if what == "snooze":
+        return Snooze(100)
+    if what == "discard":
+        raise Discard("not wanted")
+    return Retry(after=200)
+
+
+@jobs.job(name="flags", process=True)
+def flags(ctx: Context, ledger: str, key: str) -> None:
+    """Ends when it is told that its lease was lost, or that it should."""
+    write(ctx, "start", ledger, key)
+    pause = threading.Event()
+    while not (ctx.lease_lost or ctx.cancelled):
+        pause.wait(0.005)
+    write(ctx, "lost" if ctx.lease_lost else "cancelled", ledger, key)
+
+
+@jobs.job(name="talks", process=True)
+def talks(ctx: Context) -> None:
+    """Logs, and enqueues another job."""
+    ctx.logger.warning("said by %s", ctx.record.id)
+    logging.getLogger("quiet").info("not to be heard")
+    logging.getLogger("chatty").info("to be heard")
+    try:
+        raise Mild("with a traceback")
+    except Mild:
+        logging.getLogger("own").exception("and an error")
+    picky.opts(queue="left").enqueue("mild")
+
+
+@jobs.job(name="holds", process=True)
+def holds(ctx: Context, ledger: str, key: str) -> None:
+    """Holds the interpreter's lock, so that nothing of this process can see what becomes of its runner."""
+    write(ctx, "start", ledger, key)
+    ctypes.PyDLL(None).sleep(600)
+
+
+if __name__ == "__main__":
+    jobs.relocate(url=sys.argv[1])
+    Runner(jobs, lease=0.6, job_processes=2).run()
