@@ -69,12 +69,16 @@ def __getattr__(name: str) -> Any:
         from jobqueue.testing.apart import Apart
 
         return Apart
-    if name in ("DeliveryMachine", "strategies"):
-        need_hypothesis(f"jobqueue.testing.{name}")
+    if name == "strategies":
+        need_hypothesis("jobqueue.testing.strategies")
         import jobqueue.testing.strategies
+
+        return jobqueue.testing.strategies
+    if name == "DeliveryMachine":
+        need_hypothesis("jobqueue.testing.DeliveryMachine")
         from jobqueue.testing.machine import DeliveryMachine
 
-        return DeliveryMachine if name == "DeliveryMachine" else jobqueue.testing.strategies
+        return DeliveryMachine
     if name in _SIMULATION:
         from jobqueue.testing import simulation
 

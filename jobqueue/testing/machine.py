@@ -63,7 +63,6 @@ _fates = st.sampled_from([Fault.OK] * 3 + [fault for fault in Fault if fault is 
 _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
-
 _LANES: Final[tuple[Lane, ...]] = ("thread", "loop", "process")
 
 

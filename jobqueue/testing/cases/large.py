@@ -132,7 +132,7 @@ def every_byte_is_kept_everywhere(t: Bench) -> None:
     t.check(claimed.ids == values and claimed.records == tuple(records.values()), True, "ids of every byte, claimed")
     entries = tuple((id_, NOW) for id_ in ordered)
     t.check(t.read(Page(t.working, len(values))) == entries, True, "equal scores, in the order of bytes")
-    expect = dict.fromkeys(values, b"%b:%d:5" % (nonce, claimed.fence))
+    expect = dict.fromkeys(values, claim_mark(nonce, claimed.fence, 5))
     left = t.move(Move(t.working, None, These(values), expect=expect, give=True))
     t.check(left.ids == values and left.records == claimed.records, True, "ids of every byte, leaving")
     fields = {value: value[::-1] for value in values}
@@ -176,7 +176,7 @@ def more_jobs_than_any_chunk_holds_move_at_once(t: Bench) -> None:
     claimed = t.move(claim)
     t.check(claimed.ids == ids, True, "20,000 claimed")
     t.check(t.move(claim) == claimed, True, "20,000 claimed again")
-    ours = dict.fromkeys(ids, b"r:%d:1" % claimed.fence)
+    ours = dict.fromkeys(ids, claim_mark(b"r", claimed.fence, 1))
     left = t.move(Move(t.working, None, These(ids), expect=ours, count=(t.notes, b"gone")))
     t.check(left.ids == ids, True, "20,000 finished")
     t.check(t.state()["notes"], {b"gone": b"%d" % len(ids)}, "20,000 counted")
