@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -56,17 +56,13 @@ BEAT_MS: Final = 100
 PAUSE_MS: Final = 250
 """Before a retry, and of a snooze."""
 QUEUES: Final = ("high", "low")
-RUNNERS: Final = 2
-MOST_JOBS: Final = 4
-ROUNDS: Final = 60
-THEIR_ROUNDS: Final = 1000
-"""A job may have many retries, but not without end: a machine has to come to its own."""
+RUNNERS, MOST_JOBS, ROUNDS = 2, 4, 60
+THEIR_ROUNDS: Final = 1000  # a user's job may have many retries, but not without end
 
 _fates = st.sampled_from([Fault.OK] * 3 + [fault for fault in Fault if fault is not Fault.OK])
 _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
-
 _LANES: Final[tuple[Lane, ...]] = ("thread", "loop", "process")
 
 
@@ -115,15 +111,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         theirs = self.open_queue()
         self.jobs = theirs or JobQueue(namespace="machine")
         self.is_theirs = theirs is not None
-        self._restore = self.jobs.access.replace(
-            GivenBackend(self.faulty, self.clock), chance=SeededChance(1), pauses=False
-        )
+        backend = GivenBackend(self.faulty, self.clock)
+        self._restore = self.jobs.access.replace(backend, chance=SeededChance(1), pauses=False)
         self.known: dict[str, _Job] = {}
         self.dead: set[str] = set()
         self.counted: Counter[str] = Counter()
         self.is_broken = False
         self.born = 0
-        self.stalled: list[Callable[[], None]] = []
         if not self.is_theirs:
             self._declare()
         self.queues = sorted({kind.queue for kind in self.jobs.registry}) if self.is_theirs else list(QUEUES)

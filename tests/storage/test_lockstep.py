@@ -222,7 +222,7 @@ def test_a_mistake_in_the_script_is_found(
         run_state_machine_as_test(
             machine(running_servers("valkey"), Counter()),
             settings=settings(
-                max_examples=1000,
+                max_examples=3000,  # it stops at the first that differs
                 stateful_step_count=40,
                 phases=[Phase.generate],
                 database=None,

@@ -32,28 +32,14 @@ class CommitsAfterGuards(SqliteStorage):
         return outcomes
 
 
-class AtomicNowhere(SqliteStorage):
-    """Every statement commits by itself."""
-
-    def connect(self) -> sqlite3.Connection:
-        db = super().connect()
-        db.execute("PRAGMA synchronous=OFF")  # or the test would wait for the disk ten thousand times
-        return db
-
-    def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
-        done = [self.contents(self.db()).apply(batch) for batch in batches]
-        if any(rings for _, rings in done):
-            self.db().execute("INSERT OR IGNORE INTO bells VALUES (?)", (scope,))
-        return [outcome for outcome, _ in done]
-
-
 class NoJournal(SqliteStorage):
     """Pragmas from a page about speed: what a transaction overwrites is kept nowhere, and nothing waits for the disk."""
 
     def connect(self) -> sqlite3.Connection:
-        db = super().connect()
-        for pragma in ("journal_mode=DELETE", "journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
-            db.execute(f"PRAGMA {pragma}").fetchall()
+        db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
+            db.execute(f"PRAGMA {pragma}")
+        db.executescript(sqlite_storage.SCHEMA)
         return db
 
 
@@ -183,7 +169,6 @@ def _with(interpreter: type[Interpreter]) -> type[SqliteStorage]:
 
 VARIANTS: Final[tuple[tuple[int, type[SqliteStorage], str], ...]] = (
     (1, CommitsAfterGuards, "nothing comes between a guard and its batch"),
-    (1, AtomicNowhere, "nothing comes between a guard and its batch"),
     (1, Text, "every byte is kept everywhere"),
     (3, _with(_WallClock), "times are what the caller says"),
     (4, _with(_LastIn), "a list is first in first out"),

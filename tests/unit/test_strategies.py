@@ -48,14 +48,14 @@ class Tree:
     parent: Tree | None = None
 
 
+def is_even(_self: object, _attribute: object, value: int) -> None:
+    if value % 2:
+        raise ValueError("odd")
+
+
 @attrs.frozen
 class Even:
-    number: int = attrs.field()
-
-    @number.validator
-    def _is_even(self, _attribute: Any, value: int) -> None:
-        if value % 2:
-            raise ValueError("odd")
+    number: int = attrs.field(validator=is_even)
 
 
 class Model(pydantic.BaseModel):
@@ -125,7 +125,7 @@ class Resize(Job, name="resize"):
 
 
 @pytest.mark.parametrize("name", jobs.registry.names())
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], database=None)
 @given(data=st.data())
 def test_a_job_of_every_kind_can_be_enqueued(name: str, data: Any) -> None:
     jobs.enqueue(data.draw(strategies.jobs(jobs, name)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -231,14 +230,12 @@ class Bench:
         timeout: float | None = None,
     ) -> None:
         """Fail unless a wait for the scopes returns early, with ``meanwhile`` called by another thread."""
-        helper = threading.Thread(target=meanwhile)
         started = time.monotonic()
-        if meanwhile is not None:
-            helper.start()
-        self.storage.wait(scopes, self.patience if timeout is None else timeout)
-        took = time.monotonic() - started
-        if meanwhile is not None:
-            helper.join()
+        with ThreadPoolExecutor(1) as helper:
+            done = helper.submit(meanwhile or int)
+            self.storage.wait(scopes, self.patience if timeout is None else timeout)
+            took = time.monotonic() - started
+            done.result()
         if took > self.patience / 2:
             raise CaseFailed(f"{what}\n  expected: wait returns early\n  got:      it took {took:.1f} s")
 

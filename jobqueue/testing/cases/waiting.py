@@ -130,9 +130,7 @@ def answers_of_one_read_are_one_snapshot(t: Bench) -> None:
             t.move(Move(t.ready, t.working, Head(1, 1000), NOW))
             t.move(Move(t.working, t.ready, These((b"a",))))
 
-    helper = threading.Thread(target=shuttle)
-    helper.start()
-    try:
+    def look() -> None:
         for _ in range(200):
             sizes, ready, working = t.storage.read(
                 [Sizes((t.ready, t.working)), Peek(t.ready, 0, 9), Sizes((t.working,))]
@@ -143,9 +141,14 @@ def answers_of_one_read_are_one_snapshot(t: Bench) -> None:
             seen = [*sizes, len(ready), *working]
             if seen not in ([1, 0, 1, 0], [0, 1, 0, 1]):
                 raise CaseFailed(f"a job between two places\n  expected: seen in one of them\n  got:      {seen}")
-    finally:
-        stop.set()
-        helper.join()
+
+    def look_and_stop() -> None:
+        try:
+            look()
+        finally:
+            stop.set()
+
+    in_threads([look_and_stop, shuttle])
 
 
 @case(10)
