@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from jobqueue.storage.memory import MemoryStorage
@@ -73,7 +72,9 @@ def __getattr__(name: str) -> Any:
     if name in ("DeliveryMachine", "strategies"):
         need_hypothesis(f"jobqueue.testing.{name}")
         if name == "strategies":
-            return importlib.import_module("jobqueue.testing.strategies")
+            import jobqueue.testing.strategies
+
+            return jobqueue.testing.strategies
         from jobqueue.testing.machine import DeliveryMachine
 
         return DeliveryMachine
