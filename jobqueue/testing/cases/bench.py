@@ -232,7 +232,7 @@ class Bench:
         """Fail unless a wait for the scopes returns early, with ``meanwhile`` called by another thread."""
         started = time.monotonic()
         with ThreadPoolExecutor(1) as helper:
-            done = helper.submit(meanwhile or int)
+            done = helper.submit(meanwhile if meanwhile is not None else lambda: None)
             self.storage.wait(scopes, self.patience if timeout is None else timeout)
             took = time.monotonic() - started
             done.result()
