@@ -118,3 +118,24 @@ def test_strictly_the_queue_of_the_larger_weight_comes_first_whenever_it_has_wor
     runner.work()
     done = [notice.task.queue.queue for notice in runner.notices if notice.task and notice.what == "done"]
     assert done == ["high"] * 4 + ["low"] * 4
+
+
+def test_what_a_late_answer_brings_is_not_started_beside_a_suspect(world: World) -> None:
+    [suspect] = world.enqueue(0)
+    for name in ("b", "c"):
+        dying = Sim(world, name)
+        dying.settle()
+        dying.rescue()
+    world.enqueue(*range(100, 102), queue="high")
+    runner = torn(world, OutcomeUnknown("the reply was lost"), NotApplied("connection refused"))
+    runner.is_delivered = True
+    runner.settle()
+    [running] = runner.given
+    assert (running.id, running.take()) == (suspect.encode(), True)
+
+    runner.away = []
+    world.clock.advance(seconds=3)
+    runner.settle()
+
+    assert runner.given == [running]
+    assert world.jobs.counts()["high"].ready == 2

@@ -15,7 +15,9 @@ from jobqueue.runner.leases import Leases
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import claim_mark
+from jobqueue.storage.ops import Move, claim_mark
+from tests.runner.sim import LEASE as SIM_LEASE
+from tests.runner.sim import Sim, World
 
 KEYS = queue_keys("test", "low")
 LEASE, BEAT = 6_000, 1_000
@@ -99,3 +101,17 @@ def test_a_beat_between_the_last_look_and_the_taking_saves_its_job() -> None:
     with pytest.raises(StopIteration) as end:
         flow.send(observer.storage.apply(request.batches))  # type: ignore[union-attr]
     assert end.value.value == []
+
+
+def test_a_beat_outdoes_the_end_that_a_claim_asked_for() -> None:
+    """Or who watches would not see it, when the server's clock was set back since the claim."""
+    world = World()
+    world.enqueue(1)
+    owner = Sim(world, "owner")
+    owner.settle()
+    claimed = owner.at
+    [(batch, _)] = owner.core.leases.extend(Moment(claimed.now - 3_600_000, claimed.local))
+    [move] = batch.ops
+    assert isinstance(move, Move)
+    assert isinstance(move.score, int)
+    assert move.score > claimed.now + SIM_LEASE
