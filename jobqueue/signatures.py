@@ -19,7 +19,7 @@ from jobqueue.codec import REQUIRED, Parameter, is_pydantic
 from jobqueue.context import Context
 from jobqueue.errors import DeclarationError
 
-__all__ = ["ClassShape", "FunctionShape", "class_shape", "function_shape"]
+__all__ = ["ClassShape", "FunctionShape", "class_shape", "function_shape", "init_fields"]
 
 _ADVICE: Final = "see the list of types that arguments can have: JSON by type, attrs classes and dataclasses"
 
@@ -147,7 +147,7 @@ def class_shape(cls: type[Any], name: str) -> ClassShape:
     Raises:
         DeclarationError: It cannot be run as a job, or a field cannot be stored; says which and what to do.
     """
-    fields = list(_init_fields(cls))
+    fields = list(init_fields(cls))
     if "__attrs_attrs__" not in vars(cls) and "__dataclass_fields__" not in vars(cls):
         raise DeclarationError(
             f"{name}: {cls.__qualname__} is neither an attrs class nor a dataclass: "
@@ -189,7 +189,7 @@ def _perform_is_coroutine(cls: type[Any], name: str) -> bool:
     return inspect.iscoroutinefunction(perform)
 
 
-def _init_fields(cls: type[Any]) -> Iterator[tuple[str, str, Any]]:
+def init_fields(cls: type[Any]) -> Iterator[tuple[str, str, Any]]:
     """Attribute name, name in ``__init__``, and REQUIRED or UNSET, of every field that ``__init__`` takes."""
     if attrs.has(cls):
         for attribute in attrs.fields(cls):

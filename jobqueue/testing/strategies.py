@@ -6,6 +6,7 @@ Needs the package ``hypothesis``; ``from jobqueue.testing import strategies`` lo
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -23,6 +24,7 @@ from jobqueue.job import Call, Kind
 from jobqueue.options import EnqueueOptions
 from jobqueue.queue import JobQueue
 from jobqueue.retry import RetryPolicy
+from jobqueue.signatures import init_fields
 from jobqueue.testing.faulty import Fault
 from jobqueue.testing.simulation import Faults
 
@@ -31,6 +33,8 @@ __all__ = ["calls", "faults", "jobs", "plans", "retry_policies", "schedules"]
 _INT64: Final = 2**63
 _MANY: Final = 3
 """Items of a collection, unless its type asks for more."""
+_STEPS: Final = 1000
+"""How many multiples of a float's step are drawn from a side that has no bound."""
 _YEARS: Final = {"min_value": datetime(1970, 1, 2), "max_value": datetime(2200, 1, 1)}  # noqa: DTZ001 - bounds are naive
 _ZONES: Final = st.just(UTC) | st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
@@ -199,8 +203,11 @@ def _of(node: types.Type, inside: frozenset[Any]) -> st.SearchStrategy[Any]:  # 
         case types.TupleType(item_types=items):
             return st.tuples(*[_of(each, inside) for each in items])
         case types.DictType(key_type=key, value_type=value):
-            least, most = node.min_length or 0, _most(node)
-            return st.dictionaries(_of(key, inside), _of(value, inside), min_size=least, max_size=most)
+            if not _ending((value,), inside):
+                return st.just({})
+            # A key of any type is written as a string, and would not arrive as anything else.
+            keys = _text() if isinstance(key, types.AnyType) else _of(key, inside)
+            return st.dictionaries(keys, _of(value, inside), min_size=node.min_length or 0, max_size=_most(node))
         case types.CustomType(cls=cls) if is_pydantic(cls):
             return _models(cls)
         case types.TypedDictType() | types.DataclassType() | types.StructType() | types.NamedTupleType():
@@ -216,10 +223,14 @@ def _integers(node: types.IntType) -> st.SearchStrategy[int]:
 
 
 def _floats(node: types.FloatType) -> st.SearchStrategy[float]:
+    low, high = (node.gt if node.ge is None else node.ge), (node.lt if node.le is None else node.le)
     if node.multiple_of is not None:
         step = node.multiple_of
-        return st.integers(-1000, 1000).map(lambda number: number * step).filter(partial(_is_between, node))
-    low, high = (node.gt if node.ge is None else node.ge), (node.lt if node.le is None else node.le)
+        least = None if low is None else math.ceil(low / step)
+        most = None if high is None else math.floor(high / step)
+        least = least if least is not None else -_STEPS if most is None else most - _STEPS
+        multiples = st.integers(least, least + 2 * _STEPS if most is None else most)
+        return multiples.map(lambda number: number * step).filter(partial(_is_between, node))
     return st.floats(
         low, high, exclude_min=node.ge is None and low is not None, exclude_max=node.le is None and high is not None,
         allow_nan=False, allow_infinity=False,
@@ -262,7 +273,8 @@ def _has_length(node: types.StrType, value: str) -> bool:
 def _items(node: Any, inside: frozenset[Any], *, unique: bool = False) -> st.SearchStrategy[list[Any]]:
     if not _ending((node.item_type,), inside):
         return st.just([])
-    return st.lists(_of(node.item_type, inside), min_size=node.min_length or 0, max_size=_most(node), unique=unique)
+    items = _PLAIN if unique and isinstance(node.item_type, types.AnyType) else _of(node.item_type, inside)
+    return st.lists(items, min_size=node.min_length or 0, max_size=_most(node), unique=unique)
 
 
 def _ending(members: Any, inside: frozenset[Any]) -> list[Any]:
@@ -273,10 +285,13 @@ def _ending(members: Any, inside: frozenset[Any]) -> list[Any]:
 def _objects(node: Any, inside: frozenset[Any]) -> st.SearchStrategy[Any]:
     required: dict[str, Any] = {}
     optional: dict[str, Any] = {}
+    taken = {name: alias for name, alias, _ in init_fields(node.cls)}
     for field in node.fields:
+        if taken and field.name not in taken:
+            continue  # its class sets it
         strategy = _of(field.type, inside | {node.cls})
         needed = field.required and not (field.default is not msgspec.NODEFAULT)
-        (required if needed else optional)[field.name] = strategy
+        (required if needed else optional)[taken.get(field.name, field.name)] = strategy
     if isinstance(node, types.TypedDictType):
         return st.fixed_dictionaries(required, optional=optional)
     return st.fixed_dictionaries(required, optional=optional).map(partial(_make, node.cls)).filter(_is_made)

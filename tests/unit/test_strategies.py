@@ -48,6 +48,13 @@ class Tree:
     parent: Tree | None = None
 
 
+@attrs.frozen
+class Folder:
+    size: int = attrs.field(alias="octets")
+    depth: int = attrs.field(init=False, default=1)
+    folders: dict[str, Folder] = attrs.field(factory=dict)
+
+
 def is_even(_self: object, _attribute: object, value: int) -> None:
     if value % 2:
         raise ValueError("odd")
@@ -106,6 +113,21 @@ def collections(
 def objects(a: Point, b: Tree, c: Address, d: Model, e: Even, f: Point | None = None) -> None: ...
 
 
+@jobs.job(name="folders")
+def folders(a: Folder) -> None: ...
+
+
+@jobs.job(name="bare")
+def bare(a: dict, b: list, c: set, d: dict[Any, int]) -> None: ...  # type: ignore[type-arg]
+
+
+@jobs.job(name="far")
+def far(
+    a: Annotated[float, msgspec.Meta(multiple_of=0.5, ge=5_000)],
+    b: Annotated[float, msgspec.Meta(multiple_of=0.5, lt=-5_000)],
+) -> None: ...
+
+
 @jobs.job(name="many")
 async def many(ctx: Context, first: int, *args: float, key: str = "k", **kwargs: int) -> None: ...
 
@@ -145,7 +167,7 @@ def test_all_kinds_are_drawn_and_defaults_are_left_out_and_given() -> None:
 
 
 def test_no_such_kind() -> None:
-    with pytest.raises(ValueError, match=r"no kind of job is named nope \(declared: collections, "):
+    with pytest.raises(ValueError, match=r"no kind of job is named nope \(declared: bare, collections, "):
         strategies.jobs(jobs, "nope")
     with pytest.raises(ValueError, match="none; import the modules"):
         strategies.jobs(JobQueue("memory://"))
