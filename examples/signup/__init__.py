@@ -1,0 +1,1 @@
+"""A web application that sends mails to those who sign up."""
