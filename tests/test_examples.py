@@ -1,4 +1,4 @@
-"""The applications under examples/ pass their own tests, as somebody who copies one would run them: in memory and on a server."""
+"""The applications under examples/ pass their own tests, run as their readers would: in memory and on a server."""
 
 from __future__ import annotations
 

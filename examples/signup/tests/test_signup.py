@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+
+from jobqueue.testing import Testing
 from signup import accounts, mails
 from signup.mails import confirm, remind
 from signup.web import app
-
-from jobqueue.testing import Testing
 
 ANN = "ann@example.org"
 

@@ -1,0 +1,1 @@
+"""A pipeline of pictures: check, shrink to several widths, publish."""
