@@ -1,6 +1,7 @@
 """The steps. Each writes its file, then enqueues the next; so a step that is run again does both again.
 
-That is safe because every file has one name and one possible content. It is not exactly once: the next step may be enqueued twice.
+That is safe because every file has one name and one possible content. It is not exactly once: the next step may be
+enqueued twice.
 """
 
 from images import files, pgm
