@@ -24,9 +24,11 @@ class Bank(Protocol):
 
     def charge(self, customer: str, cents: int, *, key: str) -> None:
         """Take money."""
+        ...
 
     def pay_out(self, customer: str, cents: int, *, key: str) -> None:
         """Give money back."""
+        ...
 
 
 class Books(Protocol):
@@ -34,24 +36,31 @@ class Books(Protocol):
 
     def open_invoices(self, month: str) -> list[str]:
         """The customers who have not paid this month."""
+        ...
 
     def cents_due(self, month: str, customer: str) -> int:
         """What is to be paid; 0 for a customer who has left."""
+        ...
 
     def mark_paid(self, month: str, customer: str) -> None:
         """Note that it is paid; the same again changes nothing."""
+        ...
 
     def balance(self, *, fence: int) -> int:
         """The sum of all closed months; refuses a fence that is smaller than one it has seen."""
+        ...
 
     def close(self, month: str, balance: int, *, fence: int) -> None:
         """Close a month and set the balance, in one step; refuses a smaller fence, as `balance` does."""
+        ...
 
     def is_closed(self, month: str) -> bool:
         """Whether a month is closed."""
+        ...
 
     def paid(self, month: str) -> int:
         """The sum of what was paid in a month."""
+        ...
 
 
 bank: Bank

@@ -134,16 +134,15 @@ def test_a_runner_that_wakes_up_behind_another_month(
     books.settled = {("May", "ann"), ("June", "bob")}
     if not fenced:
         monkeypatch.setattr(books, "_compare", lambda fence: None)
-    read, paused = books.balance, list[str]()
+    add_up, paused = books.paid, list[str]()
 
-    def read_and_pause(*, fence: int) -> int:
-        seen = read(fence=fence)
+    def add_up_and_pause(month: str) -> int:
         if not paused:
-            paused.append("for longer than lock and lease")
-            jobqueue.pause_runner()  # others close May, then June
-        return seen
+            paused.append(month)
+            jobqueue.pause_runner()  # for longer than lock and lease: others close May, then June
+        return add_up(month)
 
-    monkeypatch.setattr(books, "balance", read_and_pause)
+    monkeypatch.setattr(books, "paid", add_up_and_pause)
     close.enqueue("May")
     close.opts(delay=1).enqueue("June")
     jobqueue.drain(reraise=False)
