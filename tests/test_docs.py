@@ -34,7 +34,12 @@ from jobqueue.storage.ops import Place
 from tests.conftest import MakeServer
 
 ROOT: Final = Path(__file__).parents[1]
-DOCUMENTS: Final = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS: Final = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 PLACEHOLDER: Final = "redis://localhost:6379/0"
 FILE: Final = re.compile(r"# ([\w./]+\.py)(\n|$)")
 SETTINGS: Final = "# pytest.ini\n"

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
