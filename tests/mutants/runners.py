@@ -61,6 +61,13 @@ RUNNERS: Final = (
         "if task.lease_lost:",
     ),
     Variant(
+        "own-process-never-killed",
+        "lets a job in a process of its own run on when its time is over",
+        "runner/processes.py",
+        "self._answer(task, task.kind.timeout)",
+        "self._answer(task, None)",
+    ),
+    Variant(
         "jobs-wait-behind-jobs",
         "keeps what it has not started while another runner has room",
         "runner/core.py",
