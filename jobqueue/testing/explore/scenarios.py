@@ -288,7 +288,8 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     ]
     rules = Rules(
         ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True,
-        jumps=(3 * TTL_MS, -3 * TTL_MS),
+        # Not as far back as ahead: the history must see by the clock that it has jumped, after two jumps as well.
+        jumps=(3 * TTL_MS, -4 * TTL_MS),
         rescue=None, latest=99, alike=0 if jobs % runners else runners, waits=_locked,
     )  # fmt: skip
     return build(actors, runners, stores, Interpreter(), LockHistory(runners, START_MS), rules, faults)
