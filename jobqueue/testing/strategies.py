@@ -291,7 +291,7 @@ def _objects(node: Any, inside: frozenset[Any]) -> st.SearchStrategy[Any]:
             continue  # its class sets it
         strategy = _of(field.type, inside | {node.cls})
         needed = field.required and not (field.default is not msgspec.NODEFAULT)
-        (required if needed else optional)[taken.get(field.name, field.name)] = strategy
+        (required if needed else optional)[taken[field.name] if taken else field.name] = strategy
     if isinstance(node, types.TypedDictType):
         return st.fixed_dictionaries(required, optional=optional)
     return st.fixed_dictionaries(required, optional=optional).map(partial(_make, node.cls)).filter(_is_made)

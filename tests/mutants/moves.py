@@ -231,6 +231,20 @@ MOVES: Final = (
         'if recoveries > TOO_OFTEN:\n        error = f"{recoveries} runners',
     ),
     Variant(
+        "own-crash-uncounted",
+        "runs a job again for ever that takes its own process down each time",
+        "judge.py",
+        "    recoveries = stored.recoveries + 1\n",
+        "    recoveries = stored.recoveries\n",
+    ),
+    Variant(
+        "own-crash-is-a-failure",
+        "counts the death of a job's own process as a failed attempt",
+        "judge.py",
+        '{"recoveries": recoveries, "started": fence, "error": text}',
+        '{"recoveries": recoveries, "started": fence, "error": text, "attempt": stored.attempt + 1}',
+    ),
+    Variant(
         "unknown-is-dead",
         "buries a job at once where its kind is not known",
         "judge.py",

@@ -61,6 +61,13 @@ RUNNERS: Final = (
         "if task.lease_lost:",
     ),
     Variant(
+        "own-process-never-killed",
+        "lets a job in a process of its own run on when its time is over",
+        "runner/processes.py",
+        "self._answer(task, task.kind.timeout)",
+        "self._answer(task, None)",
+    ),
+    Variant(
         "jobs-wait-behind-jobs",
         "keeps what it has not started while another runner has room",
         "runner/core.py",
@@ -213,15 +220,15 @@ RUNNERS: Final = (
         "far-ends-believed",
         "waits an hour for the jobs of a dead runner after the server's clock was set back by one",
         "runner/rescue.py",
-        "for before, after in ((now, None), (None, (now + longest, _LAST))):",
-        "for before, after in ((now, None),):",
+        "before=now), Page(queue.working, PAGE, after=(now + longest, _LAST)))",
+        "before=now),)",
     ),
     Variant(
         "first-page-only",
         "looks at the first page of leases that have ended",
         "runner/rescue.py",
-        "            if len(entries) < PAGE:\n                break\n            cursor",
-        "            if len(entries) <= PAGE:\n                break\n            cursor",
+        "while len(entries) == PAGE:",
+        "while len(entries) > PAGE:",
     ),
     Variant(
         "rescued-out-of-order",

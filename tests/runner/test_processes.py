@@ -184,9 +184,10 @@ def test_poison_is_dead_after_five_crashes_and_its_neighbours_are_done(
 def test_three_processes_share_the_work_without_doubles(own_server: MakeServer, hire: Callable[[str], Crew]) -> None:
     crew = hire(own_server().url)
     keys = [f"k{number}" for number in range(600)]
+    processes = [crew.start() for _ in range(3)]
+    await_that(lambda: len(crew.jobs.runners()) == 3, "all of them are there")
     crew.enqueue("quick", *keys[:300])
     crew.enqueue("coroutine", *keys[300:])
-    processes = [crew.start() for _ in range(3)]
     await_that(drained(crew.jobs), "all jobs ended")
     for process in processes:
         process.terminate()

@@ -31,6 +31,14 @@ def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario
     assert found.totals.faults.keys() >= FAULTS | jumps, "a fault that never happened proves nothing"
 
 
+@pytest.mark.parametrize("scenario", ["retry", "lock"])
+def test_two_jumps_that_nearly_cancel_out_are_no_false_alarm(scenario: str) -> None:
+    """The history sees the clock as it is now, but a request may stem from between the jumps."""
+    [found] = explore([scenario], faults=2, most=8_000)
+
+    assert found.verdict == "cut", f"{found.broken}\n{found.trace}"
+
+
 def test_no_living_holder_is_robbed_when_the_clock_is_set() -> None:
     [found] = explore(["clock"])
 

@@ -32,7 +32,8 @@ def add_parser(commands: Any) -> None:
         "--faults",
         type=int,
         default=1,
-        help="faults on each way, at most (default: 1; 2 takes minutes, and for rescue a night)",
+        help="faults on each way, at most (default: 1; 2 ends within minutes for claim and shares only, the others "
+        "are sized for a night)",
     )
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; may be repeated")
     parser.add_argument("--most", type=int, help="stop each scenario after so many states")

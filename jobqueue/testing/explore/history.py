@@ -71,6 +71,7 @@ class JobHistory:
         runners: The names of the runners, which are the first of the processes.
         start: What the server's clock shows at the start, in ms.
         rescued: Whether somebody brings back the jobs of dead runners, so that at the end none is left.
+        back: How far (ms) the server's clock may be set back at a time.
     """
 
     CHECKS: ClassVar[dict[str, str]] = {
@@ -81,11 +82,14 @@ class JobHistory:
         "kept": "what was accepted ends finished, deleted or dead (liveness)",
     }
 
-    def __init__(self, ids: Sequence[bytes], runners: Sequence[bytes], start: int, *, rescued: bool) -> None:
+    def __init__(
+        self, ids: Sequence[bytes], runners: Sequence[bytes], start: int, *, rescued: bool, back: int = 0
+    ) -> None:
         self._index = {id: index for index, id in enumerate(ids)}
         self._runners = runners
         self._start = start
         self._rescued = rescued
+        self._back = back
 
     def first(self, spots: dict[bytes, Spot], /) -> tuple[tuple[Entry, ...], tuple[tuple[int, int], ...]]:
         """See `Past`."""
@@ -114,8 +118,9 @@ class JobHistory:
                 entries[index] = attrs.evolve(entry, gone=True)
             elif change.step == "promote":
                 assert before is not None
-                # Whoever sent it may have read the clock before it was set back.
-                if before.score > max(at.now, self._start + at.local):
+                # Whoever sent it may have read the clock before it was set back, and that clock may have been ahead.
+                usual = self._start + at.local
+                if before.score > (max(usual, at.now + self._back) if at.now < usual else at.now):
                     raise Broken(f"job {change.id.decode()} was promoted before it was due (I9)")
             elif change.step in ("retry", "park", "requeue"):
                 entries[index] = attrs.evolve(entry, excuses=entry.excuses + 1)

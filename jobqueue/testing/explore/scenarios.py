@@ -195,14 +195,14 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
     ]
     actors.append((runners, operator, (queue, ids[0], "requeue")))
+    back = 4 * BACKOFF_MS  # not as far as ahead: the history must see it after a jump ahead as well
     rules = Rules(
         ticks=(BACKOFF_MS - 1, 1, *(BACKOFF_MS,) * (1 + faults)), free=0, urgent=True, long="",
-        pause=False, crash=True, jumps=(3 * BACKOFF_MS, -3 * BACKOFF_MS),
+        pause=False, crash=True, jumps=(3 * BACKOFF_MS, -back),
         rescue=None, latest=99, alike=runners, waits=_retrying,
     )  # fmt: skip
-    return build(
-        actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
-    )
+    history = JobHistory(ids, _names(runners), START_MS, rescued=False, back=back)
+    return build(actors, runners + 1, stores, contents, history, rules, faults)
 
 
 def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -288,7 +288,8 @@ def _lock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     ]
     rules = Rules(
         ticks=(TTL_MS - 1, 1) * (2 + faults), free=2, urgent=True, long="writes", pause=True, crash=True,
-        jumps=(3 * TTL_MS, -3 * TTL_MS),
+        # Not as far back as ahead: the history must see by the clock that it has jumped, after two jumps as well.
+        jumps=(3 * TTL_MS, -4 * TTL_MS),
         rescue=None, latest=99, alike=0 if jobs % runners else runners, waits=_locked,
     )  # fmt: skip
     return build(actors, runners, stores, Interpreter(), LockHistory(runners, START_MS), rules, faults)
