@@ -72,7 +72,7 @@ def test_pragmas_for_speed_do_not_survive_that(tmp_path: Path) -> None:
     [case] = [case for case in CRASHES if case.rule == 1]
 
     def until_it_tears() -> None:
-        for attempt in range(10):  # a kill may, by luck, come between two batches
+        for attempt in range(80):  # a kill may, by luck, come between two batches, also ten times in a row
             folder = tmp_path / str(attempt)
             folder.mkdir()
             crash_for_real(NoJournal, folder, case)
