@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -14,7 +13,7 @@ from sqlite_storage import SqliteStorage
 from jobqueue.errors import NotApplied
 from jobqueue.testing import Apart, ConformanceError, ConformanceReport, check_storage
 from jobqueue.testing.cases.bench import Bench, Case, CaseFailed, Offers, cases
-from tests.storage.variants_sqlite import VARIANTS, NoJournal
+from tests.storage.variants_sqlite import VARIANTS, CommitsLater
 
 
 def check(make: type[SqliteStorage], folder: Path, *, lockstep: int = 0, patience: float = 20.0) -> ConformanceReport:
@@ -68,14 +67,7 @@ def test_its_process_may_be_killed(case: Case, tmp_path: Path) -> None:
     crash_for_real(SqliteStorage, tmp_path, case)
 
 
-def test_pragmas_for_speed_do_not_survive_that(tmp_path: Path) -> None:
-    [case] = [case for case in CRASHES if case.rule == 1]
-
-    def until_it_tears() -> None:
-        for attempt in range(80):  # a kill may, by luck, come between two batches, also ten times in a row
-            folder = tmp_path / str(attempt)
-            folder.mkdir()
-            crash_for_real(NoJournal, folder, case)
-
-    with pytest.raises((CaseFailed, NotApplied, sqlite3.Error)):
-        until_it_tears()
+@pytest.mark.parametrize("case", CRASHES, ids=lambda case: case.name)
+def test_an_answer_before_the_commit_does_not_survive_that(case: Case, tmp_path: Path) -> None:
+    with pytest.raises((CaseFailed, NotApplied)):
+        crash_for_real(CommitsLater, tmp_path, case)

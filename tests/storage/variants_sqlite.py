@@ -32,17 +32,6 @@ class CommitsAfterGuards(SqliteStorage):
         return outcomes
 
 
-class NoJournal(SqliteStorage):
-    """Pragmas from a page about speed: what a transaction overwrites is kept nowhere, and nothing waits for the disk."""
-
-    def connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=5"):
-            db.execute(f"PRAGMA {pragma}")
-        db.executescript(sqlite_storage.SCHEMA)
-        return db
-
-
 class CommitsLater(SqliteStorage):
     """It answers first and commits with the next call."""
 
@@ -182,4 +171,4 @@ VARIANTS: Final[tuple[tuple[int, type[SqliteStorage], str], ...]] = (
     (8, _with(_Shortens), "an extension only raises"),
     (9, RingsInMemory, "a wake up is kept for the next wait"),
 )
-"""(rule, the class, the case that must catch it). `NoJournal` needs a process that is killed."""
+"""(rule, the class, the case that must catch it)."""
