@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, Unpack
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, Unpack, get_args
 
 import attrs
 import msgspec
@@ -22,10 +22,11 @@ from jobqueue.record import R
 from jobqueue.retry import RetryPolicy, check_limit
 from jobqueue.signatures import FunctionShape, class_shape, function_shape
 
-__all__ = ["DEFAULT_QUEUE", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
+__all__ = ["DEFAULT_QUEUE", "LANES", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
 
 DEFAULT_QUEUE: Final = "low"
 Lane: TypeAlias = Literal["thread", "loop", "process"]
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 """Where jobs of a kind run: functions on threads, coroutines on an event loop, functions that ask for it in processes."""
 
 
@@ -90,8 +91,8 @@ def _limit(timeout: Any) -> int:
     return limit
 
 
-def _check_lane(name: str, target: Any, declared: Declared, *, is_coroutine: bool) -> None:
-    """Refuse what cannot be done where jobs of this kind would run."""
+def _lane(name: str, target: Any, declared: Declared, *, is_coroutine: bool) -> Lane:
+    """Where jobs of this kind run. Refuses what cannot be done there."""
     if declared.process and is_coroutine:
         raise DeclarationError(
             f"{name} is a coroutine function, which runs on the event loop: process=True is for plain functions"
@@ -106,9 +107,6 @@ def _check_lane(name: str, target: Any, declared: Declared, *, is_coroutine: boo
             f"{name} is a function that runs on a thread, and a thread cannot be stopped: "
             "add process=True, or leave timeout out"
         )
-
-
-def _lane(declared: Declared, *, is_coroutine: bool) -> Lane:
     return "loop" if is_coroutine else "process" if declared.process else "thread"
 
 
@@ -134,7 +132,7 @@ class Kind(Generic[R]):
         aliases: Earlier names, under which jobs may still be stored.
         queue: Where its jobs go unless an option says otherwise.
         retry: When its jobs are retried.
-        is_coroutine: Whether calling what `bind` answers gives something to await.
+        lane: Where its jobs run.
         target: The declared function or class.
         codec: Its arguments as JSON and back.
         queues: The queues that options may name; None for any.
@@ -144,7 +142,6 @@ class Kind(Generic[R]):
             attribute and not a method, because a runner calls it for every job.
         reserved: Names that keyword arguments must not have: for a function that takes a context and ``**kwargs``.
         timeout: How long a run may take, in ms; None without end.
-        lane: Where its jobs run.
         origin: The file and qualified name of the declaration: the same again is a reload, not a duplicate.
     """
 
@@ -152,7 +149,7 @@ class Kind(Generic[R]):
     aliases: tuple[str, ...]
     queue: str
     retry: RetryPolicy
-    is_coroutine: bool
+    lane: Lane
     target: Callable[..., Any] = attrs.field(repr=False)
     codec: Codec = attrs.field(repr=False)
     queues: frozenset[str] | None = attrs.field(repr=False)
@@ -161,8 +158,12 @@ class Kind(Generic[R]):
     origin: tuple[object, ...] = attrs.field(repr=False)
     bind: Callable[[bytes, Context], Callable[[], Any]] = attrs.field(repr=False)
     timeout: int | None = None
-    lane: Lane = "thread"
     _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether calling what `bind` answers gives something to await."""
+        return self.lane == "loop"
 
     def encode(self, arguments: Mapping[str, object]) -> bytes:
         """Check arguments and write them as JSON, only those given.
@@ -309,14 +310,14 @@ def function_kind(
         DeclarationError: It cannot be run as a job, or a parameter cannot be stored.
     """
     shape = function_shape(target, name)
-    _check_lane(name, target, declared, is_coroutine=shape.is_coroutine)
+    lane = _lane(name, target, declared, is_coroutine=shape.is_coroutine)
     codec = Codec(name, shape.parameters)
     return Kind(
         name=name,
         aliases=declared.aliases,
         queue=declared.queue or DEFAULT_QUEUE,
         retry=declared.retry or RetryPolicy(),
-        is_coroutine=shape.is_coroutine,
+        lane=lane,
         target=target,
         codec=codec,
         queues=queues,
@@ -325,7 +326,6 @@ def function_kind(
         origin=origin,
         bind=_function_binder(target, name, codec, shape),
         timeout=declared.timeout,
-        lane=_lane(declared, is_coroutine=shape.is_coroutine),
     )
 
 
@@ -371,7 +371,7 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
     shape = class_shape(cls, name)
     codec = Codec(name, shape.parameters)
     declared = cls.__jobqueue_declared__
-    _check_lane(name, cls, declared, is_coroutine=shape.is_coroutine)
+    lane = _lane(name, cls, declared, is_coroutine=shape.is_coroutine)
     aliases = shape.aliases
 
     def bind(payload: bytes, context: Context) -> Callable[[], Any]:
@@ -388,7 +388,7 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
         aliases=declared.aliases,
         queue=declared.queue or DEFAULT_QUEUE,
         retry=declared.retry or RetryPolicy(),
-        is_coroutine=shape.is_coroutine,
+        lane=lane,
         target=cls,
         codec=codec,
         queues=queues,
@@ -397,5 +397,4 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
         origin=origin,
         bind=bind,
         timeout=declared.timeout,
-        lane=_lane(declared, is_coroutine=shape.is_coroutine),
     )

@@ -22,6 +22,7 @@ __all__ = [
     "module_of",
     "origin_of",
     "suggestion",
+    "unwrapped",
 ]
 
 # An allow list. Names become parts of storage keys: a colon, a brace or a newline in one could name another queue's keys.
@@ -80,6 +81,13 @@ def default_kind_name(target: Any) -> str:
     return f"{module_of(target)}.{target.__qualname__}"
 
 
+def unwrapped(target: Any) -> Any:
+    """Answer the function in a partial, however deep; anything else as it is."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return target
+
+
 def module_of(target: Any) -> str:
     """Answer the name under which others import the module of a function or class."""
     module = str(target.__module__)
@@ -88,15 +96,13 @@ def module_of(target: Any) -> str:
 
 def origin_of(target: Any) -> tuple[str, str]:
     """Answer module and qualified name of a function, of the function in a partial, or of a class."""
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = unwrapped(target)
     return module_of(target), target.__qualname__
 
 
 def is_importable(target: Any) -> bool:
     """Answer whether another process could find a function or class again by importing its module."""
-    while isinstance(target, functools.partial):
-        target = target.func
+    target = unwrapped(target)
     main = sys.modules["__main__"]
     has_file = target.__module__ != "__main__" or hasattr(main, "__file__") or getattr(main, "__spec__", None)
     return bool(has_file) and "<locals>" not in target.__qualname__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import sys
 import typing
@@ -18,6 +17,7 @@ from msgspec import inspect as types
 from jobqueue.codec import REQUIRED, Parameter, is_pydantic
 from jobqueue.context import Context
 from jobqueue.errors import DeclarationError
+from jobqueue.names import unwrapped
 
 __all__ = ["ClassShape", "FunctionShape", "class_shape", "function_shape", "init_fields"]
 
@@ -73,9 +73,7 @@ def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
     Raises:
         DeclarationError: It cannot be run as a job, or a parameter cannot be stored; says which and what to do.
     """
-    function: Any = target
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = unwrapped(target)
     _refuse_other_callables(function, name)
     inner = inspect.unwrap(function)
     is_coroutine = inspect.iscoroutinefunction(target)

@@ -9,7 +9,34 @@ from concurrent.futures import ThreadPoolExecutor
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import Outcome, Storage
 
-__all__ = ["AsyncFromSync"]
+__all__ = ["AsyncFromSync", "Over"]
+
+
+class Over:
+    """A storage that hands everything to the one below, for others to change a part of it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        """See `Storage.apply`."""
+        return self._storage.apply(batches)
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        """See `Storage.read`."""
+        return self._storage.read(queries)
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+        """See `Storage.wait`."""
+        self._storage.wait(channels, timeout)
+
+    def interrupt(self) -> None:
+        """See `Storage.interrupt`."""
+        self._storage.interrupt()
+
+    def close(self) -> None:
+        """See `Storage.close`."""
+        self._storage.close()
 
 
 class AsyncFromSync:

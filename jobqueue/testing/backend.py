@@ -13,10 +13,10 @@ from jobqueue.ids import SeededChance
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import AsyncStorage, Outcome, Storage
-from jobqueue.storage.wrappers import AsyncFromSync
+from jobqueue.storage.wrappers import AsyncFromSync, Over
 from jobqueue.testing.history import History
 
-__all__ = ["FOREVER", "CountingChance", "KitBackend", "Over"]
+__all__ = ["FOREVER", "CountingChance", "KitBackend", "Lent"]
 
 FOREVER: Final = -1
 
@@ -110,33 +110,14 @@ class KitBackend:
         """See `Backend.close`; the contents stay."""
 
 
-class Over:
-    """A storage that hands everything to the one below."""
-
-    def __init__(self, below: Storage) -> None:
-        self._below = below
-
-    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        """See `Storage.apply`."""
-        return self._below.apply(batches)
-
-    def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        """See `Storage.read`."""
-        return self._below.read(queries)
-
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        """See `Storage.wait`."""
-        self._below.wait(channels, timeout)
-
-    def interrupt(self) -> None:
-        """See `Storage.interrupt`."""
-        self._below.interrupt()
+class Lent(Over):
+    """One that is not closed by those who use it: many share what is below."""
 
     def close(self) -> None:
-        """Nothing: many share what is below."""
+        """Nothing."""
 
 
-class _Written(Over):
+class _Written(Lent):
     """Writes down what was applied."""
 
     def __init__(self, below: Storage, history: History) -> None:
@@ -144,12 +125,12 @@ class _Written(Over):
         self._history = history
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        outcomes = self._below.apply(batches)
+        outcomes = self._storage.apply(batches)
         self._history.applied(batches, outcomes)
         return outcomes
 
 
-class _Faulty(Over):
+class _Faulty(Lent):
     """Loses replies, and is out of reach, whatever scopes a call goes to.
 
     Not a `FaultyStorage`: its plan decides for each scope, and reads always succeed there.
@@ -162,7 +143,7 @@ class _Faulty(Over):
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         if self._backend.is_cut():
             return [self._refusal() for _ in batches]
-        outcomes = self._below.apply(batches)
+        outcomes = self._storage.apply(batches)
         if self._backend.is_lost():
             return [OutcomeUnknown(f"{self._backend.url}: the reply was lost (lose_reply)") for _ in batches]
         return outcomes
@@ -170,7 +151,7 @@ class _Faulty(Over):
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         if self._backend.is_cut():
             raise self._refusal()
-        return self._below.read(queries)
+        return self._storage.read(queries)
 
     def _refusal(self) -> NotApplied:
         return NotApplied(f"{self._backend.url} cannot be reached (cut_server); nothing was changed")

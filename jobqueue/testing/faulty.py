@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
-from jobqueue.storage.ops import Answer, Batch, Query
+from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome, Storage
+from jobqueue.storage.wrappers import Over
 
 __all__ = ["Fault", "FaultyStorage", "Plan"]
 
@@ -34,19 +35,19 @@ Plan: TypeAlias = Callable[[str, Sequence[Batch]], Fault]
 """Decides, from a scope and its batches, what happens to them. Called once per scope and `apply`, in order."""
 
 
-class FaultyStorage:
+class FaultyStorage(Over):
     """A `Storage` over another one that loses, repeats and delays what it is told to.
 
     The batches of one scope share their fate, because they travel together; those of different scopes do not.
     Everything but `apply` goes to the storage below unchanged.
 
     Attributes:
-        stalled: What was kept back and not delivered yet, oldest first.
+        stalled: What was kept back and not delivered yet, oldest first. It stays there when this is closed.
     """
 
     def __init__(self, storage: Storage, plan: Plan) -> None:
+        super().__init__(storage)
         self.stalled: list[tuple[Batch, ...]] = []
-        self._storage = storage
         self._plan = plan
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
@@ -59,22 +60,6 @@ class FaultyStorage:
             together = [batches[index] for index in indices]
             outcomes.update(zip(indices, self._apply(scope, together), strict=True))
         return [outcomes[index] for index in range(len(batches))]
-
-    def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        """See `Storage.read`."""
-        return self._storage.read(queries)
-
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        """See `Storage.wait`."""
-        self._storage.wait(channels, timeout)
-
-    def interrupt(self) -> None:
-        """See `Storage.interrupt`."""
-        self._storage.interrupt()
-
-    def close(self) -> None:
-        """See `Storage.close`. What is stalled stays stalled."""
-        self._storage.close()
 
     def deliver(self, index: int = 0) -> None:
         """Let something stalled arrive after all; nobody gets its answer.

@@ -18,6 +18,7 @@ from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
+from jobqueue.job import LANES
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
@@ -124,7 +125,7 @@ class InlineRunner:
             {queue: default_weight(queue) for queue in queues()},
             lambda queue: queue_keys(keys.scope, queue),
             registry.get,
-            lambda: ("thread", "loop", "process"),
+            lambda: LANES,
             jitter,
             self._noticed,
         )

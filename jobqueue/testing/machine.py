@@ -32,7 +32,7 @@ from jobqueue.drive import run
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.flows import Pause
 from jobqueue.ids import SeededChance
-from jobqueue.job import Lane
+from jobqueue.job import LANES
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import decode
@@ -63,7 +63,6 @@ _fates = st.sampled_from([Fault.OK] * 3 + [fault for fault in Fault if fault is 
 _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
-_LANES: Final[tuple[Lane, ...]] = ("thread", "loop", "process")
 
 
 class _Runner:
@@ -78,7 +77,7 @@ class _Runner:
         self.core = Core(
             Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2),
             {queue: 2 if queue == "high" else 1 for queue in machine.queues},
-            machine.keys, machine.jobs.registry.get, lambda: _LANES, lambda: 0.5, self.notices.append,
+            machine.keys, machine.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
 

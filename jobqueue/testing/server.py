@@ -17,7 +17,7 @@ from jobqueue.errors import DeclarationError
 from jobqueue.storage.key import Key
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome, Storage
-from jobqueue.testing.backend import Over
+from jobqueue.testing.backend import Lent
 
 __all__ = ["Server"]
 
@@ -93,7 +93,7 @@ class Server:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _Remembering(Over):
+class _Remembering(Lent):
     """A storage that remembers the keys that were written, or may have been."""
 
     def __init__(self, below: Storage) -> None:

@@ -233,11 +233,17 @@ def returned(inbox: Inbox) -> Task:
     return task
 
 
-def test_a_job_hears_that_its_lease_was_lost(jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger) -> None:
-    processes, inbox = driver
+def started_flags(jobs: JobQueue, processes: Processes, ledger: Ledger) -> Task:
+    """A job that runs, and writes down what its context tells it."""
     task = task_of(jobs, "flags", str(ledger.path), "a")
     processes.start([task])
     await_that(lambda: ledger.entries("start"), "it runs")
+    return task
+
+
+def test_a_job_hears_that_its_lease_was_lost(jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger) -> None:
+    processes, inbox = driver
+    task = started_flags(jobs, processes, ledger)
     task.lease_lost = True
 
     assert returned(inbox) is task
@@ -248,9 +254,7 @@ def test_a_job_hears_that_its_lease_was_lost(jobs: JobQueue, driver: tuple[Proce
 
 def test_a_job_hears_that_it_should_end(jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger) -> None:
     processes, inbox = driver
-    task = task_of(jobs, "flags", str(ledger.path), "a")
-    processes.start([task])
-    await_that(lambda: ledger.entries("start"), "it runs")
+    task = started_flags(jobs, processes, ledger)
     task.cancelled = True
 
     assert returned(inbox) is task

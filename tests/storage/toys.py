@@ -444,6 +444,12 @@ class ReadsAReplica(MemoryStorage):
         return self._behind.read(queries) if all(sizes) else super().read(queries)
 
 
+def _meet(barrier: threading.Barrier) -> None:
+    """Wait for another thread at the same place; once nobody else came, the barrier is broken and nobody waits again."""
+    with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait(0.5)
+
+
 class Races(MemoryStorage):
     """Rule 10 broken: two threads change a copy each, and the last one wins."""
 
@@ -455,8 +461,7 @@ class Races(MemoryStorage):
         mine = self.copy()
         outcomes = mine.apply(batches)
         if threading.current_thread() is not threading.main_thread():
-            with contextlib.suppress(threading.BrokenBarrierError):
-                self._two_copied.wait(0.5)  # once nobody else came, the barrier is broken and nobody waits again
+            _meet(self._two_copied)
         self.restore(mine)
         return outcomes
 
@@ -473,8 +478,7 @@ class GuardsFirst(MemoryStorage):
         for batch in batches:
             [looked] = super().apply([Batch(batch.scope, (), batch.guards)])
             if batch.guards and threading.current_thread() is not threading.main_thread():
-                with contextlib.suppress(threading.BrokenBarrierError):
-                    self._looked.wait(0.5)  # as in Races
+                _meet(self._looked)
             if isinstance(looked, Applied):
                 outcomes += super().apply([attrs.evolve(batch, guards=())])
             else:

@@ -18,9 +18,10 @@ from pathlib import Path
 from jobqueue import JobQueue, Runner
 from jobqueue.access import Access
 from jobqueue.backend import RedisBackend
-from jobqueue.storage.ops import Answer, Batch, Query
+from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome, Storage
 from jobqueue.storage.redis import open_redis
+from jobqueue.storage.wrappers import Over
 from tests.faults.apps.deeds import QUEUE, Deed, declare
 from tests.faults.ledger import Ledger
 from tests.faults.stage import LEASE, NAMESPACE
@@ -52,11 +53,11 @@ class Fate:
             signal.pthread_kill(threading.get_ident(), number)
 
 
-class FatefulStorage:
+class FatefulStorage(Over):
     """Passes everything on, unless fate has it otherwise."""
 
     def __init__(self, storage: Storage, fates: Sequence[Fate]) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._fates = fates
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
@@ -67,18 +68,6 @@ class FatefulStorage:
         for fate in self._fates:
             fate.met(steps, "after")
         return outcomes
-
-    def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        return self._storage.read(queries)
-
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        self._storage.wait(channels, timeout)
-
-    def interrupt(self) -> None:
-        self._storage.interrupt()
-
-    def close(self) -> None:
-        self._storage.close()
 
 
 class FatefulBackend(RedisBackend):
