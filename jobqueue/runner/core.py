@@ -1,8 +1,9 @@
 """The rules of a runner: a state machine without a thread, a socket or a clock.
 
 A driver tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer is a
-`Decision`: jobs to start, jobs to interrupt, and then one of four things: send batches, rest, or leave. At most one send is
-under way at a time; it carries all that is due: results, promotions, hand-backs and claims. The production runner, the
+`Decision`: jobs to start, jobs to interrupt, and then one of three things: send batches, rest, or leave. At most one send is
+under way at a time; it carries all that is due: results, promotions, hand-backs and claims. What an answer brought is looked
+at `meanwhile`, after the next send has left, so that runner and server work at the same time. The production runner, the
 testing kit and the simulation drive this very class.
 
 Rejected: a future per job and a task per duty. They cost ten times as much, and no test can choose their order.
@@ -25,12 +26,12 @@ from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.packing import Sent, pack_releases, pack_results, parted
+from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, claim_mark
+from jobqueue.storage.ops import Applied, Moved, claim_mark
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -82,6 +83,7 @@ class Core:
         self._shares = Shares(weights, strict=config.strict)
         self._queues = {queue: QueueState(keys(queue)) for queue in weights}
         self._sent: list[Sent] = []
+        self._landed: list[Landed] = []
         self._fresh: list[Task] = []
         self._results: list[Task] = []
         self._results_since = 0.0
@@ -123,7 +125,7 @@ class Core:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
                 if not task.handed_back:
-                    self._notice(Notice("late", task))
+                    self._notice(Notice("late", [task]))
                 continue
             if task.handed_back:
                 self._back.append(task)
@@ -193,7 +195,7 @@ class Core:
                 failing.add(entry.queue.queue)
                 self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
             elif entry.purpose == "claim":
-                self._claimed(entry, outcome, at)
+                self._claimed(entry, outcome)
             elif entry.purpose == "promote":
                 if isinstance(outcome, Applied):
                     moved = outcome.moved
@@ -203,8 +205,10 @@ class Core:
                         queue.left = None
             elif entry.purpose == "close":
                 self._queues[entry.queue.queue].closed = True
+            elif entry.purpose == "note":
+                self._noted(entry.tasks[0], outcome)
             else:
-                self._settled(entry, outcome)
+                self._landed.append(Landed(entry, outcome))
         self._pace({entry.queue.queue for entry in sent}, failing, at)
         if failed is not None:
             self._troubled = True
@@ -238,27 +242,35 @@ class Core:
         elif entry.purpose in ("finish", "move"):
             self._results.extend(entry.tasks)
 
-    def _settled(self, entry: Sent, outcome: Outcome) -> None:
-        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
-        for task in entry.tasks:
-            if entry.purpose == "note":
-                if task.id in moved:
-                    self._alone = task
-                    self._fresh.append(task)
-                else:
-                    self._drop(task)
-                    self._notice(Notice("late", task))
-                continue
+    def _noted(self, task: Task, outcome: Outcome) -> None:
+        if isinstance(outcome, Applied) and task.id in outcome.moved.ids:
+            self._alone = task
+            self._fresh.append(task)
+        else:
             self._drop(task)
+            self._notice(Notice("late", [task]))
+
+    def _settle(self, entry: Sent, outcome: Outcome) -> None:
+        """Results are stored, or jobs handed back."""
+        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
+        told: dict[str, list[Task]] = {}
+        released = entry.purpose == "release"
+        for task in entry.tasks:
+            self._drop(task)
+            verdict = task.verdict
             if task.id in moved or task.unsure:
-                what = task.verdict.ending if task.verdict else "released" if entry.purpose == "release" else "done"
-                self._notice(Notice(what, task))
-                if task.verdict is not None and task.verdict.score is not None and task.verdict.step != "bury":
+                what = verdict.ending if verdict else "released" if released else "done"
+                if verdict is not None and verdict.score is not None and verdict.step != "bury":
                     queue = self._queues[task.queue.queue]
                     if queue.next_due is not None:
-                        queue.next_due = min(queue.next_due, task.verdict.score)
-            elif entry.purpose != "release":
-                self._notice(Notice("late", task))
+                        queue.next_due = min(queue.next_due, verdict.score)
+            elif released:
+                continue
+            else:
+                what = "late"
+            told.setdefault(what, []).append(task)
+        for what, tasks in told.items():
+            self._notice(Notice(what, tasks))
 
     def _drop(self, task: Task) -> None:
         self.leases.drop(task)
@@ -267,7 +279,7 @@ class Core:
         if self._suspects and task in self._suspects:
             self._suspects.remove(task)
 
-    def _claimed(self, entry: Sent, outcome: Outcome, at: Moment) -> None:
+    def _claimed(self, entry: Sent, outcome: Outcome) -> None:
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
         if claim is None:
@@ -278,14 +290,16 @@ class Core:
             return
         moved = outcome.moved
         queue.left = moved.left
-        mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
-        deadline = claim.sent + self.config.lease
-        tasks = [
-            self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline, order), at.now)
-            for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True))
-        ]
-        fresh = [task for task in tasks if task is not None]
-        self._fresh.extend(fresh)
+        if moved.ids:
+            mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
+            self._landed.append(Landed(entry, outcome, mark, claim.sent + self.config.lease))
+
+    def _admit_all(self, landed: Landed, moved: Moved, now: int) -> None:
+        keys, mark, fence, deadline = landed.entry.queue, landed.mark, moved.fence, landed.deadline
+        for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True)):
+            task = self._admit(Task(keys, id, mark, fence, record, _UNREAD, None, deadline, order), now)
+            if task is not None:
+                self._fresh.append(task)
 
     def _admit(self, task: Task, now: int) -> Task | None:
         """Look at a claimed job; answers it if it can simply be started."""
@@ -313,20 +327,36 @@ class Core:
     # --------------------------------------------------------------------------------------------------- what to do
 
     def decide(self, at: Moment) -> Decision:
-        """What to do now. Not to be asked while a send is under way."""
+        """What to do now. Not to be asked while a send is under way.
+
+        After a `Send` ask `meanwhile` before its answer: that is the time for it.
+        """
         assert not self._sent, "the last send has not been answered"
         if at.local >= self._poll_at:
             self._poll_at = at.local + POLL_MS * (0.75 + self._jitter() / 4)
             self._forget_what_was_seen()
         self._take_back(at)
-        start = self._startable(at)
         interrupt = self._interrupt(at)
         self._gather(at)
+        start: Sequence[Task] = ()
+        if not self._sent and (self._landed or self._fresh):
+            start = self.meanwhile(at)
+            self._gather(at)
         if self._sent:
-            return Decision(Send(tuple(entry.batch for entry in self._sent)), start, interrupt)
+            return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stopping and self._over(at):
             return Decision(Leave(bool(self._started)), start, interrupt)
         return Decision(self._rest(at), start, interrupt)
+
+    def meanwhile(self, at: Moment) -> Sequence[Task]:
+        """Look at what the last answers brought, while the next is under way; answers jobs to start."""
+        landed, self._landed = self._landed, []
+        for one in landed:
+            if one.entry.purpose != "claim":
+                self._settle(one.entry, one.outcome)
+            elif isinstance(one.outcome, Applied):
+                self._admit_all(one, one.outcome.moved, at.now)
+        return self._startable(at)
 
     @property
     def weights(self) -> dict[str, int]:
@@ -450,7 +480,7 @@ class Core:
         flush = (
             bool(claims or back)
             or len(results) >= ENOUGH
-            or not self._started
+            or not (self._started or self._landed)
             or at.local - self._results_since >= LINGER_MS
         )
         if results and flush:
@@ -474,7 +504,7 @@ class Core:
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
-        if self._started or self._results or self._back or self._sent:
+        if self._started or self._results or self._back or self._sent or self._landed:
             return
         quiet = self._quiet(at)
         task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
@@ -489,6 +519,8 @@ class Core:
         if self._stopping or self._suspects or self._fresh:
             return 0
         ahead = self._rate.ahead()
+        for landed in self._landed:
+            ahead -= landed.claimed
         room = NEVER
         for lane in self._lanes():
             free = self._capacity[lane] + ahead - self._running[lane]
@@ -527,9 +559,12 @@ class Core:
             self._probe_at = at.local + PROBE_MS
             open_queues = [queue.keys.queue for queue in able]
         # While there is work in hand, a claim waits until it is worth its round trip.
-        if room < self._rate.ahead() // 2 and self._started:
+        half = self._rate.ahead() // 2
+        if room < half and (self._started or self._landed):
             return sent
-        parts = self._shares.split(min(room, transitions.LIMIT), open_queues)
+        # It leaves room for the next claim, which is to be under way while what this one brings is run.
+        room = min(transitions.LIMIT, max(half, room - half))
+        parts = self._shares.split(room, open_queues)
         return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
 
     def _open(self, at: Moment) -> list[str]:

@@ -40,7 +40,7 @@ class Config:
 
 @attrs.frozen
 class Send:
-    """Apply the batches and tell `Core.answered`."""
+    """Apply the batches, ask `Core.meanwhile`, and tell `Core.answered`."""
 
     batches: tuple[Batch, ...]
 
@@ -80,10 +80,10 @@ class Notice:
         what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``crashed`` (its own process died),
             ``released``, ``late`` (a result that was refused, since the job had been taken away), ``trouble`` (the storage
             did not answer) or ``answers`` (it does again).
-        task: The job, if it is about one.
+        tasks: The jobs it is about.
         detail: What else is known.
     """
 
     what: str
-    task: Task | None = None
+    tasks: Sequence[Task] = ()
     detail: str = ""

@@ -10,9 +10,10 @@ from jobqueue import transitions
 from jobqueue.keys import QueueKeys
 from jobqueue.record import rewrite
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Batch
+from jobqueue.storage.ops import Applied, Batch
+from jobqueue.storage.protocol import Outcome
 
-__all__ = ["Sent", "pack_releases", "pack_results", "parted"]
+__all__ = ["Landed", "Sent", "pack_releases", "pack_results", "parted"]
 
 
 @attrs.define
@@ -23,6 +24,28 @@ class Sent:
     queue: QueueKeys
     batch: Batch
     tasks: list[Task] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Landed:
+    """A batch that was answered, to be looked at when there is time.
+
+    Attributes:
+        entry: What was sent.
+        outcome: Its answer.
+        mark: The claims that a claim made.
+        deadline: Until when (local ms) these are certain.
+    """
+
+    entry: Sent
+    outcome: Outcome
+    mark: bytes = b""
+    deadline: float = 0.0
+
+    @property
+    def claimed(self) -> int:
+        """How many jobs it brought."""
+        return len(self.outcome.moved.ids) if self.mark and isinstance(self.outcome, Applied) else 0
 
 
 def pack_results(results: Iterable[Task]) -> list[Sent]:

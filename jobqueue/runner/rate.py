@@ -8,7 +8,7 @@ __all__ = ["Rate"]
 
 AHEAD_MS: Final = 20.0
 """Claim what is expected to start within this time."""
-AHEAD_MOST: Final = 400
+AHEAD_MOST: Final = 1_000
 
 
 class Rate:

@@ -39,7 +39,8 @@ from jobqueue.runner.settings import check_count, check_lease, check_weights, de
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import LOOK, RUNG, STOP, Doorbell, Inbox, Listener, Pool
 from jobqueue.runner_info import Beat
-from jobqueue.storage.protocol import Storage
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome, Overlapping, Storage
 from jobqueue.version import __version__
 
 __all__ = ["Runner", "RunnerStatus"]
@@ -363,6 +364,7 @@ class Runner:
 
     def _turn(self, storage: Storage) -> bool:
         core, guard = self._core, self._guard
+        apply_while = _overlapped(storage)
         while True:
             at = self._moment()
             with guard:
@@ -374,7 +376,7 @@ class Runner:
                 self._loop.interrupt(decision.interrupt)
             then = decision.then
             if isinstance(then, Send):
-                outcomes = storage.apply(then.batches)
+                outcomes = apply_while(then.batches, self._meanwhile)
                 at = self._moment()
                 with guard:
                     core.answered(outcomes, at)
@@ -384,6 +386,12 @@ class Runner:
             else:
                 assert isinstance(then, Leave)
                 return then.hard
+
+    def _meanwhile(self) -> None:
+        at = self._moment()
+        with self._guard:
+            tasks = self._core.meanwhile(at)
+        self._start(tasks)
 
     def _start(self, tasks: Sequence[Task]) -> None:
         if tasks:
@@ -468,6 +476,17 @@ class Runner:
         with self._guard:
             self._core.renew(incarnation)
         return epoch, incarnation
+
+
+def _overlapped(storage: Storage) -> Callable[[Sequence[Batch], Callable[[], None]], list[Outcome]]:
+    if isinstance(storage, Overlapping):
+        return storage.apply_while
+
+    def apply_after(batches: Sequence[Batch], work: Callable[[], None]) -> list[Outcome]:
+        work()
+        return storage.apply(batches)
+
+    return apply_after
 
 
 def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:

@@ -140,7 +140,10 @@ class InlineRunner:
         """
         while True:
             decision = self._core.decide(self._moment())
-            for task in decision.start:
+            start = decision.start
+            if isinstance(decision.then, Send):
+                start = [*start, *self._core.meanwhile(self._moment())]
+            for task in start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
                 self.current = task
@@ -164,7 +167,7 @@ class InlineRunner:
                 case Leave():
                     return
                 case Rest(until, listen):
-                    if decision.start:
+                    if start:
                         pass  # it was to wait for jobs that have been run by now
                     elif not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
@@ -198,12 +201,12 @@ class InlineRunner:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
 
     def _noticed(self, notice: Notice) -> None:
-        task = notice.task
-        if task is None or notice.what in SILENT:
+        if notice.what in SILENT:
             return
-        self.counts[notice.what] += 1
-        if task.id in self._errors:
-            self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
+        for task in notice.tasks:
+            self.counts[notice.what] += 1
+            if task.id in self._errors:
+                self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
 
 
 def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storage, clock: Clock) -> None:

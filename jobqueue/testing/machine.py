@@ -233,6 +233,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         decision = runner.core.decide(self.at)
         runner.given += decision.start
         if isinstance(decision.then, Send):
+            runner.given += runner.core.meanwhile(self.at)
             outcomes = self._apply(decision.then.batches, fate)
             if dies:
                 self.runners[who] = self._new_runner()

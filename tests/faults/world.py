@@ -401,7 +401,10 @@ class Actor:
             self.core.returned([self._end(task) for task in ended], self.moment())
         for _ in range(100):
             decision = self.core.decide(self.moment())
-            back = [task for task in decision.start if not self._begin(task)]
+            start = decision.start
+            if isinstance(decision.then, Send):
+                start = [*start, *self.core.meanwhile(self.moment())]
+            back = [task for task in start if not self._begin(task)]
             if back:
                 self.core.returned(back, self.moment())
             match decision.then:

@@ -116,7 +116,7 @@ def test_strictly_the_queue_of_the_larger_weight_comes_first_whenever_it_has_wor
     world.enqueue(*range(100, 104), queue="high")
     runner = Sim(world, weights={"low": 1, "high": 2}, strict=True)
     runner.work()
-    done = [notice.task.queue.queue for notice in runner.notices if notice.task and notice.what == "done"]
+    done = [task.queue.queue for notice in runner.notices if notice.what == "done" for task in notice.tasks]
     assert done == ["high"] * 4 + ["low"] * 4
 
 

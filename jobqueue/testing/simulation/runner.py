@@ -137,7 +137,7 @@ class SimRunner(Actor):
 
     def _noticed(self, notice: Notice) -> None:
         if notice.what in ("late", "trouble"):
-            self.world.tell(self.column, notice.what, (notice.task.id,) if notice.task else ())
+            self.world.tell(self.column, notice.what, tuple(task.id for task in notice.tasks))
 
     def died(self) -> None:
         """See `Actor.died`."""
@@ -179,13 +179,13 @@ class SimRunner(Actor):
         core = self.core
         while True:
             decision = core.decide(self.moment())
-            if decision.start:
-                self._start(decision.start)
+            self._start(decision.start)
             for task in decision.interrupt:
                 self._interrupt(task)
             then = decision.then
             if isinstance(then, Send):
                 self._watcher.sent(self, then.batches)
+                self._start(core.meanwhile(self.moment()))
                 outcomes = yield flows.Apply(then.batches)
                 core.answered(outcomes, self.moment())
                 self._collect()
