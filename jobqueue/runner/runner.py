@@ -120,7 +120,7 @@ class Runner:
 
         Returns at once; callable from any thread, and before `run`.
         """
-        self._inbox.put(STOP)
+        self._inbox.say(STOP)
 
     def run(self, *, signals: bool = True) -> None:
         """Run until SIGTERM, SIGINT or `stop`.
@@ -453,7 +453,7 @@ class Runner:
         self._journal.rescued(rescued)
         # The rescue rang, but the bell may have been heard by the very runner that is out of touch: its wait at the server
         # goes on. Looking now keeps the bound of a rescue; if there is no room here, the wake-up is passed on.
-        self._inbox.put(LOOK)
+        self._inbox.say(LOOK)
 
     def _discovered(self, queue: str) -> None:
         with self._guard:
