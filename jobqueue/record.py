@@ -104,7 +104,7 @@ def encode(nonce: bytes, stored: Stored) -> bytes:
 def decode(record: bytes) -> Stored:
     """The fields of a stored record. Raises `PayloadError` if the bytes are no record."""
     try:
-        return _decode(memoryview(record)[NONCE_SIZE:])
+        return _decode(record[NONCE_SIZE:])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PayloadError(f"the stored bytes are not a job record: {error}") from error
 

@@ -115,13 +115,14 @@ class Core:
     def returned(self, tasks: Iterable[Task], at: Moment) -> None:
         """The driver is done with jobs: they ended, or it did not start them (``handed_back``)."""
         count = 0
+        started, held = self._started, self.leases.held
         for task in tasks:
             task.returned = True
-            if task in self._started:
-                del self._started[task]
+            if task in started:
+                del started[task]
                 assert task.kind is not None
                 self._running[task.kind.lane] -= 1
-            if not self.leases.holds(task):
+            if held.get(task.id) is not task:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
                 if not task.handed_back:
