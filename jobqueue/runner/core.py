@@ -26,6 +26,7 @@ from jobqueue.keys import QueueKeys
 from jobqueue.record import Stored, decode, rewrite, wrap_raw
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.outstanding import HAND_BACK_MS, Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
@@ -36,8 +37,6 @@ from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
 
-HAND_BACK_MS: Final = 50.0
-"""What has not started within this time of its claim goes back."""
 LINGER_MS: Final = 2.0
 """How long a result may wait for others to travel with, while the runner has work."""
 ENOUGH: Final = 200
@@ -90,15 +89,9 @@ class Core:
         self._back: list[Task] = []
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
-        self._capacity: dict[Lane, int] = {
-            "thread": config.threads, "loop": config.coroutines, "process": config.processes
-        }  # fmt: skip
-        self._running: dict[Lane, int] = dict.fromkeys(self._capacity, 0)
-        # By run, not by id: one that lost its lease may still run when the job is claimed again.
-        self._started: dict[Task, None] = {}
-        self._unproven: deque[tuple[float, list[Task]]] = deque()
-        # Whether some were not started in time, and none has ended since.
-        self._doubted: dict[Lane, bool] = dict.fromkeys(self._capacity, False)
+        self._outstanding = Outstanding(
+            {"thread": config.threads, "loop": config.coroutines, "process": config.processes}
+        )
         self._claim_from = 0.0
         self._rate = Rate()
         self._probe_at = 0.0
@@ -115,13 +108,10 @@ class Core:
     def returned(self, tasks: Iterable[Task], at: Moment) -> None:
         """The driver is done with jobs: they ended, or it did not start them (``handed_back``)."""
         count = 0
-        started, held = self._started, self.leases.held
+        held = self.leases.held
         for task in tasks:
             task.returned = True
-            if task in started:
-                del started[task]
-                assert task.kind is not None
-                self._running[task.kind.lane] -= 1
+            self._outstanding.end(task)
             if held.get(task.id) is not task:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
@@ -132,8 +122,7 @@ class Core:
                 self._back.append(task)
                 continue
             count += 1
-            if task.kind is not None and self._doubted[task.kind.lane]:
-                self._doubted[task.kind.lane] = False
+            if self._outstanding.trust(task):
                 self._claim_from = 0.0
             if task.crashed:
                 task.verdict = after_own_crash(task.stored, task.fence, task.text, at.now)
@@ -260,7 +249,7 @@ class Core:
             self._drop(task)
             verdict = task.verdict
             if task.id in moved or task.unsure:
-                what = verdict.ending if verdict else "released" if released else "done"
+                what: str = verdict.ending if verdict else "released" if released else "done"
                 if verdict is not None and verdict.score is not None and verdict.step != "bury":
                     queue = self._queues[task.queue.queue]
                     if queue.next_due is not None:
@@ -298,12 +287,10 @@ class Core:
     def _admit_all(self, landed: Landed, moved: Moved, now: int) -> None:
         keys, mark, fence, deadline = landed.entry.queue, landed.mark, moved.fence, landed.deadline
         for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True)):
-            task = self._admit(Task(keys, id, mark, fence, record, _UNREAD, None, deadline, order), now)
-            if task is not None:
-                self._fresh.append(task)
+            self._admit(Task(keys, id, mark, fence, record, _UNREAD, None, deadline, order), now)
 
-    def _admit(self, task: Task, now: int) -> Task | None:
-        """Look at a claimed job; answers it if it can simply be started."""
+    def _admit(self, task: Task, now: int) -> None:
+        """Look at a claimed job: most can simply be started."""
         self.leases.hold(task)
         try:
             task.stored = decode(task.record)
@@ -317,13 +304,13 @@ class Core:
             if task.kind is None:
                 task.verdict = unknown_kind(task.stored, now)
             elif not is_suspect(task.stored, isolated=task.kind.lane == "process"):
-                return task
+                self._fresh.append(task)
+                return
             else:
                 self._suspects.append(task)
-                return None
+                return
         task.returned = True
         self._results.append(task)
-        return None
 
     # --------------------------------------------------------------------------------------------------- what to do
 
@@ -346,7 +333,7 @@ class Core:
         if self._sent:
             return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stopping and self._over(at):
-            return Decision(Leave(bool(self._started)), start, interrupt)
+            return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
         return Decision(self._rest(at), start, interrupt)
 
     def meanwhile(self, at: Moment) -> Sequence[Task]:
@@ -372,7 +359,7 @@ class Core:
     @property
     def outstanding(self) -> int:
         """Jobs that the driver has."""
-        return len(self._started)
+        return len(self._outstanding.tasks)
 
     def _startable(self, at: Moment) -> Sequence[Task]:
         if not self._fresh:
@@ -389,11 +376,8 @@ class Core:
             if task.deadline <= at.local or task.lease_lost:
                 self._hand_back([task])
                 continue
-            assert task.kind is not None
-            self._started[task] = None
-            self._running[task.kind.lane] += 1
             start.append(task)
-        self._unproven.append((at.local + HAND_BACK_MS, start))
+        self._outstanding.start(start, at.local)
         return start
 
     def _hand_back(self, tasks: Iterable[Task]) -> None:
@@ -404,18 +388,10 @@ class Core:
     def _take_back(self, at: Moment) -> None:
         """Take back from the driver what it has not started in time, or should not start any more."""
         everything = self._stopping or (bool(self._suspects) and self._alone is None)
-        while self._unproven and (everything or self._unproven[0][0] <= at.local):
-            _, tasks = self._unproven.popleft()
-            back = [task for task in tasks if task in self._started and task.take()]
-            for task in back:
-                del self._started[task]
-                assert task.kind is not None
-                self._running[task.kind.lane] -= 1
-                self._doubted[task.kind.lane] |= not everything
-            if back:
-                self._rate.forget()  # jobs take longer than they did: claim no more ahead
-                if not everything:
-                    self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
+        if back := self._outstanding.take_back(at.local, everything=everything):
+            self._rate.forget()  # jobs take longer than they did: claim no more ahead
+            if not everything:
+                self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
             self._hand_back(back)
         # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
         going = [task for task in self._suspects if task is not self._alone and (self._stopping or task.lease_lost)]
@@ -427,7 +403,7 @@ class Core:
         if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
             return ()
         self._leave_at = at.local + LAST_WORDS_MS
-        running = list(self._started)
+        running = list(self._outstanding.tasks)
         for task in running:
             task.cancelled = True
         return running
@@ -440,12 +416,10 @@ class Core:
             return False
         if self._last_words:
             return True
-        return not (self._started or self._suspects) and all(queue.closed for queue in self._queues.values())
+        return not (self._outstanding.tasks or self._suspects) and all(queue.closed for queue in self._queues.values())
 
     def _rest(self, at: Moment) -> Rest:
-        until = self._poll_at
-        if self._unproven:
-            until = min(until, self._unproven[0][0])
+        until = min(self._poll_at, self._outstanding.look_at)
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
@@ -473,7 +447,7 @@ class Core:
         claims = self._claims(at, room)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
-            self._hand_back(list(self._started))
+            self._hand_back(list(self._outstanding.tasks))
             self._last_words = True
         quiet = self._quiet(at)
         results, results_later = parted(self._results, quiet)
@@ -481,7 +455,7 @@ class Core:
         flush = (
             bool(claims or back)
             or len(results) >= ENOUGH
-            or not (self._started or self._landed)
+            or not (self._outstanding.tasks or self._landed)
             or at.local - self._results_since >= LINGER_MS
         )
         if results and flush:
@@ -505,7 +479,7 @@ class Core:
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
-        if self._started or self._results or self._back or self._sent or self._landed:
+        if self._outstanding.tasks or self._results or self._back or self._sent or self._landed:
             return
         quiet = self._quiet(at)
         task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
@@ -522,16 +496,7 @@ class Core:
         ahead = self._rate.ahead()
         for landed in self._landed:
             ahead -= landed.claimed
-        room = NEVER
-        for lane in self._lanes():
-            free = self._capacity[lane] + ahead - self._running[lane]
-            # One at a time after some were not started, though there seemed to be room: a coroutine that blocks the event
-            # loop would otherwise keep all its neighbours going back and forth.
-            if self._doubted[lane] and free > 1:
-                free = 1
-            if free < room:
-                room = free
-        return room
+        return self._outstanding.room(self._lanes(), ahead)
 
     def _claims(self, at: Moment, full: int) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
@@ -561,7 +526,7 @@ class Core:
             open_queues = [queue.keys.queue for queue in able]
         # While there is work in hand, a claim waits until it is worth its round trip.
         half = self._rate.ahead() // 2
-        if room < half and (self._started or self._landed):
+        if room < half and (self._outstanding.tasks or self._landed):
             return sent
         # It leaves room for the next claim, which is to be under way while what this one brings is run.
         room = min(transitions.LIMIT, max(half, room - half))

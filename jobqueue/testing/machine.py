@@ -449,7 +449,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         """No job is taken from a runner that is in touch."""
         for runner in self.runners:
             for task in runner.running:
-                if task.lease_lost or task.deadline <= self.at.local or not runner.core.leases.holds(task):
+                # One that has returned was handed back in the last words of its runner, which left it running.
+                certain = not task.lease_lost and task.deadline > self.at.local and not task.returned
+                if not certain or not runner.core.leases.holds(task):
                     continue
                 [kept] = self._kept(task.queue, [task.id])
                 assert kept is not None, f"{task.id!r} is run under a certain lease, and is gone"

@@ -459,6 +459,7 @@ def test_a_job_whose_own_process_dies_again_and_again(world: World) -> None:
         assert (stored.recoveries, stored.attempt) == (crashes, 0)
         assert stored.error is not None
 
+    runner.settle()  # what an answer says is looked at with the next step
     assert world.numbers("dead") == [1]
     assert (runner.told("crashed"), runner.told("dead")) == (4, 1)
     [neighbour] = runner.given
