@@ -303,11 +303,9 @@ class Core:
             task.kind = self._kind(task.stored.name)
             if task.kind is None:
                 task.verdict = unknown_kind(task.stored, now)
-            elif not is_suspect(task.stored, isolated=task.kind.lane == "process"):
-                self._fresh.append(task)
-                return
             else:
-                self._suspects.append(task)
+                alone = is_suspect(task.stored, isolated=task.kind.lane == "process")
+                (self._suspects if alone else self._fresh).append(task)
                 return
         task.returned = True
         self._results.append(task)
