@@ -19,11 +19,12 @@ import attrs
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
+from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.job import Kind, Lane
-from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unknown_kind
+from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect
 from jobqueue.keys import QueueKeys
-from jobqueue.record import Stored, decode, rewrite, wrap_raw
+from jobqueue.record import rewrite
+from jobqueue.runner.admit import admitted
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import HAND_BACK_MS, Outstanding
@@ -32,7 +33,7 @@ from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Moved, claim_mark
+from jobqueue.storage.ops import Applied, claim_mark
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
@@ -95,6 +96,7 @@ class Core:
         self._claim_from = 0.0
         self._rate = Rate()
         self._probe_at = 0.0
+        self._promote_from = 0.0
         self._poll_at = 0.0
         self._ring = False
         self._troubled = False
@@ -135,6 +137,7 @@ class Core:
                 self._results_since = at.local
             self._results.append(task)
         if count:
+            self._promote_from = min(self._promote_from, at.local)  # it travels with the results
             self._rate.count(count, at.local)
 
     def _judge(self, task: Task, now: int) -> None:
@@ -153,6 +156,7 @@ class Core:
         self._forget_what_was_seen()
         if self._room() <= 0:
             self._ring = True  # pass it on: another runner may have room
+        self._promote_from = at.local + LINGER_MS  # ready jobs come first
         self._probe_at = at.local + PROBE_MS
         self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
 
@@ -284,31 +288,14 @@ class Core:
             mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
             self._landed.append(Landed(entry, outcome, mark, claim.sent + self.config.lease))
 
-    def _admit_all(self, landed: Landed, moved: Moved, now: int) -> None:
-        keys, mark, fence, deadline = landed.entry.queue, landed.mark, moved.fence, landed.deadline
-        for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True)):
-            self._admit(Task(keys, id, mark, fence, record, _UNREAD, None, deadline, order), now)
-
-    def _admit(self, task: Task, now: int) -> None:
-        """Look at a claimed job: most can simply be started."""
+    def _admit(self, task: Task) -> None:
         self.leases.hold(task)
-        try:
-            task.stored = decode(task.record)
-        except PayloadError as error:
-            # Its bytes become the payload of a record that can be read, so that they can be looked at.
-            task.record = wrap_raw(task.record, str(error), now)
-            task.verdict = Verdict("dead", "bury", {}, now)
-            task.text = str(error)
+        if task.kind is None:
+            task.returned = True
+            self._results.append(task)
         else:
-            task.kind = self._kind(task.stored.name)
-            if task.kind is None:
-                task.verdict = unknown_kind(task.stored, now)
-            else:
-                alone = is_suspect(task.stored, isolated=task.kind.lane == "process")
-                (self._suspects if alone else self._fresh).append(task)
-                return
-        task.returned = True
-        self._results.append(task)
+            alone = is_suspect(task.stored, isolated=task.kind.lane == "process")
+            (self._suspects if alone else self._fresh).append(task)
 
     # --------------------------------------------------------------------------------------------------- what to do
 
@@ -323,8 +310,11 @@ class Core:
             self._forget_what_was_seen()
         self._take_back(at)
         interrupt = self._interrupt(at)
-        self._gather(at)
         start: Sequence[Task] = ()
+        # A job that there is a place for is started first; what was claimed ahead waits until the next request has left.
+        if self._landed and self._to_admit() <= self._outstanding.room(self._lanes(), 0):
+            start = self.meanwhile(at)
+        self._gather(at)
         if not self._sent and (self._landed or self._fresh):
             start = self.meanwhile(at)
             self._gather(at)
@@ -341,7 +331,8 @@ class Core:
             if one.entry.purpose != "claim":
                 self._settle(one.entry, one.outcome)
             elif isinstance(one.outcome, Applied):
-                self._admit_all(one, one.outcome.moved, at.now)
+                for task in admitted(one, one.outcome.moved, self._kind, at.now):
+                    self._admit(task)
         return self._startable(at)
 
     @property
@@ -430,8 +421,10 @@ class Core:
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
-        due = min((queue.next_due or 0 for name, queue in self._queues.items() if name not in quiet), default=NEVER)
-        return Rest(min(until, at.local + max(0, due - at.now)), listen=not self._open(at))
+        asked = [queue for name, queue in self._queues.items() if name not in quiet]
+        until = min(until, *[self._promote_at(queue, at) for queue in asked])
+        known = all(queue.next_due is not None for queue in asked)
+        return Rest(until, listen=known and not self._open(at))
 
     def _forget_what_was_seen(self) -> None:
         for queue in self._queues.values():
@@ -471,7 +464,7 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif (queue.next_due is None or queue.next_due <= at.now) and room > 0:
+            elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
 
@@ -491,10 +484,10 @@ class Core:
         """How many more jobs can be taken without knowing of which kind they are."""
         if self._stopping or self._suspects or self._fresh:
             return 0
-        ahead = self._rate.ahead()
-        for landed in self._landed:
-            ahead -= landed.claimed
-        return self._outstanding.room(self._lanes(), ahead)
+        return self._outstanding.room(self._lanes(), self._rate.ahead() - self._to_admit())
+
+    def _to_admit(self) -> int:
+        return sum([landed.claimed for landed in self._landed])
 
     def _claims(self, at: Moment, full: int) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
@@ -536,10 +529,14 @@ class Core:
         return [
             name
             for name, queue in self._queues.items()
-            if (queue.left != 0 or queue.next_due is None or queue.next_due <= at.now)
+            if (queue.left != 0 or (queue.next_due is not None and queue.next_due <= at.now))
             and queue.claim is None
             and queue.quiet_until <= at.local
         ]
+
+    def _promote_at(self, queue: QueueState, at: Moment) -> float:
+        """When (local ms) to take to ready what is due."""
+        return self._promote_from if queue.next_due is None else at.local + queue.next_due - at.now
 
     def _quiet(self, at: Moment) -> set[str]:
         """The queues that did not answer and are not asked now."""
@@ -554,6 +551,3 @@ class Core:
         self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)
         return Sent("claim", queue.keys, batch)
-
-
-_UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)
