@@ -153,10 +153,11 @@ class Core:
 
     def woken(self, at: Moment) -> None:
         """Somebody rang: there may be work in any queue."""
+        if not any(queue.next_due is None for queue in self._queues.values()):
+            self._promote_from = at.local + LINGER_MS  # ready jobs come first
         self._forget_what_was_seen()
         if self._room() <= 0:
             self._ring = True  # pass it on: another runner may have room
-        self._promote_from = at.local + LINGER_MS  # ready jobs come first
         self._probe_at = at.local + PROBE_MS
         self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
 
@@ -422,7 +423,7 @@ class Core:
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
         asked = [queue for name, queue in self._queues.items() if name not in quiet]
-        until = min(until, *[self._promote_at(queue, at) for queue in asked])
+        until = min([until, *[self._promote_at(queue, at) for queue in asked]])
         known = all(queue.next_due is not None for queue in asked)
         return Rest(until, listen=known and not self._open(at))
 
