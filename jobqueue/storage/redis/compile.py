@@ -1,6 +1,6 @@
 """Batches and queries as arguments of the scripts, and the scripts' replies as outcomes and answers. Pure.
 
-`interpret.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no work per id where
+`interpret/words.lua`, `put.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no work per id where
 a list can be extended as a whole.
 """
 
@@ -50,7 +50,7 @@ from jobqueue.storage.ops import (
     Unlocked,
 )
 
-__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "header_names", "wake_key"]
+__all__ = ["WAKE", "Call", "Keys", "compile_batches", "compile_put", "grows", "header_names", "sole_put", "wake_key"]
 
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
@@ -61,6 +61,7 @@ _STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
     ord("d"): "different",
 }
 _HEADER: Final = (RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE)
+_HEADER_OF_PUT: Final = (RECORDS, WAKE)
 
 Decode: TypeAlias = Callable[[Any], Any]
 """Makes an answer of what the script answered to one operation or query."""
@@ -143,6 +144,28 @@ def compile_batches(scope: str, batches: Sequence[Batch]) -> Call:
     return Call(scope, keys.names(), args, decode)
 
 
+def sole_put(batches: Sequence[Batch]) -> Put | None:
+    """The `Put` that these batches are, if they are nothing else: what a producer sends has a script of its own."""
+    if len(batches) == 1:
+        [batch] = batches
+        if len(batch.ops) == 1 and not batch.guards and isinstance(batch.ops[0], Put):
+            return batch.ops[0]
+    return None
+
+
+def compile_put(put: Put) -> Call:
+    """One call that applies a batch of this `Put` alone, which passed `check_shape`."""
+    scope = put.target.scope
+    keys = Keys(scope, _HEADER_OF_PUT)
+    args: list[bytes] = []
+    placed = _put(put, keys, args)
+
+    def decode(reply: Any) -> list[Any]:
+        return [_spoiled(reply[0]) if isinstance(reply, list) else Applied((placed(reply),))]
+
+    return Call(scope, keys.names(), args, decode)
+
+
 def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
     match status:
         case 0:
@@ -150,11 +173,14 @@ def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refus
         case 1:
             return Refused(tuple(value))
         case _:
-            message = value.decode(errors="backslashreplace")
-            return StorageRefused(
-                f"{message}; nothing was changed. Something other than jobqueue writes to these keys: look at the key, "
-                "and rename it or delete it"
-            )
+            return _spoiled(value)
+
+
+def _spoiled(message: bytes) -> StorageRefused:
+    return StorageRefused(
+        f"{message.decode(errors='backslashreplace')}; nothing was changed. Something other than jobqueue writes to these "
+        "keys: look at the key, and rename it or delete it"
+    )
 
 
 def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:

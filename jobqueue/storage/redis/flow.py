@@ -15,10 +15,10 @@ from redis import exceptions
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
 from jobqueue.storage.ops import Answer, Batch, Query, Sizes
 from jobqueue.storage.protocol import Outcome
-from jobqueue.storage.redis.compile import Call, compile_batches, grows
+from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
 from jobqueue.storage.redis.faults import broke_off, lost, refused
 from jobqueue.storage.redis.queries import compile_queries, scopes_of
-from jobqueue.storage.redis.scripts import DRAIN, GROW, READ, Script
+from jobqueue.storage.redis.scripts import DRAIN, GROW, PUT, READ, Script
 from jobqueue.storage.shape import check_shape
 
 __all__ = ["Flow", "Guarded", "Request", "apply_flow", "check_flow", "read_flow"]
@@ -85,9 +85,7 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     while groups:
         calls: list[tuple[Script, Call]] = []
         for indexes in groups:
-            chosen = [batches[index] for index in indexes]
-            call = compile_batches(chosen[0].scope, chosen)
-            calls.append((GROW if any(map(grows, chosen)) else DRAIN, call))
+            calls.append(_call([batches[index] for index in indexes]))
         replies = yield from _send(calls)
         rest: list[list[int]] = []
         for indexes, (_, call), reply in zip(groups, calls, replies, strict=True):
@@ -100,6 +98,14 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
             outcomes.update(zip(indexes, ends, strict=True))
         groups = rest
     return [outcomes[index] for index in range(len(batches))]
+
+
+def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
+    """The call that applies these batches of one scope."""
+    put = sole_put(batches)
+    if put is not None:
+        return PUT, compile_put(put)
+    return GROW if any(map(grows, batches)) else DRAIN, compile_batches(batches[0].scope, batches)
 
 
 def _ending(label: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
