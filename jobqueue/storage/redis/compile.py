@@ -55,13 +55,13 @@ __all__ = ["WAKE", "Call", "Keys", "compile_batches", "compile_put", "grows", "h
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
 
+_STORED: Final[tuple[Literal["stored"]]] = ("stored",)
 _STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
     ord("n"): "stored",
     ord("s"): "same",
     ord("d"): "different",
 }
 _HEADER: Final = (RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE)
-_HEADER_OF_PUT: Final = (RECORDS, WAKE)
 
 Decode: TypeAlias = Callable[[Any], Any]
 """Makes an answer of what the script answered to one operation or query."""
@@ -156,14 +156,18 @@ def sole_put(batches: Sequence[Batch]) -> Put | None:
 def compile_put(put: Put) -> Call:
     """One call that applies a batch of this `Put` alone, which passed `check_shape`."""
     scope = put.target.scope
-    keys = Keys(scope, _HEADER_OF_PUT)
     args: list[bytes] = []
-    placed = _put(put, keys, args)
+    placed = _put(put, b"3", args)
 
     def decode(reply: Any) -> list[Any]:
         return [_spoiled(reply[0]) if isinstance(reply, list) else Applied((placed(reply),))]
 
-    return Call(scope, keys.names(), args, decode)
+    return Call(scope, (*_keys_of_put(scope), put.target.full.encode()), args, decode)
+
+
+@lru_cache(maxsize=1024)
+def _keys_of_put(scope: str) -> tuple[bytes, ...]:
+    return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE))])
 
 
 def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
@@ -202,7 +206,7 @@ def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
         case Move():
             return _move(op, keys, args)
         case Put():
-            return _put(op, keys, args)
+            return _put(op, keys.index(op.target), args)
         case LockTake(key, token, now, until):
             args += (b"T", keys.index(key), token, b"%d" % now, b"%d" % until)
             return _itself
@@ -237,12 +241,12 @@ def _nothing(_: Any) -> None:
     return None
 
 
-def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
+def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
     count = len(op.records)
     to_list = isinstance(op.target, ListKey)
     score = None if to_list else op.score
     each = score if isinstance(score, Mapping) else None
-    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), keys.index(op.target))
+    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), target)
     args += (b"*" if isinstance(score, Mapping) else b"" if score is None else b"%d" % score, b"%d" % count)
     args += op.records
     args += op.records.values()
@@ -250,7 +254,7 @@ def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
         args += [b"%d" % each[id_] for id_ in op.records]
 
     def decode(answer: Any) -> Placed:
-        return Placed(tuple([_STATES[state] for state in (b"n" * count if answer == 1 else answer)]))
+        return Placed(_STORED * count if answer == 1 else tuple([_STATES[state] for state in answer]))
 
     return decode
 

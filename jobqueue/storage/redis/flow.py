@@ -74,9 +74,10 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     """
     for batch in batches:
         check_shape(batch)
-    problem = yield from check_flow(server)
-    if problem is not None:
-        return [problem] * len(batches)
+    if not server.checked:
+        problem = yield from check_flow(server)
+        if problem is not None:
+            return [problem] * len(batches)
     scopes: dict[str, list[int]] = {}
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
@@ -120,9 +121,10 @@ def _ending(label: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
 
 def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, list[Any], list[Answer]]:
     """Answer the queries: one call per scope, all calls in one trip. Raises `NotApplied`."""
-    problem = yield from check_flow(server)
-    if problem is not None:
-        raise problem
+    if not server.checked:
+        problem = yield from check_flow(server)
+        if problem is not None:
+            raise problem
     scopes: dict[str, list[tuple[int, Query]]] = {}
     for index, query in enumerate(queries):
         for scope in scopes_of(query):
@@ -156,8 +158,6 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
 
 def check_flow(server: Guarded) -> Generator[Request, list[Any], NotApplied | None]:
     """At first use: answers why this server must not be used, or None."""
-    if server.checked:
-        return None
     facts = yield from facts_flow()
     if isinstance(facts, StorageError):
         return facts if isinstance(facts, NotApplied) else NotApplied(str(facts))

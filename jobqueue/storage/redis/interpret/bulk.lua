@@ -1,10 +1,10 @@
-local KEYS, ARGV, call, unpack = KEYS, ARGV, redis.call, unpack
+local KEYS, ARGV, call, unpack, min = KEYS, ARGV, redis.call, unpack, math.min
 local CHUNK = 1000 -- arguments per command; `unpack` fails near 8000
 
 -- Commands over many values, chunked; no values, no command.
 local function send(command, name, values, first, last)
   for i = first, last, CHUNK do
-    call(command, name, unpack(values, i, math.min(i + CHUNK - 1, last)))
+    call(command, name, unpack(values, i, min(i + CHUNK - 1, last)))
   end
 end
 
@@ -17,7 +17,7 @@ local function ask(command, name, values, first, last)
   end
   local all, n = {}, 0
   for i = first, last, CHUNK do
-    local part = call(command, name, unpack(values, i, math.min(i + CHUNK - 1, last)))
+    local part = call(command, name, unpack(values, i, min(i + CHUNK - 1, last)))
     for j = 1, #part do
       all[n + j] = part[j]
     end

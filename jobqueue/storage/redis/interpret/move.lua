@@ -127,7 +127,7 @@ local function moves()
     local ids = limit > 0 and call('LRANGE', op.source, 0, limit - 1) or {}
     local records, n, bytes, some, step, first = {}, 0, 0, false, 16, 1
     while first <= #ids do
-      local last = math.min(first + step - 1, #ids)
+      local last = min(first + step - 1, #ids)
       local part = call('HMGET', RECORDS, unpack(ids, first, last))
       for i = 1, #part do
         if part[i] then
@@ -141,7 +141,7 @@ local function moves()
         records[n] = part[i]
       end
       first = last + 1
-      step = math.max(1, math.min(CHUNK, bytes > 0 and math.floor((max - bytes) * n / bytes) or step))
+      step = math.max(1, min(CHUNK, bytes > 0 and math.floor((max - bytes) * n / bytes) or step))
     end
     return ids, n, records
   end
@@ -304,7 +304,7 @@ local function moves()
       return
     end
     for i = 1, 2 * m, CHUNK do -- an extension that arrives late must not shorten a lease
-      call('ZADD', op.target, 'XX', 'GT', unpack(flat, i, math.min(i + CHUNK - 1, 2 * m)))
+      call('ZADD', op.target, 'XX', 'GT', unpack(flat, i, min(i + CHUNK - 1, 2 * m)))
     end
   end
 

@@ -3,14 +3,14 @@
 -- Answers 1 if all were stored, or a letter for each (n stored, s same, d different), and whether the scope is to be rung.
 local function store(known_records, target, to_list, n, ids, records, score, scores)
   local known = ask('HMGET', known_records, ARGV, ids + 1, ids + n)
-  local m, new, flat, scored = 0, {}, {}, {}
+  local m, new, flat, scored = 0, {}, {}, not to_list and {}
   for i = 1, n do
     if not known[i] then
       local id = ARGV[ids + i]
       m = m + 1
       new[m] = id
       flat[2 * m - 1], flat[2 * m] = id, ARGV[records + i]
-      if not to_list then
+      if scored then
         scored[2 * m - 1], scored[2 * m] = scores and ARGV[scores + i] or score, id
       end
     end
