@@ -256,7 +256,8 @@ class Runner:
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
-            moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work), discover=self._weights is None,
+            moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
+            discover=self._weights is None,
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(

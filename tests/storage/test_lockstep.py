@@ -204,7 +204,10 @@ MISTAKES = {
     "a dropped lock may be taken again": ("return till > 0", "return true"),
     "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
     "a foreign key is found when half is written": ("  if seen ~= kind then\n    problem", "  if false then\n    problem"),
-    "what an earlier batch emptied keeps its kind": ("if seen ~= kind then\n      seen = call", "if not seen then\n      seen = call"),
+    "what an earlier batch emptied keeps its kind": (
+        "if seen ~= kind then\n      seen = call",
+        "if not seen then\n      seen = call",
+    ),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
     "a put alone does not look at its target": ("kind_of(TARGET, to_list and 'list' or 'zset')", ""),

@@ -1,7 +1,7 @@
 """Batches and queries as arguments of the scripts, and the scripts' replies as outcomes and answers. Pure.
 
-`interpret/words.lua`, `put.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no work per id where
-a list can be extended as a whole.
+`interpret/words.lua`, `put.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no
+work per id where a list can be extended as a whole.
 """
 
 from __future__ import annotations

@@ -84,9 +84,7 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     outcomes: dict[int, Outcome] = {}
     groups = [*scopes.values()]
     while groups:
-        calls: list[tuple[Script, Call]] = []
-        for indexes in groups:
-            calls.append(_call([batches[index] for index in indexes]))
+        calls = [_call([batches[index] for index in indexes]) for indexes in groups]
         replies = yield from _send(calls)
         rest: list[list[int]] = []
         for indexes, (_, call), reply in zip(groups, calls, replies, strict=True):
