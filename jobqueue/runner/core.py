@@ -44,8 +44,8 @@ ENOUGH: Final = 200
 """So many results do not wait."""
 PROBE_MS: Final = 20.0
 """How often a busy runner asks queues that were empty."""
-POLL_MS: Final = 5_000.0
-"""How often an idle runner looks although nobody rang."""
+POLL_MS: Final = 30_000.0
+"""How often an idle runner looks although nobody rang. Its duties see sooner what a wake-up that was lost was for."""
 LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
 

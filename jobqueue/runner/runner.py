@@ -46,7 +46,7 @@ from jobqueue.version import __version__
 __all__ = ["Runner", "RunnerStatus"]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-LISTEN_S: Final = 5.0
+LISTEN_S: Final = 30.0
 KEEP_DEAD: Final = timedelta(days=180)
 
 
@@ -257,7 +257,8 @@ class Runner:
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
-            moment=self._moment, reports=Reports(self._rescued, self._discovered), discover=self._weights is None,
+            moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
+            discover=self._weights is None,
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(
@@ -457,8 +458,13 @@ class Runner:
 
     def _discovered(self, queue: str) -> None:
         with self._guard:
-            if queue not in self._core.weights:
-                self._core.serve(queue, default_weight(queue))
+            if queue in self._core.weights:
+                return
+            self._core.serve(queue, default_weight(queue))
+        self._listener.hush()  # it listens to the queues that there were
+
+    def _work(self) -> None:
+        self._inbox.put(LOOK)
 
     def _data_lost(self, storage: Storage) -> tuple[bytes, bytes] | None:
         self._log.error(
