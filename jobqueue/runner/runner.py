@@ -464,7 +464,7 @@ class Runner:
         self._listener.hush()  # it listens to the queues that there were
 
     def _work(self) -> None:
-        self._inbox.put(LOOK)
+        self._inbox.say(LOOK)
 
     def _data_lost(self, storage: Storage) -> tuple[bytes, bytes] | None:
         self._log.error(
