@@ -25,7 +25,7 @@ from jobqueue.registry import Registry
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
-from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
@@ -37,7 +37,6 @@ LEASE_MS: Final = 30_000
 BEAT_MS: Final = LEASE_MS // 6
 KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 """How long dead jobs are kept: as a `Runner` does."""
-PRUNE_EVERY_MS: Final = 60_000
 UNANSWERED: Final = 1_000
 """Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
