@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
@@ -38,23 +39,20 @@ class Config:
     strict: bool = False
 
 
-@attrs.frozen
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Apply the batches, ask `Core.meanwhile`, and tell `Core.answered`."""
 
     batches: tuple[Batch, ...]
 
 
-@attrs.frozen
-class Rest:
+class Rest(msgspec.Struct, frozen=True):
     """Do nothing until ``until`` (local ms), a job returns or somebody asks to stop; with ``listen`` also until rung."""
 
     until: float
     listen: bool
 
 
-@attrs.frozen
-class Leave:
+class Leave(msgspec.Struct, frozen=True):
     """The runner holds nothing any more, or (``hard``) cannot wait for its jobs: their threads are still running."""
 
     hard: bool
@@ -63,8 +61,7 @@ class Leave:
 Then: TypeAlias = Send | Rest | Leave
 
 
-@attrs.frozen
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to do: start these, interrupt those, then one thing."""
 
     then: Then
@@ -72,8 +69,7 @@ class Decision:
     interrupt: Sequence[Task] = ()
 
 
-@attrs.frozen
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """Something worth a line in the log or a number in the status.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.keys import QueueKeys
@@ -16,18 +16,16 @@ from jobqueue.storage.protocol import Outcome
 __all__ = ["Landed", "Sent", "pack_releases", "pack_results", "parted"]
 
 
-@attrs.define
-class Sent:
+class Sent(msgspec.Struct):
     """A batch under way and what it was for."""
 
     purpose: str
     queue: QueueKeys
     batch: Batch
-    tasks: list[Task] = attrs.field(factory=list)
+    tasks: list[Task] = []
 
 
-@attrs.frozen
-class Landed:
+class Landed(msgspec.Struct, frozen=True):
     """A batch that was answered, to be looked at when there is time.
 
     Attributes:

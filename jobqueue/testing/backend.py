@@ -33,6 +33,10 @@ class CountingChance:
         head = next(self._count).to_bytes(4, "big")
         return (head + self._seeded.entropy(max(0, size - len(head))))[:size]
 
+    def entropies(self, count: int, size: int) -> list[bytes]:
+        """See `Chance.entropies`."""
+        return [self.entropy(size) for _ in range(count)]
+
     def jitter(self) -> float:
         """See `Chance.jitter`."""
         return self._seeded.jitter()
