@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
@@ -95,6 +95,7 @@ class Core:
         )
         self._claim_from = 0.0
         self._rate = Rate()
+        self._failing: set[str] = set()
         self._probe_at = 0.0
         self._promote_from = 0.0
         self._poll_at = 0.0
@@ -175,7 +176,7 @@ class Core:
 
     def renew(self, incarnation: bytes) -> None:
         """Go on under another name: the storage lost what it knew of this one."""
-        self.config = attrs.evolve(self.config, incarnation=incarnation)
+        self.config = msgspec.structs.replace(self.config, incarnation=incarnation)
         for queue in self._queues.values():
             queue.number, queue.claim = 0, None
 
@@ -208,7 +209,7 @@ class Core:
         if failed is not None:
             self._troubled = True
             self._notice(Notice("trouble", detail=str(failed)))
-        elif self._troubled and not any(queue.failures for queue in self._queues.values()):
+        elif self._troubled and not self._failing:
             self._troubled = False
             self._notice(Notice("answers"))
 
@@ -218,8 +219,10 @@ class Core:
         for name in asked:
             if name in failing:
                 self._queues[name].back_off(at.local, jitter)
-            else:
+                self._failing.add(name)
+            elif name in self._failing:
                 self._queues[name].failures = 0
+                self._failing.discard(name)
 
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
@@ -315,15 +318,15 @@ class Core:
         # A job that there is a place for is started first; what was claimed ahead waits until the next request has left.
         if self._landed and self._to_admit() <= self._outstanding.room(self._lanes(), 0):
             start = self.meanwhile(at)
-        self._gather(at)
+        room = self._gather(at)
         if not self._sent and (self._landed or self._fresh):
             start = self.meanwhile(at)
-            self._gather(at)
+            room = self._gather(at)
         if self._sent:
             return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stopping and self._over(at):
             return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
-        return Decision(self._rest(at), start, interrupt)
+        return Decision(self._rest(at, room), start, interrupt)
 
     def meanwhile(self, at: Moment) -> Sequence[Task]:
         """Look at what the last answers brought, while the next is under way; answers jobs to start."""
@@ -408,7 +411,7 @@ class Core:
             return True
         return not (self._outstanding.tasks or self._suspects) and all(queue.closed for queue in self._queues.values())
 
-    def _rest(self, at: Moment) -> Rest:
+    def _rest(self, at: Moment, room: int) -> Rest:
         until = min(self._poll_at, self._outstanding.look_at)
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
@@ -418,7 +421,7 @@ class Core:
             until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
-        if self._stopping or self._room() <= 0 or (quiet and len(quiet) == len(self._queues)):
+        if self._stopping or room <= 0 or (quiet and len(quiet) == len(self._queues)):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
@@ -434,7 +437,8 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------- what to send
 
-    def _gather(self, at: Moment) -> None:
+    def _gather(self, at: Moment) -> int:
+        """Put together what is to be sent; answers the room there is."""
         room = self._room()
         claims = self._claims(at, room)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
@@ -468,6 +472,7 @@ class Core:
             elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
+        return room
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
@@ -539,9 +544,9 @@ class Core:
         """When (local ms) to take to ready what is due."""
         return self._promote_from if queue.next_due is None else at.local + queue.next_due - at.now
 
-    def _quiet(self, at: Moment) -> set[str]:
+    def _quiet(self, at: Moment) -> Collection[str]:
         """The queues that did not answer and are not asked now."""
-        return {name for name, queue in self._queues.items() if queue.quiet_until > at.local}
+        return [name for name in self._failing if self._queues[name].quiet_until > at.local]
 
     def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
         queue.number += 1

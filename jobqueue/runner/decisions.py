@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import attrs
 import msgspec
 
 from jobqueue.runner.task import Task
@@ -14,8 +13,7 @@ from jobqueue.storage.ops import Batch
 __all__ = ["Config", "Decision", "Leave", "Notice", "Rest", "Send"]
 
 
-@attrs.frozen
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """What a runner is told at its start. Durations in ms.
 
     Attributes:

@@ -40,4 +40,4 @@ class Rate:
 
     def ahead(self) -> int:
         """How many jobs are expected to start within `AHEAD_MS`."""
-        return min(int(self._per_ms * AHEAD_MS), AHEAD_MOST)
+        return min(int(self._per_ms * AHEAD_MS), AHEAD_MOST) if self._per_ms else 0
