@@ -39,8 +39,8 @@ from jobqueue.runner.settings import check_count, check_lease, check_weights, de
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import LOOK, RUNG, STOP, Doorbell, Inbox, Listener, Pool
 from jobqueue.runner_info import Beat
-from jobqueue.storage.ops import Batch
-from jobqueue.storage.protocol import Outcome, Overlapping, Storage
+from jobqueue.storage.protocol import Storage
+from jobqueue.storage.wrappers import overlapped
 from jobqueue.version import __version__
 
 __all__ = ["Runner", "RunnerStatus"]
@@ -365,7 +365,7 @@ class Runner:
 
     def _turn(self, storage: Storage) -> bool:
         core, guard = self._core, self._guard
-        apply_while = _overlapped(storage)
+        apply_while = overlapped(storage)
         while True:
             at = self._moment()
             with guard:
@@ -482,17 +482,6 @@ class Runner:
         with self._guard:
             self._core.renew(incarnation)
         return epoch, incarnation
-
-
-def _overlapped(storage: Storage) -> Callable[[Sequence[Batch], Callable[[], None]], list[Outcome]]:
-    if isinstance(storage, Overlapping):
-        return storage.apply_while
-
-    def apply_after(batches: Sequence[Batch], work: Callable[[], None]) -> list[Outcome]:
-        work()
-        return storage.apply(batches)
-
-    return apply_after
 
 
 def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
