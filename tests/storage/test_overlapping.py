@@ -6,11 +6,11 @@ import pytest
 
 from jobqueue.errors import NotApplied
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, HashKey
+from jobqueue.storage.ops import Applied, Placed
 from jobqueue.storage.redis import open_redis
 from jobqueue.storage.wrappers import overlapped
 from tests.servers import Server
-from tests.storage.test_redis import ADD, count, until
+from tests.storage.test_redis import ADD, count, put, until
 
 
 def test_the_request_is_carried_out_while_the_work_is_done(server: Server) -> None:
@@ -52,11 +52,11 @@ def test_an_answer_that_nobody_read_is_not_the_answer_to_the_next_request(server
 
     with pytest.raises(KeyError):
         storage.apply_while([ADD], work)
-    [outcome] = storage.apply([Batch(ADD.scope, (HashAdd(HashKey(ADD.scope, "other"), b"n", 40),))])
+    [outcome] = storage.apply([put(b"a")])
     storage.close()
 
     assert isinstance(outcome, Applied)
-    assert outcome.answers == (40,)
+    assert outcome.answers == (Placed(("stored",)),)
 
 
 def test_a_storage_that_does_not_offer_it_works_first() -> None:
