@@ -241,7 +241,7 @@ RUNNERS: Final = (
         "only-its-own-lease",
         "takes a lease longer than its own for a jump of the clock",
         "runner/duties.py",
-        "longest = max([self._lease, *(beat.lease for beat in beats.values())])",
+        "longest = max([self._lease, *(beat.lease for beat in self._runners.values())])",
         "longest = self._lease",
     ),
     # ----------------------------------------------------------------------------------------------------- other duties
