@@ -427,8 +427,7 @@ class Core:
             return Rest(min(until, self._claim_from), listen=False)
         asked = [queue for name, queue in self._queues.items() if name not in quiet]
         until = min([until, *[self._promote_at(queue, at) for queue in asked]])
-        known = all(queue.next_due is not None for queue in asked)
-        return Rest(until, listen=known and not self._open(at))
+        return Rest(until, listen=not self._open(at) and all(queue.next_due is not None for queue in asked))
 
     def _forget_what_was_seen(self) -> None:
         for queue in self._queues.values():
@@ -472,6 +471,8 @@ class Core:
             elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
+        # Claims before results: then working never empties under load, and the server need not make it anew.
+        self._sent.sort(key=lambda entry: entry.purpose not in ("promote", "claim"))
         return room
 
     def _gather_note(self, at: Moment) -> None:

@@ -268,6 +268,9 @@ class Testing(Running):
 watch_also(Testing, lambda testing: testing._jobs.access)  # noqa: SLF001 - its own module
 
 
+MEMORY: Final = "memory://"
+
+
 def _check_times(times: int) -> None:
     if not 1 <= times <= MOST:
         raise ValueError(f"times must be from 1 to {MOST}, not {times}")
@@ -277,7 +280,7 @@ def _check_times(times: int) -> None:
 def _storage(jobs: JobQueue, server: Server | str | None) -> Iterator[tuple[str, Storage, str | None]]:
     """What to call it, the storage, and the namespace if it is another one."""
     with ExitStack() as stack:
-        if server is None:
+        if server is None or server == MEMORY:
             yield "memory", MemoryStorage(), None
             return
         if isinstance(server, str):
