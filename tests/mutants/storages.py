@@ -150,6 +150,13 @@ STORAGES: Final = (
         "  if false then\n    problem",
     ),
     Variant(
+        "script-puts-blindly",
+        "notices only half-way that what it puts jobs into is no queue, on the server",
+        "storage/redis/put.lua",
+        "kind_of(TARGET, to_list and 'list' or 'zset')\n",
+        "",
+    ),
+    Variant(
         "script-reverses-hand-backs",
         "puts jobs that were handed back in reverse order, on the server",
         _MOVES,

@@ -210,7 +210,6 @@ MISTAKES = {
     ),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
-    "a put alone does not look at its target": ("kind_of(TARGET, to_list and 'list' or 'zset')", ""),
 }  # fmt: skip
 
 
