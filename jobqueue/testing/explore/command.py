@@ -12,7 +12,7 @@ import attrs
 from jobqueue.testing.explore import SCENARIOS, Exploration, Totals, explore
 from jobqueue.version import __version__
 
-__all__ = ["add_parser", "main"]
+__all__ = ["add_parser", "as_json", "main"]
 
 _BAR: Final = 24
 
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
             if one.trace:
                 print(one.trace)
     if arguments.json:
-        print(json.dumps({"version": __version__, "scenarios": [_plain(one) for one in found]}, indent=2))
+        print(json.dumps({"version": __version__, "scenarios": [as_json(one) for one in found]}, indent=2))
     elif len(found) > 1:
         states, seconds = sum(one.totals.states for one in found), sum(one.totals.seconds for one in found)
         print(
@@ -83,7 +83,8 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if any(one.broken for one in found) else 0
 
 
-def _plain(one: Exploration) -> dict[str, Any]:
+def as_json(one: Exploration) -> dict[str, Any]:
+    """One scenario's result as ``--json`` prints it."""
     return {**attrs.asdict(one), "verdict": one.verdict}
 
 
