@@ -90,18 +90,18 @@ def test_to_thread_is_part_of_the_job() -> None:
 
 
 class Guarded(shop.Shop):
-    fence: int | None = None
+    last: int | None = None
     paid = 0
 
     def pay(self, fence: int, expected: int | None) -> None:
-        if self.fence == expected:
-            self.fence, self.paid = fence, self.paid + 1
+        if self.last == expected:
+            self.last, self.paid = fence, self.paid + 1
 
 
 @shop.jobs.job
 def pays_if_nobody_else_did(ctx: Context) -> None:
     made: Any = shop.shop
-    seen = made.fence
+    seen = made.last
     if seen is None or seen > ctx.fence:
         made.pay(ctx.fence, expected=seen)
 
