@@ -73,10 +73,14 @@ class KitBackend:
         with self._lock:
             self._losses += replies
 
-    def cut(self, calls: int) -> None:
-        """Let so many more calls fail before they reach the storage, or all with `FOREVER`; 0 ends that."""
+    def cut(self, calls: int) -> int:
+        """Let so many more calls fail before they reach the storage, or all with `FOREVER`; 0 ends that.
+
+        Answers how many there would have been otherwise.
+        """
         with self._lock:
-            self._cuts = calls
+            before, self._cuts = self._cuts, calls
+        return before
 
     def is_lost(self) -> bool:
         """Whether the reply of the call at hand gets lost."""

@@ -148,7 +148,7 @@ class InlineRunner:
                 self.current = task
                 yield task
                 self.current = None
-                if isinstance(task.outcome, RunnerDied):
+                if task.crashed:
                     self.died = task
                     self.counts["crashed"] += 1
                     self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))

@@ -1,12 +1,16 @@
-"""Testing blocks and asyncio tasks: two tests at once on one loop do not see each other's jobs."""
+"""Testing blocks: those of several tasks, and what must not leak out of a fault."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue, JobQueueError
+from jobqueue import JobQueue, JobQueueError, NotApplied
+from jobqueue.testing import Testing
 
 jobs = JobQueue(namespace="tasks")
 
@@ -82,3 +86,48 @@ def test_the_error_says_what_to_do(swap: str) -> None:
 
     with pytest.raises(JobQueueError, match=f"give each {swap} a JobQueue of its own"):
         asyncio.run(inside())
+
+
+@jobs.job
+async def catches_everything() -> None:
+    with contextlib.suppress(BaseException):
+        CRASHING[-1].crash_runner()
+
+
+@jobs.job
+async def gathers_everything() -> None:
+    async def part() -> None:
+        CRASHING[-1].crash_runner()
+
+    await asyncio.gather(part(), return_exceptions=True)
+
+
+CRASHING: list[Testing] = []
+
+
+@pytest.mark.parametrize("kind", [catches_everything, gathers_everything])
+def test_a_job_does_not_survive_its_runner_by_catching_its_end(kind: Any) -> None:
+    with jobs.testing() as t:
+        CRASHING.append(t)
+        record = kind.enqueue()
+
+        assert t.drain() == {"crashed": 1}
+        kept = jobs.get(record.id)
+        assert kept is not None
+        assert kept.place == "working"
+
+
+def test_the_end_of_a_cut_within_a_cut_ends_its_own() -> None:
+    with jobs.testing() as t:
+        with t.cut_server():
+            with t.cut_server(3):
+                pass
+            with pytest.raises(NotApplied):
+                mail.enqueue("a")
+        mail.enqueue("a")
+
+
+@pytest.mark.parametrize("by", [{"days": 1e12}, {"seconds": math.inf}])
+def test_a_clock_says_how_far_it_goes(by: dict[str, float]) -> None:
+    with jobs.testing() as t, pytest.raises(ValueError, match="hundred years"):
+        t.clock.advance(**by)
