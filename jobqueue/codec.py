@@ -2,8 +2,8 @@
 
 The declared parameters of a kind become two structs, built once: one that knows which arguments were given, for the
 producer, and one whose missing arguments are the declared defaults, for the runner. Encoding alone checks no types and
-turns NaN into null, and conversion does not look inside attrs instances; so `Codec.encode` converts, encodes, and decodes
-those very bytes once. What a job receives is what was checked here.
+turns NaN into null, and conversion does not look inside attrs instances; so `Codec.encode_all` converts, encodes, and
+decodes those very bytes once. What a job receives is what was checked here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ REQUIRED: Final = msgspec.NODEFAULT
 
 # Conversion takes values of these types as they are. Without the list a str "aGk=" would pass for the bytes b"hi".
 _NATIVE: Final = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
-_AT: Final = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_AT: Final = re.compile(r"(.*) - at `\$(?:\[\d+\])*\.?(.*)`", re.DOTALL)
+"""What a message ends with, from the name of the argument on: the indexes before it are those of `Codec.encode_all`."""
 
 
 @attrs.frozen
@@ -42,7 +43,7 @@ class Parameter:
         name: What it is stored as.
         type: Its annotation, resolved.
         default: What the job receives where it was not given, `REQUIRED` for none, `msgspec.UNSET` to leave it out.
-        exact: Whether a value that passed conversion surely arrives as it was (see `Codec.encode`).
+        exact: Whether a value that passed conversion surely arrives as it was (see `Codec.encode_all`).
     """
 
     name: str
@@ -84,16 +85,19 @@ class Codec:
         parameters: The arguments there are, in their order.
     """
 
-    __slots__ = ("_exact", "_given", "_given_decode", "_kind", "_required", "_runner_decode", "parameters")
+    __slots__ = ("_batch", "_decode_lines", "_exact", "_kind", "_required", "_runner_decode", "parameters")
 
     def __init__(self, kind: str, parameters: Sequence[Parameter]) -> None:
         self._kind = kind
         self.parameters: Final = {parameter.name: parameter for parameter in parameters}
         self._required = frozenset(parameter.name for parameter in parameters if parameter.default is REQUIRED)
         self._exact = all(parameter.exact for parameter in parameters)
-        self._given = _struct(parameters, runner=False)
-        self._given_decode = _decoder(self._given)
-        self._runner_decode = _decoder(_struct(parameters, runner=True))
+        given: Any = _struct(parameters, runner=False)
+        # A struct of its own, because a bare list[given] is taken apart anew by every conversion.
+        self._batch = msgspec.defstruct("Batch", [("all", list[given])], array_like=True)
+        self._decode_lines = msgspec.json.Decoder(given, dec_hook=_dec_hook).decode_lines
+        runner = _struct(parameters, runner=True)
+        self._runner_decode: Callable[[bytes], Any] = msgspec.json.Decoder(runner, dec_hook=_dec_hook).decode
 
     def fits(self, arguments: Mapping[str, object]) -> bool:
         """Answer whether none of these names is unknown, and none is missing; values are not looked at."""
@@ -105,15 +109,27 @@ class Codec:
         Raises:
             PayloadError: One is missing, unknown, of the wrong type, has no form in JSON, or would arrive changed.
         """
+        return self.encode_all((arguments,))[0]
+
+    def encode_all(self, calls: Sequence[Mapping[str, object]]) -> list[bytes]:
+        """Do the same for the arguments of many calls, at a fifth of the price for each.
+
+        Raises:
+            PayloadError: See `encode`; of the first that does not fit.
+        """
         try:
-            converted = _convert(arguments, self._given)
-            payload = _encode(converted)
-            decoded = self._given_decode(payload)
+            payloads = [*map(_encode, _convert((calls,), self._batch).all)]
+            decoded = self._decode_lines(b"\n".join(payloads))
             if not self._exact:
-                self._compare(arguments, decoded)
+                for arguments, got in zip(calls, decoded, strict=True):
+                    self._compare(arguments, got)
         except Exception as error:
-            raise self._refusal(error, arguments) from error
-        return payload
+            if len(calls) == 1:
+                raise self._refusal(error, calls[0]) from error
+        else:
+            return payloads
+        # Which of them it was, and in what words, comes out when each is alone.
+        return [self.encode(arguments) for arguments in calls]
 
     def decode(self, payload: bytes) -> tuple[Any, ...]:
         """Answer the values of all parameters, in their order, defaults filled in. The runner's fast path.
@@ -163,7 +179,7 @@ class Codec:
             problem = "the arguments are nested too deep, or contain themselves"
         if problem is None:
             found = _AT.fullmatch(str(error))
-            problem = _at(found[2], found[1]) if found is not None and found[2] else str(error)
+            problem = str(error) if found is None else _at(found[2], found[1]) if found[2] else found[1]
         return PayloadError(f"{self._kind}: {problem}")
 
 
@@ -193,12 +209,8 @@ def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
-def _decoder(struct: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(struct, dec_hook=_dec_hook).decode
-
-
-def _convert(arguments: Mapping[str, object], struct: type[msgspec.Struct]) -> Any:
-    return msgspec.convert(arguments, struct, builtin_types=_NATIVE, dec_hook=_dec_hook)
+def _convert(value: object, struct: type[msgspec.Struct]) -> Any:
+    return msgspec.convert(value, struct, builtin_types=_NATIVE, dec_hook=_dec_hook)
 
 
 # ------------------------------------------------------------------------------------------------ what arrives changed

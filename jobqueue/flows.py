@@ -16,7 +16,7 @@ import msgspec
 from jobqueue import transitions
 from jobqueue.clock import Clock
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
-from jobqueue.ids import Chance, uuid7
+from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
 from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query, Refused
@@ -114,7 +114,7 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
 # ------------------------------------------------------------------------------------------------------------- enqueue
 
 
-class New(msgspec.Struct, frozen=True):
+class New(msgspec.Struct, frozen=True, gc=False):
     """A job to be stored.
 
     Attributes:
@@ -144,7 +144,7 @@ def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list
     created = timestamp(now)
     entropies = chance.entropies(len(jobs), 10 + NONCE_SIZE)
     # Sorted, so that the order of ids is the order of the jobs: what a dead runner held comes back in the order of ids.
-    ids = sorted(uuid7(now, entropy) for entropy in entropies)
+    ids = sorted(uuid7s(now, entropies))
     records: list[JobRecord[Any]] = []
     for job, id, entropy in zip(jobs, ids, entropies, strict=True):
         due = now + job.delay if job.delay is not None else job.at if job.at is not None else now

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterable
 from typing import Final, Protocol
 
-__all__ = ["Chance", "SeededChance", "SystemChance", "uuid7"]
+__all__ = ["Chance", "SeededChance", "SystemChance", "uuid7s"]
 
 # The digit that begins with the bits 10 and ends with the last two of another digit.
 _VARIANT: Final = {f"{digit:x}": f"{8 | digit & 3:x}" for digit in range(16)}
 
 
-def uuid7(now: int, entropy: bytes) -> str:
-    """A UUID of version 7 as 32 hexadecimal digits.
+def uuid7s(now: int, entropies: Iterable[bytes]) -> list[str]:
+    """UUIDs of version 7, each as 32 hexadecimal digits.
 
     Args:
         now: Milliseconds since 1970.
-        entropy: Ten random bytes, of which 74 bits are used.
+        entropies: For each at least ten random bytes; 74 bits of the first ten are used.
     """
-    digits = entropy.hex()
-    return f"{now & 0xFFFF_FFFF_FFFF:012x}7{digits[:3]}{_VARIANT[digits[3]]}{digits[4:19]}"
+    begin = f"{now & 0xFFFF_FFFF_FFFF:012x}7"
+    return [f"{begin}{digits[:3]}{_VARIANT[digits[3]]}{digits[4:19]}" for digits in map(bytes.hex, entropies)]
 
 
 class Chance(Protocol):

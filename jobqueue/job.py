@@ -117,6 +117,11 @@ def _positional(kind: Kind[Any]) -> tuple[str, ...] | None:
     return tuple(parameters) if simple else None
 
 
+def _least(kind: Kind[Any]) -> int:
+    """How many of its parameters have no default; where all are positional, those are the first."""
+    return sum(parameter.default is parameter.empty for parameter in kind.signature.parameters.values())
+
+
 def _check_keywords(kind: str, keywords: AbstractSet[str], reserved: frozenset[str]) -> None:
     if not reserved.isdisjoint(keywords):
         taken = min(reserved & keywords)
@@ -159,6 +164,7 @@ class Kind(Generic[R]):
     bind: Callable[[bytes, Context], Callable[[], Any]] = attrs.field(repr=False)
     timeout: int | None = None
     _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
+    _least: int = attrs.field(init=False, repr=False, default=attrs.Factory(_least, True))
 
     @property
     def is_coroutine(self) -> bool:
@@ -189,13 +195,14 @@ class Kind(Generic[R]):
         """
         simple = self._positional
         if simple is not None and len(args) <= len(simple):
-            arguments = dict(zip(simple, args, strict=False))
-            if kwargs.keys().isdisjoint(arguments):
-                # Unknown and missing names are left to `encode`, which finds them anyway …
+            arguments = dict(zip(simple, args))  # noqa: B905 - to say that the two may differ costs a third of the call
+            if kwargs:
                 arguments.update(kwargs)
-                if self.codec.fits(arguments):
+                if len(arguments) == len(args) + len(kwargs) and self.codec.fits(arguments):
                     return arguments
-        try:  # … unless they are wrong: then the slow way has the better words
+            elif len(args) >= self._least:
+                return arguments
+        try:  # it is wrong, or not simple: the slow way has the better words
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from error
@@ -203,8 +210,7 @@ class Kind(Generic[R]):
         return dict(bound.arguments)
 
 
-@attrs.frozen(repr=False)
-class Call(Generic[R]):
+class Call(msgspec.Struct, Generic[R], frozen=True):
     """One use of a kind: what to run with which arguments, not stored yet.
 
     Attributes:
@@ -233,7 +239,7 @@ class Call(Generic[R]):
             TypeError: An unknown option, or a value of the wrong type.
             ValueError: A naive ``at``, ``delay`` with ``at``, a negative or non-finite delay.
         """
-        return attrs.evolve(self, options=self.options.updated(options, self.kind.queues))
+        return Call(self.kind, self.arguments, self.options.updated(options, self.kind.queues))
 
 
 class Job:

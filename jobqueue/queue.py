@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import operator
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -147,11 +149,11 @@ class JobQueue(Declaring):
             NotApplied: Some were not stored, see its ``stored`` and ``records``.
             OutcomeUnknown: Some may have been stored, see its ``stored`` and ``records``.
         """
-        return self.access.run(self._enqueue([self._new(self.call_of(job)) for job in jobs]), prepare=False)
+        return self.access.run(self._enqueue(self._new([self.call_of(job) for job in jobs])), prepare=False)
 
     async def aenqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_many`."""
-        return await self.access.arun(self._enqueue([self._new(self.call_of(job)) for job in jobs]), prepare=False)
+        return await self.access.arun(self._enqueue(self._new([self.call_of(job) for job in jobs])), prepare=False)
 
     def enqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """Send the ``records`` of a `NotApplied` or `OutcomeUnknown` again: each is stored once.
@@ -166,32 +168,31 @@ class JobQueue(Declaring):
 
     def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call; what ``function.enqueue`` does."""
-        return self.access.run(self._enqueue([self._new(call)]), prepare=False)[0]
+        return self.access.run(self._enqueue(self._new([call])), prepare=False)[0]
 
     async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """See `enqueue_call`."""
-        return (await self.access.arun(self._enqueue([self._new(call)]), prepare=False))[0]
+        return (await self.access.arun(self._enqueue(self._new([call])), prepare=False))[0]
 
     def _call(self, job: Job | Call[R], options: EnqueueOptions) -> Call[R]:
         call: Call[R] = self.call_of(job)
         return call.opts(**options) if options else call
 
-    def _new(self, call: Call[Any]) -> New:
-        kind, options = call.kind, call.options
-        payload = kind.encode(call.arguments)
-        if len(payload) > self.max_payload:
-            raise PayloadError(
-                f"{kind.name}: its arguments take {len(payload)} bytes, more than max_payload={self.max_payload}; "
-                "nothing was stored: store the data elsewhere and pass its name"
-            )
-        return New(
-            queue=options.queue or kind.queue,
-            name=kind.name,
-            payload=payload,
-            retry=kind.retry.limit if options.retry is None else options.retry,
-            delay=options.delay_ms or None,
-            at=options.at_ms,
-        )
+    def _new(self, calls: Sequence[Call[Any]]) -> list[New]:
+        new: list[New] = []
+        for kind, group in itertools.groupby(calls, operator.attrgetter("kind")):
+            alike = list(group)
+            for call, payload in zip(alike, kind.codec.encode_all([call.arguments for call in alike]), strict=True):
+                if len(payload) > self.max_payload:
+                    raise PayloadError(
+                        f"{kind.name}: its arguments take {len(payload)} bytes, more than max_payload={self.max_payload}; "
+                        "nothing was stored: store the data elsewhere and pass its name"
+                    )
+                options = call.options
+                retry = kind.retry.limit if options.retry is None else options.retry
+                due = options.delay_ms or None, options.at_ms
+                new.append(New(options.queue or kind.queue, kind.name, payload, retry, *due))
+        return new
 
     def _enqueue(self, jobs: Sequence[New]) -> Flow[list[JobRecord[Any]]]:
         records = yield from flows.make_records(jobs, self.access.clock(), self.access.chance)

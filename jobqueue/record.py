@@ -159,7 +159,7 @@ def since_epoch(at: datetime) -> int:
     return round((at - _EPOCH) / timedelta(milliseconds=1))
 
 
-class JobRecord(msgspec.Struct, Generic[R], frozen=True):
+class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """What the storage knows of one job. A plain value: it does not change when the job does.
 
     Attributes:

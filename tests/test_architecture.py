@@ -110,7 +110,7 @@ HARMLESS: Final[Mapping[str, frozenset[str] | None]] = {
     "names": None,  # looks at sys.modules for what __main__ is called elsewhere, at declaration only
     "context": None,  # what a job is handed; reads nothing itself
     "clock": frozenset({"Clock", "Moment"}),  # the protocol and the value, not a clock
-    "ids": frozenset({"Chance", "uuid7"}),  # the same for chance
+    "ids": frozenset({"Chance", "uuid7s"}),  # the same for chance
 }
 """What else of the package they may import; a set names the only names."""
 

@@ -277,8 +277,8 @@ MOVES: Final = (
         "enqueued-in-any-order",
         "numbers jobs that are enqueued together by chance, so that they come back in another order",
         "flows.py",
-        "ids = sorted(uuid7(now, entropy) for entropy in entropies)",
-        "ids = [uuid7(now, entropy) for entropy in entropies]",
+        "ids = sorted(uuid7s(now, entropies))",
+        "ids = uuid7s(now, entropies)",
     ),
     Variant(
         "clock-runs-ahead",
