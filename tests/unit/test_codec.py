@@ -358,6 +358,35 @@ def test_a_missing_or_unknown_argument_is_refused(arguments: dict[str, Any], mes
         CODEC.encode(arguments)
 
 
+def written(*calls: dict[str, Any], together: bool) -> list[bytes] | str:
+    """The payloads, or what the refusal says."""
+    try:
+        return CODEC.encode_all(calls) if together else [CODEC.encode(arguments) for arguments in calls]
+    except PayloadError as error:
+        return str(error)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"to": texts | st.none()},
+            optional={"cc": st.lists(texts, max_size=2), "size": st.floats(), "bcc": st.none()},
+        ),
+        max_size=4,
+    )
+)
+def test_many_calls_are_written_and_refused_like_each_alone(calls: list[dict[str, Any]]) -> None:
+    assert written(*calls, together=True) == written(*calls, together=False)
+
+
+def test_what_would_arrive_changed_is_found_among_many() -> None:
+    codec = Codec("shop.send", [Parameter("at", Any)])
+    with pytest.raises(PayloadError, match=r"shop\.send: argument `at`: the key 1 would not arrive") as caught:
+        codec.encode_all([{"at": 1}, {"at": {1: 2}}])
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__context__ is None
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -424,6 +424,30 @@ def test_a_payload_over_the_limit() -> None:
     assert bench.jobs.length("low") == 1, "nothing of it was stored"
 
 
+def test_kinds_and_options_among_many_stay_with_their_jobs() -> None:
+    jobs = JobQueue("memory://", queues=["images"])
+
+    @jobs.job(name="text", retry=2)
+    def text(value: str) -> None: ...
+
+    @jobs.job(name="number", queue="images")
+    def number(value: int, factor: int = 2) -> None: ...
+
+    calls = [
+        text.call("a"), text.opts(queue="high", retry=0).call("b"), number.call(1), number.opts(delay=9).call(2, factor=3),
+        text.call("c"),
+    ]  # fmt: skip
+    with jobs.testing():
+        records = jobs.enqueue_many(calls)
+    assert [(record.name, record.payload, record.queue, record.retry, record.place) for record in records] == [
+        ("text", b'{"value":"a"}', "low", 2, "ready"),
+        ("text", b'{"value":"b"}', "high", 0, "ready"),
+        ("number", b'{"value":1}', "images", 13, "ready"),
+        ("number", b'{"value":2,"factor":3}', "images", 13, "waiting"),
+        ("text", b'{"value":"c"}', "low", 2, "ready"),
+    ]
+
+
 def test_imports(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "needs_more.py").write_text("import not_installed_at_all\n")
