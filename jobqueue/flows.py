@@ -196,10 +196,10 @@ def store(
         if queue not in known
     }
     failed: NotApplied | OutcomeUnknown | None = None
-    missing: dict[str, None] = {}
-    start = 0
+    missing: set[str] = set()
+    start, most = 0, max(map(len, queues.values()), default=0)
     # One chunk of every queue travels in one call; what follows a chunk that failed is not sent, so order holds.
-    while failed is None and any(len(jobs) > start for jobs in queues.values()):
+    while failed is None and start < most:
         parts = {queue: jobs[start : start + CHUNK] for queue, jobs in queues.items() if len(jobs) > start}
         batches = [_put(queue_keys(namespace, queue), part) for queue, part in parts.items()]
         outcomes = yield from send([*registering.values(), *batches])
@@ -215,16 +215,16 @@ def store(
             else:
                 assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
                 lost, why = part, outcome
-            missing.update(dict.fromkeys(record.id for record in lost))
-            if lost and (failed is None or isinstance(why, OutcomeUnknown)):
-                failed = why
+            if lost:
+                missing.update([record.id for record in lost])
+                if failed is None or isinstance(why, OutcomeUnknown):
+                    failed = why
         registering = {}
         start += CHUNK
     if failed is not None:
-        unsent = {record.id for jobs in queues.values() for record in jobs[start:]}
-        left = [record for record in records if record.id in missing or record.id in unsent]
-        gone = missing.keys() | unsent
-        stored = [record for record in records if record.id not in gone]
+        missing.update([record.id for jobs in queues.values() for record in jobs[start:]])  # they were not sent
+        left = [record for record in records if record.id in missing]
+        stored = [record for record in records if record.id not in missing]
         raise type(failed)(explain(failed, left), stored=stored, records=left) from failed
     return list(records)
 
