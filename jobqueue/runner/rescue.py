@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
@@ -150,7 +151,7 @@ def _expired(
     for first, entries in zip(firsts, pages, strict=True):
         found.extend(entries)
         while len(entries) == PAGE:
-            [entries] = yield Read((attrs.evolve(first, after=(entries[-1][1], entries[-1][0])),))
+            [entries] = yield Read((msgspec.structs.replace(first, after=(entries[-1][1], entries[-1][0])),))
             found.extend(entries)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import attrs
+import msgspec
 
 from jobqueue.storage.key import HashKey, ListKey, LockKey, SetKey
 
@@ -32,15 +32,13 @@ Place = Literal["waiting", "ready", "working", "dead"]
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
-@attrs.frozen
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """What became of each record of a `Put`, in its order."""
 
     states: tuple[Literal["stored", "same", "different"], ...]
 
 
-@attrs.frozen
-class Moved:
+class Moved(msgspec.Struct, frozen=True):
     """What a `Move` did.
 
     Attributes:
@@ -60,8 +58,7 @@ class Moved:
     next: int | None = None
 
 
-@attrs.frozen
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """The batch was applied; one answer per operation: `Placed`, `Moved`, a fence (`LockTake`) or None."""
 
     answers: tuple[Placed | Moved | int | None, ...]
@@ -74,8 +71,7 @@ class Applied:
         return moved
 
 
-@attrs.frozen
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The batch changed nothing. ``failed`` holds the index of every guard that failed, in order.
 
     A `Move` whose `Once` was refused has the index ``len(guards) + its index``.
@@ -87,8 +83,7 @@ class Refused:
 # ------------------------------------------------------------------------------------------------------------- queries
 
 
-@attrs.frozen
-class Peek:
+class Peek(msgspec.Struct, frozen=True):
     """Values of a list from position ``start``, at most ``limit``. Answers a tuple of bytes."""
 
     list: ListKey
@@ -96,8 +91,7 @@ class Peek:
     limit: int
 
 
-@attrs.frozen
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Entries of a sorted set in order, at most ``limit``. Answers a tuple of (member, score).
 
     Attributes:
@@ -113,38 +107,33 @@ class Page:
     after: tuple[int, bytes] | None = None
 
 
-@attrs.frozen
-class Records:
+class Records(msgspec.Struct, frozen=True):
     """What is kept of each id. Answers a tuple of `Kept` or None, in order."""
 
     scope: str
     ids: tuple[bytes, ...]
 
 
-@attrs.frozen
-class Sizes:
+class Sizes(msgspec.Struct, frozen=True):
     """How many entries each list, sorted set or hash has. Answers a tuple of int."""
 
     keys: tuple[ListKey | SetKey | HashKey, ...]
 
 
-@attrs.frozen
-class Fields:
+class Fields(msgspec.Struct, frozen=True):
     """Fields of a hash, all of them with None. Answers a dict of those present, sorted by field."""
 
     hash: HashKey
     fields: tuple[bytes, ...] | None = None
 
 
-@attrs.frozen
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """Who holds the lock. Answers a `Held`, or None if nobody ever did."""
 
     lock: LockKey
 
 
-@attrs.frozen
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A record, where its id is, and who holds it.
 
     Attributes:
@@ -160,8 +149,7 @@ class Kept:
     claim: bytes | None
 
 
-@attrs.frozen
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A lock: its last holder, the end of its time in ms (0: dropped), its fence."""
 
     token: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.ops import HashKey, Held, Key, ListKey, LockKey, SetKey
@@ -116,6 +117,7 @@ def _clash(key: Key, other: type[Key]) -> StorageRefused:
     )
 
 
+@lru_cache(maxsize=1024)
 def full_name(scope: str, name: str) -> str:
     """The full name of a key, without making a `Key`."""
     return f"{{{scope}}}:{name}"

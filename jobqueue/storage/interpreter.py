@@ -403,41 +403,40 @@ def _known_as(stored: bytes, record: bytes) -> PutState:
 _hash: Final = lru_cache(maxsize=1024)(HashKey)
 
 
-def _keys_of(batch: Batch) -> Iterable[Key]:
+def _keys_of(batch: Batch) -> list[Key]:
     """Every key that the batch looks at or changes."""
+    keys: list[Key] = []
     for guard in batch.guards:
         match guard:
             case Absent() | FieldIs():
-                yield guard.hash
+                keys.append(guard.hash)
             case Member():
-                yield guard.set
+                keys.append(guard.set)
             case _:
-                yield guard.lock
+                keys.append(guard.lock)
     for op in batch.ops:
         match op:
             case Move():
-                yield op.source
-                yield _hash(batch.scope, RECORDS)
-                yield _hash(batch.scope, CLAIMS)
+                keys += (op.source, _hash(batch.scope, RECORDS), _hash(batch.scope, CLAIMS))
                 if op.target is not None:
-                    yield op.target
+                    keys.append(op.target)
                 if op.count is not None:
-                    yield op.count[0]
+                    keys.append(op.count[0])
                 if isinstance(op.stamp, Stamp):
-                    yield _hash(batch.scope, COUNTERS)
+                    keys.append(_hash(batch.scope, COUNTERS))
                 if op.once is not None:
-                    yield _hash(batch.scope, REQUESTS)
+                    keys.append(_hash(batch.scope, REQUESTS))
             case Put():
-                yield op.target
-                yield _hash(batch.scope, RECORDS)
+                keys += (op.target, _hash(batch.scope, RECORDS))
             case ListPush():
-                yield op.list
+                keys.append(op.list)
             case SetAdd() | SetRemove():
-                yield op.set
+                keys.append(op.set)
             case HashSet() | HashAdd() | HashDelete():
-                yield op.hash
+                keys.append(op.hash)
             case _:
-                yield op.lock
+                keys.append(op.lock)
+    return keys
 
 
 def _integer(value: bytes) -> int | None:

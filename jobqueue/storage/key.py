@@ -15,9 +15,9 @@ def _full(key: Key) -> str:
 class Key:
     """A key of the storage: a scope (whose keys share a cluster slot) and a name in it."""
 
-    scope: str
-    name: str
-    full: str = attrs.field(init=False, eq=False, repr=False, default=attrs.Factory(_full, takes_self=True))
+    scope: str = attrs.field(eq=False)
+    name: str = attrs.field(eq=False)
+    full: str = attrs.field(init=False, repr=False, default=attrs.Factory(_full, takes_self=True))
 
 
 class ListKey(Key):

@@ -14,9 +14,9 @@ number and a sorted set's score hold exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import attrs
+import msgspec
 
 from jobqueue.storage.answers import (
     Answer,
@@ -122,29 +122,27 @@ def claim_mark(incarnation: bytes, fence: int, beat: int) -> bytes:
 PlaceKey: TypeAlias = ListKey | SetKey
 
 
-def _is_place(_: object, attribute: attrs.Attribute[Any], key: Any) -> None:
-    if key is not None and (key.name not in PLACES or isinstance(key, ListKey) is not (key.name == "ready")):
-        raise ValueError(f"{attribute.name}: {key.full} is no place of a job; places are {', '.join(sorted(PLACES))}")
+def _check_place(what: str, key: Key) -> None:
+    if key.name not in PLACES or isinstance(key, ListKey) is not (key.name == "ready"):
+        raise ValueError(f"{what}: {key.full} is no place of a job; places are {', '.join(sorted(PLACES))}")
 
 
-def _is_plain(_: object, attribute: attrs.Attribute[Any], key: Any) -> None:
+def _check_plain(what: str, key: Key) -> None:
     if key.name in PLACES or key.name in {RECORDS, CLAIMS}:
-        raise ValueError(f"{attribute.name}: {key.full} says where jobs are; only Put and Move may change it")
+        raise ValueError(f"{what}: {key.full} says where jobs are; only Put and Move may change it")
 
 
 # -------------------------------------------------------------------------------------------------------------- guards
 
 
-@attrs.frozen
-class Absent:
+class Absent(msgspec.Struct, frozen=True):
     """Holds if the hash has no such field."""
 
     hash: HashKey
     field: bytes
 
 
-@attrs.frozen
-class FieldIs:
+class FieldIs(msgspec.Struct, frozen=True):
     """Holds if the hash has this value in the field."""
 
     hash: HashKey
@@ -152,16 +150,14 @@ class FieldIs:
     value: bytes
 
 
-@attrs.frozen
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """Holds if the sorted set has the member."""
 
     set: SetKey
     member: bytes
 
 
-@attrs.frozen
-class Unlocked:
+class Unlocked(msgspec.Struct, frozen=True):
     """Holds if ``token`` may take the lock at ``now`` (ms), having seen it with ``fence`` (0: nobody ever held it).
 
     That is: nobody ever held it; or ``token`` holds it and has not dropped it; or another token dropped it or held it
@@ -176,8 +172,7 @@ class Unlocked:
     fence: int
 
 
-@attrs.frozen
-class Locked:
+class Locked(msgspec.Struct, frozen=True):
     """Holds if ``token`` holds the lock at ``now`` (ms): taken by it, not dropped, and its end is after ``now``."""
 
     lock: LockKey
@@ -191,57 +186,68 @@ Guard: TypeAlias = Absent | FieldIs | Member | Unlocked | Locked
 # ---------------------------------------------------------------------------------------------------- plain operations
 
 
-@attrs.frozen
-class ListPush:
+class ListPush(msgspec.Struct, frozen=True):
     """Appends the values to the tail of the list."""
 
-    list: ListKey = attrs.field(validator=_is_plain)
+    list: ListKey
     values: tuple[bytes, ...]
 
+    def __post_init__(self) -> None:
+        _check_plain("list", self.list)
 
-@attrs.frozen
-class SetAdd:
+
+class SetAdd(msgspec.Struct, frozen=True):
     """Puts members into the sorted set, or changes their scores."""
 
-    set: SetKey = attrs.field(validator=_is_plain)
+    set: SetKey
     members: Mapping[bytes, int]
 
+    def __post_init__(self) -> None:
+        _check_plain("set", self.set)
 
-@attrs.frozen
-class SetRemove:
+
+class SetRemove(msgspec.Struct, frozen=True):
     """Removes members from the sorted set."""
 
-    set: SetKey = attrs.field(validator=_is_plain)
+    set: SetKey
     members: tuple[bytes, ...]
 
+    def __post_init__(self) -> None:
+        _check_plain("set", self.set)
 
-@attrs.frozen
-class HashSet:
+
+class HashSet(msgspec.Struct, frozen=True):
     """Writes fields of the hash."""
 
-    hash: HashKey = attrs.field(validator=_is_plain)
+    hash: HashKey
     fields: Mapping[bytes, bytes]
 
+    def __post_init__(self) -> None:
+        _check_plain("hash", self.hash)
 
-@attrs.frozen
-class HashAdd:
+
+class HashAdd(msgspec.Struct, frozen=True):
     """Adds ``amount`` to the integer in the field (absent counts as 0). Not safe to send twice by itself: guard it."""
 
-    hash: HashKey = attrs.field(validator=_is_plain)
+    hash: HashKey
     field: bytes
     amount: int
 
+    def __post_init__(self) -> None:
+        _check_plain("hash", self.hash)
 
-@attrs.frozen
-class HashDelete:
+
+class HashDelete(msgspec.Struct, frozen=True):
     """Deletes fields of the hash."""
 
-    hash: HashKey = attrs.field(validator=_is_plain)
+    hash: HashKey
     fields: tuple[bytes, ...]
 
+    def __post_init__(self) -> None:
+        _check_plain("hash", self.hash)
 
-@attrs.frozen
-class LockTake:
+
+class LockTake(msgspec.Struct, frozen=True):
     """Makes ``token`` the holder of the lock until ``until`` (ms); answers the fence.
 
     The holder keeps its fence, and its end only ever rises; a new holder gets ``max(last fence + 1, now)``. It takes the
@@ -254,8 +260,7 @@ class LockTake:
     until: int
 
 
-@attrs.frozen
-class LockDrop:
+class LockDrop(msgspec.Struct, frozen=True):
     """Ends the lock if ``token`` holds it, and remembers the token; otherwise does nothing."""
 
     lock: LockKey
@@ -265,8 +270,7 @@ class LockDrop:
 # ----------------------------------------------------------------------------------------------------- where jobs are
 
 
-@attrs.frozen
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Stores each record and places its id in ``target``, iff the id has no record in the scope.
 
     Answers a `Placed`. The first 8 bytes of a record are the nonce of its enqueue: an id whose stored record starts with
@@ -279,14 +283,16 @@ class Put:
         wake: Ring the scope if a list got something, or if one of these became the head of a sorted set.
     """
 
-    target: PlaceKey = attrs.field(validator=_is_place)
+    target: PlaceKey
     records: Mapping[bytes, bytes]
     score: int | Mapping[bytes, int] | None = None
     wake: bool = False
 
+    def __post_init__(self) -> None:
+        _check_place("target", self.target)
 
-@attrs.frozen
-class Head:
+
+class Head(msgspec.Struct, frozen=True):
     """Picks from the head of a list, at most ``limit`` ids and ``max_bytes`` bytes of records, but at least one id.
 
     A limit of 0 picks nothing.
@@ -296,16 +302,14 @@ class Head:
     max_bytes: int
 
 
-@attrs.frozen
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """Picks from a sorted set what has a score of at most ``before`` (ms), lowest first, at most ``limit`` ids."""
 
     before: int
     limit: int
 
 
-@attrs.frozen
-class These:
+class These(msgspec.Struct, frozen=True):
     """Picks these ids, in this order. In a list each is searched (O(n)): at most 10."""
 
     ids: tuple[bytes, ...]
@@ -314,13 +318,11 @@ class These:
 Pick: TypeAlias = Head | Due | These
 
 
-@attrs.frozen
-class NoClaim:
+class NoClaim(msgspec.Struct, frozen=True):
     """Expects that the id has no claim."""
 
 
-@attrs.frozen
-class Clear:
+class Clear(msgspec.Struct, frozen=True):
     """Takes the claim away."""
 
 
@@ -328,8 +330,7 @@ NO_CLAIM: Final = NoClaim()
 CLEAR: Final = Clear()
 
 
-@attrs.frozen
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """Writes a claim (`claim_mark`) on all that moved, with one new fence = max(last fence + 1, now).
 
     Attributes:
@@ -343,8 +344,7 @@ class Stamp:
     now: int
 
 
-@attrs.frozen
-class Once:
+class Once(msgspec.Struct, frozen=True):
     """Numbers a claim, so that it can be sent again.
 
     The same number again answers what the first answered (less what has left since) and takes nothing; a number below
@@ -358,8 +358,7 @@ class Once:
 Expect: TypeAlias = Mapping[bytes, bytes] | Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int] | NoClaim
 
 
-@attrs.frozen
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """Takes ids out of ``source`` and puts them into ``target``; with ``target=None`` they leave and are forgotten.
 
     Ids that are not there, or not as expected, are skipped. When a job changes place, an id without a record is removed
@@ -382,8 +381,8 @@ class Move:
         give: Answer the records too.
     """
 
-    source: PlaceKey = attrs.field(validator=_is_place)
-    target: PlaceKey | None = attrs.field(validator=_is_place)
+    source: PlaceKey
+    target: PlaceKey | None
     pick: Pick
     score: int | Mapping[bytes, int] | None = None
     expect: Expect | None = None
@@ -395,14 +394,18 @@ class Move:
     wake: bool = False
     give: bool = False
 
+    def __post_init__(self) -> None:
+        _check_place("source", self.source)
+        if self.target is not None:
+            _check_place("target", self.target)
+
 
 Op: TypeAlias = (
     ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | LockTake | LockDrop | Put | Move
 )  # fmt: skip
 
 
-@attrs.frozen
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Guards and operations on the keys of one scope, applied whole or not at all."""
 
     scope: str

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-import attrs
+import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -143,7 +143,7 @@ class Lockstep(RuleBasedStateMachine):
         by_kind: list[Query] = [_whole(name, value) for name, value in expected.items()]
         *answers, sizes = self.read([*by_kind, Sizes(tuple(held))]) or [None]
         values = [list(each) if isinstance(each, tuple) else each for each in answers]
-        values = [attrs.astuple(each) if isinstance(each, ops.Held) else each for each in values]  # type: ignore[misc]
+        values = [msgspec.structs.astuple(each) if isinstance(each, ops.Held) else each for each in values]  # type: ignore[misc]
         self.check(dict(zip(expected, values, strict=False)), expected, "everything that is held")
         self.check(sizes, (0,) * len(held), f"the sizes of {', '.join(key.full for key in held)}")
 
@@ -280,7 +280,7 @@ class Lockstep(RuleBasedStateMachine):
     ) -> None:
         """Change a key that no operation may name, past the check of the operation."""
         op = make(harmless, values)
-        object.__setattr__(op, "set" if isinstance(key, SetKey) else "hash", key)
+        msgspec.structs.force_setattr(op, "set" if isinstance(key, SetKey) else "hash", key)
         self.apply([Batch(key.scope, (op,))])
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-import attrs
+import msgspec
 
 from jobqueue.backend import MemoryBackend, RedisBackend, open_backend
 from jobqueue.errors import DeclarationError
@@ -103,7 +103,7 @@ class _Remembering(Lent):
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         for batch in batches:
             for op in batch.ops:
-                for value in attrs.asdict(op, recurse=False).values():
+                for value in msgspec.structs.astuple(op):
                     found = value[0] if isinstance(value, tuple) and value else value  # `Move.count` has a key in it
                     if isinstance(found, Key):
                         self.keys.add(found)

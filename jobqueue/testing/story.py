@@ -6,10 +6,11 @@ is no smaller batch: it took minutes and left thirty batches where two would do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-import attrs
+import msgspec
 
 from jobqueue.storage.ops import Batch, Key, Query
 
@@ -18,8 +19,7 @@ __all__ = ["Step", "Story", "rescoped", "shortest", "show"]
 TRIES: Final = 3000
 
 
-@attrs.frozen
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One call of a storage."""
 
     what: Literal["apply", "read"]
@@ -62,15 +62,15 @@ def _shorter(story: Story) -> Iterator[Story]:
 def _smaller(step: Step) -> Iterator[Step]:
     for index, each in enumerate(step.of):
         if len(step.of) > 1:
-            yield attrs.evolve(step, of=(*step.of[:index], *step.of[index + 1 :]))
+            yield msgspec.structs.replace(step, of=(*step.of[:index], *step.of[index + 1 :]))
         if not isinstance(each, Batch):
             continue
         for name in ("guards", "ops"):
             parts = getattr(each, name)
             for part in range(len(parts)):
                 if name == "guards" or len(parts) > 1:
-                    batch = attrs.evolve(each, **{name: parts[:part] + parts[part + 1 :]})
-                    yield attrs.evolve(step, of=(*step.of[:index], batch, *step.of[index + 1 :]))
+                    batch = msgspec.structs.replace(each, **{name: parts[:part] + parts[part + 1 :]})
+                    yield msgspec.structs.replace(step, of=(*step.of[:index], batch, *step.of[index + 1 :]))
 
 
 def rescoped(value: Any, scopes: Mapping[str, str]) -> Any:
@@ -81,11 +81,12 @@ def rescoped(value: Any, scopes: Mapping[str, str]) -> Any:
         return tuple([rescoped(each, scopes) for each in value])
     if isinstance(value, Key):
         return type(value)(scopes[value.scope], value.name)
-    if not attrs.has(type(value)):
+    if not isinstance(value, msgspec.Struct):
         return value
-    changed = object.__new__(type(value))  # past the checks, because what was smuggled past them has to be again
-    for field in attrs.fields(type(value)):
-        object.__setattr__(changed, field.name, rescoped(getattr(value, field.name), scopes))
+    changed = copy.copy(value)
+    for name in value.__struct_fields__:
+        # Past the checks, because what was smuggled past them has to be again.
+        msgspec.structs.force_setattr(changed, name, rescoped(getattr(value, name), scopes))
     return changed
 
 
@@ -95,12 +96,11 @@ def show(value: object) -> str:
         return value.full
     if isinstance(value, tuple):
         return f"({', '.join(map(show, value))}{',' if len(value) == 1 else ''})"
-    cls: Any = type(value)
-    if not attrs.has(cls):
+    if not isinstance(value, msgspec.Struct):
         return repr(value)
-    told: Sequence[str] = [
+    told = [
         f"{field.name}={show(getattr(value, field.name))}"
-        for field in attrs.fields(cls)
+        for field in msgspec.structs.fields(value)
         if getattr(value, field.name) != field.default and not (isinstance(value, Batch) and field.name == "scope")
     ]
-    return f"{cls.__name__}({', '.join(told)})"
+    return f"{type(value).__name__}({', '.join(told)})"

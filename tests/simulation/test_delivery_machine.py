@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -80,8 +81,8 @@ def changed(make: Callable[..., Batch], **changes: Any) -> Callable[..., Batch]:
 
     def wrong(*args: Any, **kwargs: Any) -> Batch:
         batch = make(*args, **kwargs)
-        ops = tuple(attrs.evolve(op, **changes) if isinstance(op, Move) else op for op in batch.ops)
-        return attrs.evolve(batch, ops=ops)
+        ops = tuple(msgspec.structs.replace(op, **changes) if isinstance(op, Move) else op for op in batch.ops)
+        return msgspec.structs.replace(batch, ops=ops)
 
     return wrong
 

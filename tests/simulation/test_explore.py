@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from jobqueue import transitions
@@ -85,15 +86,15 @@ def changed(make: Callable[..., Batch], **changes: Any) -> Callable[..., Batch]:
 
     def wrong(*args: Any, **kwargs: Any) -> Batch:
         batch = make(*args, **kwargs)
-        ops = tuple(attrs.evolve(op, **changes) if isinstance(op, Move) else op for op in batch.ops)
-        return attrs.evolve(batch, ops=ops)
+        ops = tuple(msgspec.structs.replace(op, **changes) if isinstance(op, Move) else op for op in batch.ops)
+        return msgspec.structs.replace(batch, ops=ops)
 
     return wrong
 
 
 def unguarded(make: Callable[..., Batch]) -> Callable[..., Batch]:
     """The same transition without its guards."""
-    return lambda *args: attrs.evolve(make(*args), guards=())
+    return lambda *args: msgspec.structs.replace(make(*args), guards=())
 
 
 def early(make: Callable[..., Batch]) -> Callable[..., Batch]:

@@ -34,7 +34,7 @@ def _changed(name: str, **changes: Any) -> Plant:
             batch: Batch = original(*args, **kwargs)
             [move] = batch.ops
             assert isinstance(move, Move)
-            return attrs.evolve(batch, ops=(attrs.evolve(move, **changes),))
+            return msgspec.structs.replace(batch, ops=(msgspec.structs.replace(move, **changes),))
 
         patch.setattr(transitions, name, wrong)
 
@@ -44,7 +44,7 @@ def _changed(name: str, **changes: Any) -> Plant:
 def _without_guards(name: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         original = getattr(transitions, name)
-        patch.setattr(transitions, name, lambda *args: attrs.evolve(original(*args), guards=()))
+        patch.setattr(transitions, name, lambda *args: msgspec.structs.replace(original(*args), guards=()))
 
     return plant
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
-import attrs
+import msgspec
 
 from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.storage.interpreter import Interpreter
@@ -121,7 +121,7 @@ class OneGuardOnly(Interpreter):
     """Rule 1 broken: guards behind the first are not looked at."""
 
     def apply(self, batch: Batch) -> tuple[Applied | Refused | StorageRefused, bool]:
-        return super().apply(attrs.evolve(batch, guards=batch.guards[:1]))
+        return super().apply(msgspec.structs.replace(batch, guards=batch.guards[:1]))
 
 
 class LastBatchFirst(MemoryStorage):
@@ -147,7 +147,7 @@ class OwnClock(Interpreter):
 
     def _holds(self, guard: Guard) -> bool:
         if isinstance(guard, Unlocked):
-            guard = attrs.evolve(guard, now=time.time_ns() // 1_000_000)
+            guard = msgspec.structs.replace(guard, now=time.time_ns() // 1_000_000)
         return super()._holds(guard)
 
 
@@ -194,7 +194,7 @@ class MissingIsSilent(Interpreter):
 
     def _move(self, op: Move) -> tuple[Moved, bool]:
         moved, ring = super()._move(op)
-        return attrs.evolve(moved, missing=()), ring
+        return msgspec.structs.replace(moved, missing=()), ring
 
 
 class ScoreIgnored(Interpreter):
@@ -211,7 +211,7 @@ class BytesIgnored(Interpreter):
 
     def _move(self, op: Move) -> tuple[Moved, bool]:
         if isinstance(op.pick, Head):
-            op = attrs.evolve(op, pick=Head(op.pick.limit, 2**40))
+            op = msgspec.structs.replace(op, pick=Head(op.pick.limit, 2**40))
         return super()._move(op)
 
 
@@ -219,7 +219,7 @@ class CountsPicked(Interpreter):
     """Rule 6 broken: a count is of what was asked for, not of what moved."""
 
     def _move(self, op: Move) -> tuple[Moved, bool]:
-        moved, ring = super()._move(attrs.evolve(op, count=None))
+        moved, ring = super()._move(msgspec.structs.replace(op, count=None))
         if op.count is not None:
             self.hash_add(op.count[0].full, op.count[1], len(getattr(op.pick, "ids", moved.ids)))
         return moved, ring
@@ -242,7 +242,9 @@ class EverythingIsReady(MemoryStorage):
         for index, query in enumerate(queries):
             if isinstance(query, Records):
                 kept = cast("tuple[Kept | None, ...]", answers[index])
-                answers[index] = tuple([each and attrs.evolve(each, place="ready", score=0) for each in kept])
+                answers[index] = tuple(
+                    [each and msgspec.structs.replace(each, place="ready", score=0) for each in kept]
+                )
         return answers
 
 
@@ -334,7 +336,9 @@ class ClaimsStay(Interpreter):
     """Rule 8 broken: a job that was handed back still has its old claim."""
 
     def _stamp(self, op: Move, moved: list[bytes]) -> int:
-        return super()._stamp(attrs.evolve(op, stamp=None) if op.stamp and not hasattr(op.stamp, "beat") else op, moved)
+        return super()._stamp(
+            msgspec.structs.replace(op, stamp=None) if op.stamp and not hasattr(op.stamp, "beat") else op, moved
+        )
 
 
 class FenceIgnored(Interpreter):
@@ -364,7 +368,7 @@ class LocksForgetWhoHeldThem(Interpreter):
 
     def _holds(self, guard: Guard) -> bool:
         if isinstance(guard, Unlocked):
-            guard = attrs.evolve(guard, fence=2**53)
+            guard = msgspec.structs.replace(guard, fence=2**53)
         return super()._holds(guard)
 
 
@@ -374,7 +378,7 @@ class ShorterLocks(Interpreter):
     def _plain(self, op: Op) -> int | None:
         fence = super()._plain(op)
         if isinstance(op, LockTake):
-            self.locks[op.lock.full] = attrs.evolve(self.locks[op.lock.full], until=op.until)
+            self.locks[op.lock.full] = msgspec.structs.replace(self.locks[op.lock.full], until=op.until)
         return fence
 
 
@@ -480,7 +484,7 @@ class GuardsFirst(MemoryStorage):
             if batch.guards and threading.current_thread() is not threading.main_thread():
                 _meet(self._looked)
             if isinstance(looked, Applied):
-                outcomes += super().apply([attrs.evolve(batch, guards=())])
+                outcomes += super().apply([msgspec.structs.replace(batch, guards=())])
             else:
                 outcomes.append(looked)
         return outcomes

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
-import attrs
+import msgspec
 import sqlite_storage
 from sqlite_storage import SqliteStorage
 
@@ -23,10 +23,10 @@ class CommitsAfterGuards(SqliteStorage):
     def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         for batch in batches:
-            [looked] = super().apply_together(scope, [attrs.evolve(batch, ops=())])
+            [looked] = super().apply_together(scope, [msgspec.structs.replace(batch, ops=())])
             if batch.guards and isinstance(looked, Applied):
                 time.sleep(0.002)  # the time that a round trip to a server takes
-                outcomes += super().apply_together(scope, [attrs.evolve(batch, guards=())])
+                outcomes += super().apply_together(scope, [msgspec.structs.replace(batch, guards=())])
             else:
                 outcomes += [looked] if batch.guards else super().apply_together(scope, [batch])
         return outcomes
@@ -109,7 +109,7 @@ class RowOrder(SqliteStorage):
 class _WallClock(Interpreter):
     def _holds(self, guard: Guard) -> bool:
         if isinstance(guard, Locked | Unlocked):
-            guard = attrs.evolve(guard, now=time.time_ns() // 1_000_000)
+            guard = msgspec.structs.replace(guard, now=time.time_ns() // 1_000_000)
         return super()._holds(guard)
 
 
@@ -132,7 +132,7 @@ class _Shortens(Interpreter):
 
 class _ExpectIgnored(Interpreter):
     def _move(self, op: Move) -> tuple[Moved, bool]:
-        return super()._move(attrs.evolve(op, expect=None))
+        return super()._move(msgspec.structs.replace(op, expect=None))
 
 
 class _ForgetsRecords(Interpreter):
