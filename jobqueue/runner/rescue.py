@@ -116,13 +116,21 @@ def patrol(
     sight = Moment(at.now, moment().local)
     for start in range(0, len(expired), PAGE):
         part = expired[start : start + PAGE]
-        fresh = [id for id, end in part if id not in before or before[id].end != end]
+        fresh = {id: None for id, end in part if id not in before or before[id].end != end}
         claims: dict[bytes, bytes | None] = {}
         if fresh:
             [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
-            claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
+            # What has left meanwhile has not been seen: its next claim may happen to end at the same time.
+            claims = {
+                id: one.claim if one else None
+                for id, one in zip(fresh, kept, strict=True)
+                if one is None or one.place == "working"
+            }
         for id, end in part:
-            seen[id] = _first_sight(claims[id] or b"", end, sight) if id in claims else before[id]
+            if id in claims:
+                seen[id] = _first_sight(claims[id] or b"", end, sight)
+            elif id not in fresh:
+                seen[id] = before[id]
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
