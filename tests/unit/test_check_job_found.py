@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,12 +51,42 @@ class Sealed(Outbox):
         uncopied.append(to)
 
 
-def test_a_state_that_is_always_the_same_and_cannot_be_copied_is_refused() -> None:
+@pytest.mark.parametrize("state", [lambda _: uncopied, lambda _: (1, uncopied)], ids=["alone", "in a tuple"])
+def test_a_state_that_is_always_the_same_and_cannot_be_copied_is_refused(state: Any) -> None:
     uncopied.clear()
-    report = check(mails_every_time.call(), "mail", world=Sealed, state=lambda _: uncopied)
+    report = check(mails_every_time.call(), "mail", world=Sealed, state=state)
 
     assert report.verdict == "not checked"
-    assert "state= answers the same Uncopied after every history" in report.explain()
+    assert "state= answers the same object after every history" in report.explain()
+
+
+class Paid(enum.Enum):
+    NO = 0
+    YES = 1
+
+
+class Order(shop.Shop):
+    paid = Paid.NO
+
+    def mail(self, to: str, key: str | None = None) -> None:
+        self.paid = Paid.YES
+
+
+def test_a_state_whose_copy_is_itself_can_be_compared() -> None:
+    assert check(mails_every_time.call(), "mail", world=Order, state=lambda made: made.paid).ok
+
+
+@pytest.mark.parametrize("state", [lambda _: None, lambda made: made.mails is None], ids=["nothing", "wrong"])
+def test_a_state_that_sees_nothing_of_the_effects_is_refused(state: Any) -> None:
+    report = check(mails_every_time.call(), "mail", state=state)
+
+    assert (report.verdict, report.histories) == ("not checked", 0)
+    assert "state= sees nothing of what the effects do" in report.explain()
+
+
+def test_a_state_may_see_nothing_if_jobs_were_enqueued_that_count() -> None:
+    assert check(shop.enqueues_again.call(7), state=lambda _: None, enqueued="distinct").ok
+    assert check(shop.enqueues_again.call(7), state=lambda _: None, enqueued="ignored").verdict == "not checked"
 
 
 @shop.jobs.job

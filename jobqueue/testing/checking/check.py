@@ -65,7 +65,8 @@ def check_job(
         After a fault the job raises until it is dead, or does not end within 30 runs more than the clean one took.
     ``"not checked"``
         There was nothing to compare: the clean run raised or two of them differ, no effect was called or one does not exist,
-        or ``limit`` is too small.
+        ``state`` answered the same before and after the job, an effect came from a thread that the job started by itself, or
+        ``limit`` is too small.
 
     Of several faults the one with the shortest history is reported, those with a single runner at a time first.
 
@@ -75,7 +76,7 @@ def check_job(
         use: Answers a context manager that puts a world where the job finds it.
         effects: Names of its methods, plain or async, that are effects; ``mailer.send`` is a method of its attribute.
         state: Reads what counts of a world, as something that can be compared with ``==``. Leave out what may differ from
-            run to run, such as times and fences.
+            run to run, such as times and fences. It is called before the first clean run as well.
         enqueued: The jobs that this one enqueues are not run; they belong to the outcome by kind, arguments and queue, not
             by time. ``"each"``: the same ones as often as in the clean run. ``"distinct"``: the same ones, however often,
             for those that are idempotent themselves. ``"ignored"``: they do not matter.
@@ -151,6 +152,11 @@ class _Check:
             raise _NotChecked(
                 f"two clean runs differ, so nothing can be compared:\n{found}\nleave out of state= what may differ (times, "
                 "random ids), give objects an __eq__, and let world= make everything anew"
+            )
+        if not clean.is_changed and (not clean.enqueued or self._enqueued == "ignored"):
+            raise _NotChecked(
+                "state= sees nothing of what the effects do: it answers the same before and after the job; let it read what "
+                "they change"
             )
         return clean
 

@@ -38,9 +38,10 @@ __all__ = ["Event", "Experiment", "Played", "Unrepeatable", "play"]
 
 AWAY_MS: Final = LEASE_MS + 2 * BEAT_MS
 """Behind so long a silence others take the job."""
-_IMMUTABLE: Final = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
 MORE_RUNS: Final = 30
 """So many runs more than the clean history had, and the job is said not to end."""
+_UNREAD: Final = object()
+"""Equal to no state."""
 
 
 class Unrepeatable(Exception):
@@ -80,8 +81,8 @@ class Played:
         enqueued: How often each other job was enqueued.
         raised: What runs of the job raised, as text.
         end: ``ended``, ``dead``, or ``endless`` after too many runs.
-        state: What `Experiment.state` read at the end; of a clean history only, since ending the dead runs of another may
-            change it.
+        state: What `Experiment.state` read at the end, copied; of the first history only, with which others are compared.
+        is_changed: Whether it differs from what was read before the job.
         difference: Lines that tell how the state differs from that of the clean history; none if it does not.
         further: For an `Overlap`, the points that the runner whose turn it was came to behind the last stop.
     """
@@ -94,6 +95,7 @@ class Played:
     raised: list[str] = attrs.field(factory=list)
     end: str = "ended"
     state: Any = None
+    is_changed: bool = True
     difference: list[str] = attrs.field(factory=list)
     further: range = range(0)
 
@@ -132,6 +134,7 @@ def play(experiment: Experiment, schedule: Schedule, clean: Played | None = None
             raise TypeError(f"use answers a context manager, such as mock.patch.object(…), not {used!r}")
         with used:
             try:
+                history.read_before(world)
                 history.happen()
                 history.read(world)
             finally:
@@ -146,13 +149,28 @@ def play(experiment: Experiment, schedule: Schedule, clean: Played | None = None
     return history.played
 
 
-def _kept(state: Any) -> Any:
-    """A copy that later histories cannot change, where there can be an equal one."""
+def _copy(state: Any) -> Any:
+    """A copy that later histories cannot change; `_UNREAD` if there is no equal one."""
     with contextlib.suppress(Exception):
         copied = copy.deepcopy(state)
         if copied == state:
             return copied
-    return state
+    return _UNREAD
+
+
+def _kept(state: Any) -> Any:
+    """A copy of all parts of which there are equal ones: a mock's calls are not equal to their copy."""
+    if type(state) is tuple:
+        return tuple(map(_kept, state))
+    copied = _copy(state)
+    return state if copied is _UNREAD else copied
+
+
+def _is_shared(state: Any, kept: Any) -> bool:
+    """Whether a part that could not be copied is the same object as in the first history."""
+    if type(state) is tuple and type(kept) is tuple:
+        return any(map(_is_shared, state, kept))
+    return state is kept and _copy(state) is _UNREAD
 
 
 class _Backend(KitBackend):
@@ -181,6 +199,7 @@ class _History:
         self._column = 0
         self._enqueued: dict[bytes, str] = {}
         self._is_over = False
+        self._before: Any = _UNREAD
 
     # --------------------------------------------------------------------------------------------------- what happens
 
@@ -368,6 +387,12 @@ class _History:
 
     # ----------------------------------------------------------------------------------------------------- at the end
 
+    def read_before(self, world: Any) -> None:
+        """Read the state of a world in which nothing has happened; what it looks for may be missing."""
+        if self._clean is None:
+            with contextlib.suppress(Exception):
+                self._before = _copy(self._experiment.state(world))
+
     def read(self, world: Any) -> None:
         """Read and compare the state, while what is left of dead runs stands still."""
         try:
@@ -377,10 +402,11 @@ class _History:
             raise
         if self._clean is None:
             self.played.state = _kept(state)
-        elif state is self._clean.state and not isinstance(state, _IMMUTABLE):
+            self.played.is_changed = state != self._before
+        elif _is_shared(state, self._clean.state):
             raise Unrepeatable(
-                f"state= answers the same {type(state).__name__} after every history, and it cannot be copied: let it "
-                "answer a value, such as a list or a tuple made there"
+                "state= answers the same object after every history, and it cannot be copied: let it answer a "
+                "value, such as a list or a tuple made there"
             )
         elif state != self._clean.state:
             self.played.difference = difference(state, self._clean.state)
