@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,50 @@ def mails_from_a_thread(order: int) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("kind", [mails_from_threads, mails_from_a_thread])
+@shop.jobs.job
+def enqueues_from_a_thread(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    thread = threading.Thread(target=lambda: shop.charge.enqueue(order))
+    thread.start()
+    thread.join()
+
+
+late = threading.Event()
+
+
+@shop.jobs.job
+def mails_when_it_has_ended(order: int) -> None:
+    def mail() -> None:
+        late.wait(10)
+        shop_then.mail("a")
+
+    shop_then = shop.shop
+    shop_then.debit(1, key=str(order))
+    # With the context of the job, but nobody waits for it.
+    threading.Thread(target=contextvars.copy_context().run, args=(mail,), name="late mail").start()
+
+
+def test_a_thread_that_outlives_its_run_is_seen() -> None:
+    late.clear()
+    looks = 0
+
+    def state(made: shop.Shop) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 4:  # in the third history
+            late.set()
+            for thread in threading.enumerate():
+                if thread.name == "late mail":
+                    thread.join(10)
+        return made.balance
+
+    report = check(mails_when_it_has_ended.call(7), state=state)
+
+    assert report.verdict == "not checked"
+    assert "'mail' was called from a thread" in report.explain()
+
+
+@pytest.mark.parametrize("kind", [mails_from_threads, mails_from_a_thread, enqueues_from_a_thread])
 def test_effects_from_threads_of_the_job_are_not_checked(kind: Any) -> None:
     for _ in range(5):
         report = check(kind.call(7))
@@ -116,8 +160,26 @@ async def mails_through_to_thread(order: int) -> None:
     await asyncio.to_thread(shop.shop.mail, "a", key=str(order))
 
 
+@shop.jobs.job
+async def enqueues_through_to_thread(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    await asyncio.to_thread(shop.charge.enqueue, order)
+
+
+@shop.jobs.job
+async def awaits_that_it_is_enqueued(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    await shop.charge.aenqueue(order)
+
+
 def test_to_thread_is_part_of_the_job() -> None:
     assert check(mails_through_to_thread.call(7)).ok
+
+
+@pytest.mark.parametrize("kind", [enqueues_through_to_thread, awaits_that_it_is_enqueued])
+def test_what_coroutines_enqueue_counts(kind: Any) -> None:
+    assert check(kind.call(7)).verdict == "duplicates"
+    assert check(kind.call(7), enqueued="distinct").ok
 
 
 class Guarded(shop.Shop):

@@ -125,6 +125,7 @@ class _Check:
                 wrong = [played for played in histories if self._is_wrong(played, clean)]
                 if wrong:
                     return self._wrong(min(wrong, key=lambda played: len(played.events)), len(wrong), clean)
+            self._experiment.refuse_strays()
         except (NoSuchEffect, Unrepeatable, _NotChecked) as why:
             return self._reported("not checked", 0, [str(why)])
         calls = sum(clean.calls.values())

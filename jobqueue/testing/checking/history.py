@@ -50,7 +50,11 @@ class Unrepeatable(Exception):
 
 @attrs.frozen
 class Experiment:
-    """What is played again and again; see `check_job` for the fields."""
+    """What is played again and again; see `check_job` for the fields.
+
+    Attributes:
+        strays: What was called from threads that belong to no run. Of all histories, because such a thread may be late.
+    """
 
     jobs: JobQueue
     call: Call[Any]
@@ -59,6 +63,15 @@ class Experiment:
     effects: Sequence[str]
     state: Callable[[Any], Any]
     patience: float
+    strays: list[str] = attrs.field(factory=list, init=False)
+
+    def refuse_strays(self) -> None:
+        """Raise `Unrepeatable` if there are any."""
+        if self.strays:
+            raise Unrepeatable(
+                f"{self.strays[0]!r} was called from a thread that the job started by itself, which cannot be stopped here: "
+                "call effects, and enqueue, from the job, from its coroutines, or through asyncio.to_thread"
+            )
 
 
 @attrs.frozen
@@ -141,11 +154,7 @@ def play(experiment: Experiment, schedule: Schedule, clean: Played | None = None
                 history.unwind()
     finally:
         restore()
-    if history.strayed:
-        raise Unrepeatable(
-            f"the effect {history.strayed!r} was called from a thread that the job started by itself, which cannot be "
-            "stopped here: call effects from the job, from its coroutines, or through asyncio.to_thread"
-        )
+    experiment.refuse_strays()
     return history.played
 
 
@@ -195,7 +204,6 @@ class _History:
         self._job: JobRecord[Any] | None = None
         self._lanes: dict[Task, tuple[Lane, int]] = {}
         self._thread = threading.get_ident()
-        self.strayed = ""
         self._column = 0
         self._enqueued: dict[bytes, str] = {}
         self._is_over = False
@@ -335,11 +343,9 @@ class _History:
     @contextmanager
     def effect(self, name: str, call: str) -> Iterator[bool]:
         """What is entered around an effect: the two points, and the note of it. See `effects.Around`."""
-        going = self._caller()
+        going = self._caller(name)
         if going is None:
-            if threading.get_ident() != self._thread:
-                self.strayed = name
-            yield False  # nobody's run: the world is being made or read
+            yield False
             return
         lane, column = going
         lane.point(f"before {name}")
@@ -356,22 +362,27 @@ class _History:
         self._note(column, call)
         lane.point(f"after {name}")
 
-    def _caller(self) -> tuple[Lane, int] | None:
-        """The run that calls, and its column; threads that a job starts by itself belong to none.
+    def _caller(self, what: str) -> tuple[Lane, int] | None:
+        """The run that calls, and its column; None if the world is being made or read, or for a stray, which is noted.
 
         By the context of the job and not by whose turn it is: what a dead run left behind must not pass for another's.
         """
         try:
             task = current_context()._flags  # noqa: SLF001 - the other half of a context
         except LookupError:
-            return None
-        return self._lanes.get(task) if isinstance(task, Task) else None
+            task = None
+        going = self._lanes.get(task) if isinstance(task, Task) else None
+        if going is not None and not going[0].ended:
+            return going
+        if threading.get_ident() != self._thread:
+            self._experiment.strays.append(what)
+        return None
 
     def _sent(self, scope: str, batches: Sequence[Batch]) -> Fault:
         """A `Plan` that lets everything pass, and takes note of what the job enqueues."""
         puts = [op for batch in batches for op in batch.ops if isinstance(op, Put)]
         new = [entry for put in puts for entry in put.records.items() if entry[0] not in self._enqueued]
-        if new and (going := self._caller()) is not None:
+        if new and (going := self._caller("enqueue")) is not None:
             lane, column = going
             lane.point("before it enqueues")
             for id, record in new:
