@@ -224,6 +224,7 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
         jumps=(10 * LEASE_MS,),
         rescue=3 * BEAT_MS, latest=ticks - 3 * max(1, faults), alike=runners, waits=_orphaned,
+        wakes=99 if faults < 2 else ticks - 3 * faults,
     )  # fmt: skip
     history = JobHistory(ids, _names(runners), START_MS, rescued=True, lease=LEASE_MS)
     return build(actors, runners, stores, contents, history, rules, faults)

@@ -77,10 +77,11 @@ class Rules:
         crash: Whether a process may end at any point.
         jumps: How far (ms) the server's clock may jump ahead or (below 0) back, within the free ticks.
         rescue: How long (ms) after the end of a lease the job must have been brought back; None: nobody does.
-        latest: The last tick at which something late may still arrive (later it is lost), and a sleeper wakes at the latest.
+        latest: The last tick at which something late may still arrive: later it is lost.
         alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
             the storage is called the first, and what happens with other names need not be looked at.
         waits: Answers whether somebody waits for time to pass.
+        wakes: The last tick at which a sleeper wakes, where what has to happen afterwards needs its time.
     """
 
     ticks: tuple[int, ...]
@@ -94,6 +95,7 @@ class Rules:
     latest: int
     alike: int
     waits: Callable[[Search, State], bool]
+    wakes: int = 99
 
 
 class Numbers:
@@ -290,7 +292,7 @@ class Search:
         asleep = any(status == f"sleeps@{state.time}" for status, _ in state.processes)
         if (
             state.time < len(self.rules.ticks)
-            and not (state.time >= self.rules.latest and any(status[0] == "s" for status, _ in state.processes))
+            and not (state.time >= self.rules.wakes and any(status[0] == "s" for status, _ in state.processes))
             and not (busy and self.rules.urgent)
             and (state.time < self.rules.free or asleep or self.rules.waits(self, state))
         ):
@@ -316,7 +318,7 @@ class Search:
 
     def _happen(self, state: State) -> Iterator[tuple[Action, State]]:
         """Crashes, pauses and jumps of clocks."""
-        last = min(len(self.rules.ticks), self.rules.latest)
+        last = min(len(self.rules.ticks), self.rules.wakes)
         for process, (status, memory) in enumerate(state.processes):
             if status.startswith("sleeps"):
                 if status != f"sleeps@{state.time}" or state.time == len(self.rules.ticks):
