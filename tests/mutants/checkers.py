@@ -18,14 +18,14 @@ CHECKERS: Final = (
         "lets a job under check crash only before its effects, never after one",
         CHECK,
         "[Crash(number, point) for number, point in points]",
-        "[Crash(number, point) for number, point in points if point % 2 == 0]",
+        "[Crash(number, point) for number, point in points if point % 2 == 1]",
     ),
     Variant(
         "check-no-crash-before",
         "lets a job under check crash only after its effects, never before one",
         CHECK,
         "[Crash(number, point) for number, point in points]",
-        "[Crash(number, point) for number, point in points if point % 2 == 1]",
+        "[Crash(number, point) for number, point in points if point % 2 == 0]",
     ),
     Variant(
         "check-first-run-only",

@@ -35,7 +35,10 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/storage/test_memory.py", "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
         "tests/storage/test_redis.py",
     ),
-    "checks": ("tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "--timeout=60"),
+    "checks": (
+        "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",
+        "--timeout=60",
+    ),
     "fault grid": ("tests/faults/test_grid_memory.py",),
     "simulation": ("tests/simulation/test_simulation.py", "tests/simulation/test_simulation_histories.py"),
     "lockstep": ("tests/storage/test_lockstep.py",),

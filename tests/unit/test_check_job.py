@@ -214,7 +214,7 @@ def does_something_else_each_time() -> None:
     counted.append(1)
     if len(counted) > 2:
         return
-    shop.shop.debit(0)
+    shop.shop.debit(1)
 
 
 def test_a_job_that_does_not_repeat_itself_is_not_checked() -> None:

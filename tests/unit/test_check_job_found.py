@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import enum
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,12 +52,42 @@ class Sealed(Outbox):
         uncopied.append(to)
 
 
-def test_a_state_that_is_always_the_same_and_cannot_be_copied_is_refused() -> None:
+@pytest.mark.parametrize("state", [lambda _: uncopied, lambda _: (1, uncopied)], ids=["alone", "in a tuple"])
+def test_a_state_that_is_always_the_same_and_cannot_be_copied_is_refused(state: Any) -> None:
     uncopied.clear()
-    report = check(mails_every_time.call(), "mail", world=Sealed, state=lambda _: uncopied)
+    report = check(mails_every_time.call(), "mail", world=Sealed, state=state)
 
     assert report.verdict == "not checked"
-    assert "state= answers the same Uncopied after every history" in report.explain()
+    assert "state= answers the same object after every history" in report.explain()
+
+
+class Paid(enum.Enum):
+    NO = 0
+    YES = 1
+
+
+class Order(shop.Shop):
+    paid = Paid.NO
+
+    def mail(self, to: str, key: str | None = None) -> None:
+        self.paid = Paid.YES
+
+
+def test_a_state_whose_copy_is_itself_can_be_compared() -> None:
+    assert check(mails_every_time.call(), "mail", world=Order, state=lambda made: made.paid).ok
+
+
+@pytest.mark.parametrize("state", [lambda _: None, lambda made: made.mails is None], ids=["nothing", "wrong"])
+def test_a_state_that_sees_nothing_of_the_effects_is_refused(state: Any) -> None:
+    report = check(mails_every_time.call(), "mail", state=state)
+
+    assert (report.verdict, report.histories) == ("not checked", 0)
+    assert "state= sees nothing of what the effects do" in report.explain()
+
+
+def test_a_state_may_see_nothing_if_jobs_were_enqueued_that_count() -> None:
+    assert check(shop.enqueues_again.call(7), state=lambda _: None, enqueued="distinct").ok
+    assert check(shop.enqueues_again.call(7), state=lambda _: None, enqueued="ignored").verdict == "not checked"
 
 
 @shop.jobs.job
@@ -71,7 +103,50 @@ def mails_from_a_thread(order: int) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("kind", [mails_from_threads, mails_from_a_thread])
+@shop.jobs.job
+def enqueues_from_a_thread(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    thread = threading.Thread(target=lambda: shop.charge.enqueue(order))
+    thread.start()
+    thread.join()
+
+
+late = threading.Event()
+
+
+@shop.jobs.job
+def mails_when_it_has_ended(order: int) -> None:
+    def mail() -> None:
+        late.wait(10)
+        shop_then.mail("a")
+
+    shop_then = shop.shop
+    shop_then.debit(1, key=str(order))
+    # With the context of the job, but nobody waits for it.
+    threading.Thread(target=contextvars.copy_context().run, args=(mail,), name="late mail").start()
+
+
+def test_a_thread_that_outlives_its_run_is_seen() -> None:
+    late.clear()
+    looks = 0
+
+    def state(made: shop.Shop) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 4:  # in the third history
+            late.set()
+            for thread in threading.enumerate():
+                if thread.name == "late mail":
+                    thread.join(10)
+        return made.balance
+
+    report = check(mails_when_it_has_ended.call(7), state=state)
+
+    assert report.verdict == "not checked"
+    assert "'mail' was called from a thread" in report.explain()
+
+
+@pytest.mark.parametrize("kind", [mails_from_threads, mails_from_a_thread, enqueues_from_a_thread])
 def test_effects_from_threads_of_the_job_are_not_checked(kind: Any) -> None:
     for _ in range(5):
         report = check(kind.call(7))
@@ -85,8 +160,26 @@ async def mails_through_to_thread(order: int) -> None:
     await asyncio.to_thread(shop.shop.mail, "a", key=str(order))
 
 
+@shop.jobs.job
+async def enqueues_through_to_thread(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    await asyncio.to_thread(shop.charge.enqueue, order)
+
+
+@shop.jobs.job
+async def awaits_that_it_is_enqueued(order: int) -> None:
+    shop.shop.debit(1, key=str(order))
+    await shop.charge.aenqueue(order)
+
+
 def test_to_thread_is_part_of_the_job() -> None:
     assert check(mails_through_to_thread.call(7)).ok
+
+
+@pytest.mark.parametrize("kind", [enqueues_through_to_thread, awaits_that_it_is_enqueued])
+def test_what_coroutines_enqueue_counts(kind: Any) -> None:
+    assert check(kind.call(7)).verdict == "duplicates"
+    assert check(kind.call(7), enqueued="distinct").ok
 
 
 class Guarded(shop.Shop):
@@ -134,3 +227,32 @@ def test_a_crash_between_two_enqueues_is_played() -> None:
 
     assert report.verdict == "diverges"
     assert "before it enqueues" in report.explain()
+
+
+@shop.jobs.job
+def keyed_by_attempt(ctx: Context, order: int) -> None:
+    shop.shop.debit(10, key=f"{order} {ctx.attempt}")
+
+
+@shop.jobs.job
+async def pays_back(order: int) -> None:
+    """A crash does no harm; but it takes a payment whose reply was lost for none."""
+    shop.shop.debit(10, key=str(order))
+    try:
+        await shop.shop.amail("paid", key=str(order))
+    except Exception:
+        shop.shop.balance += 10
+        raise
+
+
+@pytest.mark.parametrize("kind", [keyed_by_attempt, pays_back])
+def test_an_effect_that_is_carried_out_and_raises_is_played(kind: Any) -> None:
+    report = check(kind.call(7))
+
+    assert (report.verdict, report.wrong) == ("diverges", 1)
+    assert "when an effect is carried out and raises" in report.explain()
+    assert "raises TimeoutError" in report.explain()
+
+
+def test_a_job_that_is_not_retried_after_an_error_is_not_blamed_for_that() -> None:
+    assert check(shop.charge.opts(retry=0).call(7)).ok

@@ -70,7 +70,7 @@ class Folder:
     """The files of a test that is played many times: a dict."""
 
     def __init__(self) -> None:
-        self.files = {"cat.pgm": PICTURE, "320-cat.pgm": b""}
+        self.files = {"cat.pgm": PICTURE, "320-cat.pgm": b"", "64-cat.pgm": b""}
 
     def read(self, name: str) -> bytes:
         return self.files[name]

@@ -14,7 +14,7 @@ from jobqueue.testing.checking.effects import NoSuchEffect
 from jobqueue.testing.checking.hints import hint
 from jobqueue.testing.checking.history import Experiment, Played, Unrepeatable, play
 from jobqueue.testing.checking.report import JobReport, Verdict, describe_fault, draw
-from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
+from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Raises, Redelivery, Schedule
 
 __all__ = ["check_job"]
 
@@ -44,10 +44,11 @@ def check_job(
 
     The job runs on the production rules in memory, under a fake clock, once for each thing that can go wrong, always in a
     new world of your fakes. Calls of ``effects`` are the points at which it does: the runner dies before and after each of
-    them, and after the job's end before that is stored; the reply to its end is lost; the runner pauses before and after
-    each effect for longer than its lease, another one takes the job, and both go on in turns. `Context.lease_lost` stays
-    False meanwhile, as it does for a runner that has just woken up. A dead runner does nothing more: neither ``except`` nor
-    ``finally`` of its job run before the outcome is read. Nothing runs at the same time as anything else.
+    them, and after the job's end before that is stored; the reply to its end is lost; an effect is carried out and raises a
+    TimeoutError all the same; the runner pauses before and after each effect for longer than its lease, another one takes
+    the job, and both go on in turns. `Context.lease_lost` stays False meanwhile, as it does for a runner that has just
+    woken up. A dead runner does nothing more: neither ``except`` nor ``finally`` of its job run before the outcome is read.
+    Nothing runs at the same time as anything else.
 
     The verdicts:
 
@@ -65,7 +66,8 @@ def check_job(
         After a fault the job raises until it is dead, or does not end within 30 runs more than the clean one took.
     ``"not checked"``
         There was nothing to compare: the clean run raised or two of them differ, no effect was called or one does not exist,
-        or ``limit`` is too small.
+        ``state`` answered the same before and after the job, an effect came from a thread that the job started by itself, or
+        ``limit`` is too small.
 
     Of several faults the one with the shortest history is reported, those with a single runner at a time first.
 
@@ -75,7 +77,7 @@ def check_job(
         use: Answers a context manager that puts a world where the job finds it.
         effects: Names of its methods, plain or async, that are effects; ``mailer.send`` is a method of its attribute.
         state: Reads what counts of a world, as something that can be compared with ``==``. Leave out what may differ from
-            run to run, such as times and fences.
+            run to run, such as times and fences. It is called before the first clean run as well.
         enqueued: The jobs that this one enqueues are not run; they belong to the outcome by kind, arguments and queue, not
             by time. ``"each"``: the same ones as often as in the clean run. ``"distinct"``: the same ones, however often,
             for those that are idempotent themselves. ``"ignored"``: they do not matter.
@@ -124,6 +126,7 @@ class _Check:
                 wrong = [played for played in histories if self._is_wrong(played, clean)]
                 if wrong:
                     return self._wrong(min(wrong, key=lambda played: len(played.events)), len(wrong), clean)
+            self._experiment.refuse_strays()
         except (NoSuchEffect, Unrepeatable, _NotChecked) as why:
             return self._reported("not checked", 0, [str(why)])
         calls = sum(clean.calls.values())
@@ -152,6 +155,11 @@ class _Check:
                 f"two clean runs differ, so nothing can be compared:\n{found}\nleave out of state= what may differ (times, "
                 "random ids), give objects an __eq__, and let world= make everything anew"
             )
+        if not clean.is_changed and (not clean.enqueued or self._enqueued == "ignored"):
+            raise _NotChecked(
+                "state= sees nothing of what the effects do: it answers the same before and after the job; let it read what "
+                "they change"
+            )
         return clean
 
     def _families(self, clean: Played) -> Iterator[list[Played]]:
@@ -160,6 +168,9 @@ class _Check:
         singles: list[Schedule] = [Crash(number, point) for number, point in points]
         for number in range(len(clean.passed)):
             singles += [Redelivery(number), LostReply(number)]
+        singles += [
+            Raises(number, point) for number, point in points if clean.passed[number][point].startswith("after ")
+        ]
         overlaps = [Overlap(number, (point,)) for number, point in points]
         least = len(singles) + len(overlaps)
         if least > self._limit:
@@ -188,6 +199,8 @@ class _Check:
     # -------------------------------------------------------------------------------------------------------- judging
 
     def _is_wrong(self, played: Played, clean: Played) -> bool:
+        if isinstance(played.schedule, Raises) and played.end == "dead" and len(played.raised) == 1:
+            return False  # its kind says that it is not retried after such an error
         return played.end != "ended" or bool(played.difference) or not self._has_same_jobs(played, clean)
 
     def _has_same_jobs(self, played: Played, clean: Played) -> bool:

@@ -29,7 +29,7 @@ from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.checking.differences import difference
 from jobqueue.testing.checking.effects import watch_effects
 from jobqueue.testing.checking.lane import Lane
-from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
+from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Raises, Redelivery, Schedule
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import BEAT_MS, LEASE_MS, REQUESTS, InlineRunner, RunnerDied, keep_house
@@ -38,9 +38,10 @@ __all__ = ["Event", "Experiment", "Played", "Unrepeatable", "play"]
 
 AWAY_MS: Final = LEASE_MS + 2 * BEAT_MS
 """Behind so long a silence others take the job."""
-_IMMUTABLE: Final = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
 MORE_RUNS: Final = 30
 """So many runs more than the clean history had, and the job is said not to end."""
+_UNREAD: Final = object()
+"""Equal to no state."""
 
 
 class Unrepeatable(Exception):
@@ -49,7 +50,11 @@ class Unrepeatable(Exception):
 
 @attrs.frozen
 class Experiment:
-    """What is played again and again; see `check_job` for the fields."""
+    """What is played again and again; see `check_job` for the fields.
+
+    Attributes:
+        strays: What was called from threads that belong to no run. Of all histories, because such a thread may be late.
+    """
 
     jobs: JobQueue
     call: Call[Any]
@@ -58,6 +63,15 @@ class Experiment:
     effects: Sequence[str]
     state: Callable[[Any], Any]
     patience: float
+    strays: list[str] = attrs.field(factory=list, init=False)
+
+    def refuse_strays(self) -> None:
+        """Raise `Unrepeatable` if there are any."""
+        if self.strays:
+            raise Unrepeatable(
+                f"{self.strays[0]!r} was called from a thread that the job started by itself, which cannot be stopped here: "
+                "call effects, and enqueue, from the job, from its coroutines, or through asyncio.to_thread"
+            )
 
 
 @attrs.frozen
@@ -80,8 +94,8 @@ class Played:
         enqueued: How often each other job was enqueued.
         raised: What runs of the job raised, as text.
         end: ``ended``, ``dead``, or ``endless`` after too many runs.
-        state: What `Experiment.state` read at the end; of a clean history only, since ending the dead runs of another may
-            change it.
+        state: What `Experiment.state` read at the end, copied; of the first history only, with which others are compared.
+        is_changed: Whether it differs from what was read before the job.
         difference: Lines that tell how the state differs from that of the clean history; none if it does not.
         further: For an `Overlap`, the points that the runner whose turn it was came to behind the last stop.
     """
@@ -94,6 +108,7 @@ class Played:
     raised: list[str] = attrs.field(factory=list)
     end: str = "ended"
     state: Any = None
+    is_changed: bool = True
     difference: list[str] = attrs.field(factory=list)
     further: range = range(0)
 
@@ -132,27 +147,39 @@ def play(experiment: Experiment, schedule: Schedule, clean: Played | None = None
             raise TypeError(f"use answers a context manager, such as mock.patch.object(…), not {used!r}")
         with used:
             try:
+                history.read_before(world)
                 history.happen()
                 history.read(world)
             finally:
                 history.unwind()
     finally:
         restore()
-    if history.strayed:
-        raise Unrepeatable(
-            f"the effect {history.strayed!r} was called from a thread that the job started by itself, which cannot be "
-            "stopped here: call effects from the job, from its coroutines, or through asyncio.to_thread"
-        )
+    experiment.refuse_strays()
     return history.played
 
 
-def _kept(state: Any) -> Any:
-    """A copy that later histories cannot change, where there can be an equal one."""
+def _copy(state: Any) -> Any:
+    """A copy that later histories cannot change; `_UNREAD` if there is no equal one."""
     with contextlib.suppress(Exception):
         copied = copy.deepcopy(state)
         if copied == state:
             return copied
-    return state
+    return _UNREAD
+
+
+def _kept(state: Any) -> Any:
+    """A copy of all parts of which there are equal ones: a mock's calls are not equal to their copy."""
+    if type(state) is tuple:
+        return tuple(map(_kept, state))
+    copied = _copy(state)
+    return state if copied is _UNREAD else copied
+
+
+def _is_shared(state: Any, kept: Any) -> bool:
+    """Whether a part that could not be copied is the same object as in the first history."""
+    if type(state) is tuple and type(kept) is tuple:
+        return any(map(_is_shared, state, kept))
+    return state is kept and _copy(state) is _UNREAD
 
 
 class _Backend(KitBackend):
@@ -177,10 +204,10 @@ class _History:
         self._job: JobRecord[Any] | None = None
         self._lanes: dict[Task, tuple[Lane, int]] = {}
         self._thread = threading.get_ident()
-        self.strayed = ""
         self._column = 0
         self._enqueued: dict[bytes, str] = {}
         self._is_over = False
+        self._before: Any = _UNREAD
 
     # --------------------------------------------------------------------------------------------------- what happens
 
@@ -201,7 +228,7 @@ class _History:
                 return
             self._finish(self._claim())
 
-    def _go_wrong(self, schedule: Crash | Redelivery | LostReply | Overlap, held: _Held) -> None:
+    def _go_wrong(self, schedule: Crash | Redelivery | LostReply | Raises | Overlap, held: _Held) -> None:
         match schedule:
             case Crash(point=point):
                 self._go(held, point)
@@ -214,6 +241,8 @@ class _History:
                 self.backend.lose(1)
                 self._note(held.column, "(the reply to its end is lost)")
                 self._store(held)
+            case Raises():
+                self._finish(held)
             case Overlap(stops=stops):
                 self._overlap(stops, held)
 
@@ -316,11 +345,9 @@ class _History:
     @contextmanager
     def effect(self, name: str, call: str) -> Iterator[bool]:
         """What is entered around an effect: the two points, and the note of it. See `effects.Around`."""
-        going = self._caller()
+        going = self._caller(name)
         if going is None:
-            if threading.get_ident() != self._thread:
-                self.strayed = name
-            yield False  # nobody's run: the world is being made or read
+            yield False
             return
         lane, column = going
         lane.point(f"before {name}")
@@ -335,24 +362,33 @@ class _History:
             raise
         self.played.calls[call] += 1
         self._note(column, call)
-        lane.point(f"after {name}")
+        number = lane.point(f"after {name}")
+        schedule = self.played.schedule
+        if isinstance(schedule, Raises) and (number, lane.passed) == (schedule.point, self.played.passed[schedule.run]):
+            self._note(column, "(its reply is lost: TimeoutError)")
+            raise TimeoutError(f"{name} was carried out, but its reply was lost: raised by check_job")
 
-    def _caller(self) -> tuple[Lane, int] | None:
-        """The run that calls, and its column; threads that a job starts by itself belong to none.
+    def _caller(self, what: str) -> tuple[Lane, int] | None:
+        """The run that calls, and its column; None if the world is being made or read, or for a stray, which is noted.
 
         By the context of the job and not by whose turn it is: what a dead run left behind must not pass for another's.
         """
         try:
             task = current_context()._flags  # noqa: SLF001 - the other half of a context
         except LookupError:
-            return None
-        return self._lanes.get(task) if isinstance(task, Task) else None
+            task = None
+        going = self._lanes.get(task) if isinstance(task, Task) else None
+        if going is not None and not going[0].ended:
+            return going
+        if threading.get_ident() != self._thread:
+            self._experiment.strays.append(what)
+        return None
 
     def _sent(self, scope: str, batches: Sequence[Batch]) -> Fault:
         """A `Plan` that lets everything pass, and takes note of what the job enqueues."""
         puts = [op for batch in batches for op in batch.ops if isinstance(op, Put)]
         new = [entry for put in puts for entry in put.records.items() if entry[0] not in self._enqueued]
-        if new and (going := self._caller()) is not None:
+        if new and (going := self._caller("enqueue")) is not None:
             lane, column = going
             lane.point("before it enqueues")
             for id, record in new:
@@ -368,6 +404,12 @@ class _History:
 
     # ----------------------------------------------------------------------------------------------------- at the end
 
+    def read_before(self, world: Any) -> None:
+        """Read the state of a world in which nothing has happened; what it looks for may be missing."""
+        if self._clean is None:
+            with contextlib.suppress(Exception):
+                self._before = _copy(self._experiment.state(world))
+
     def read(self, world: Any) -> None:
         """Read and compare the state, while what is left of dead runs stands still."""
         try:
@@ -377,10 +419,11 @@ class _History:
             raise
         if self._clean is None:
             self.played.state = _kept(state)
-        elif state is self._clean.state and not isinstance(state, _IMMUTABLE):
+            self.played.is_changed = state != self._before
+        elif _is_shared(state, self._clean.state):
             raise Unrepeatable(
-                f"state= answers the same {type(state).__name__} after every history, and it cannot be copied: let it "
-                "answer a value, such as a list or a tuple made there"
+                "state= answers the same object after every history, and it cannot be copied: let it answer a "
+                "value, such as a list or a tuple made there"
             )
         elif state != self._clean.state:
             self.played.difference = difference(state, self._clean.state)
