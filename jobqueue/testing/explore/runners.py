@@ -42,7 +42,7 @@ from jobqueue.testing.explore.programs import (
 )
 from jobqueue.testing.explore.stores import Spot
 
-__all__ = ["BACKOFF_MS", "Held", "Setup", "aged", "beats", "enqueuer", "operator", "patrols", "runner"]
+__all__ = ["BACKOFF_MS", "Held", "Setup", "aged", "beats", "enqueuer", "is_plain_beat", "operator", "patrols", "runner"]
 
 BACKOFF_MS: Final = 100
 POLICY: Final = RetryPolicy(backoff=lambda n: timedelta(milliseconds=BACKOFF_MS * n))
@@ -344,6 +344,21 @@ def aged(
             seen = tuple((id, one) for id, one in seen if one.end in coming or _is_there(one, spots.get(id)))
         return setup, tuple((id, _aged(one, local, end)) for id, one in seen), after if after > local else 0.0
     return args
+
+
+def is_plain_beat(part: Part, spots: dict[bytes, Spot], at: Moment, memory: Any) -> bool:
+    """Whether a part extends nothing but leases that all see to be certain, as long as no clock is set back.
+
+    Then nobody else looks at or takes these jobs, and if their runner stores a result it comes to the same thing before
+    the extension and after it.
+    """
+    if part.steps != ("extend",):
+        return False
+    certain = {(held.id, held.claim) for held in memory if not held.lost and held.deadline > at.local}
+    return all(
+        one in certain and (spot := spots.get(one[0])) is not None and spot.claim == one[1] and spot.score > at.now
+        for one in part.meant
+    )
 
 
 def _is_there(one: Any, spot: Spot | None) -> bool:

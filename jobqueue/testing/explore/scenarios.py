@@ -15,7 +15,7 @@ from jobqueue.storage.interpreter import Interpreter
 from jobqueue.testing.explore.history import JobHistory, LockHistory, Past
 from jobqueue.testing.explore.locks import TTL_MS, lock_user
 from jobqueue.testing.explore.programs import Program, Programs
-from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, aged, beats, enqueuer, operator, patrols, runner
+from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, aged, beats, enqueuer, is_plain_beat, operator, patrols, runner
 from jobqueue.testing.explore.search import PENDING, Conditions, Rules, Search, State
 from jobqueue.testing.explore.stores import Stores
 
@@ -223,7 +223,7 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     rules = Rules(
         ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
         jumps=(10 * LEASE_MS,),
-        rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned, aged=aged,
+        rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned, aged=aged, apart=is_plain_beat,
     )  # fmt: skip
     return build(
         actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=True), rules, faults

@@ -12,7 +12,7 @@ import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.testing.explore.history import Broken, Past
-from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Programs, Run, Told
+from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Part, Programs, Run, Told
 from jobqueue.testing.explore.stores import Spot, Stores
 
 __all__ = ["Action", "Conditions", "Found", "Rules", "Search", "State", "Totals"]
@@ -100,6 +100,7 @@ class Rules:
     aged: Callable[[Any, tuple[Any, ...], float, float, dict[bytes, Spot], frozenset[int]], tuple[Any, ...]] = (
         lambda _program, args, _local, _end, _spots, _coming: args
     )
+    apart: Callable[[Part, dict[bytes, Spot], Moment, Any], bool] = lambda _part, _spots, _at, _memory: False
 
 
 class Numbers:
@@ -269,7 +270,11 @@ class Search:
         busy = False
         at = self.moment(state)
         if not state.faults and (who := self._alone(state, at)) is not None:
-            yield Action("go on", who), self._resume(state, who, at)
+            pending = state.actors[who][1]
+            if PENDING in pending:
+                yield from self._arrive(state, who, pending.index(PENDING), at)
+            else:
+                yield Action("go on", who), self._resume(state, who, at)
             return
         for who, (node, parts) in enumerate(state.actors):
             process = self.programs.nodes[node].process
@@ -307,7 +312,7 @@ class Search:
         under way: it reads the clock and sends what is decided. If it starts the next job, then under a claim that is
         certain until later, and whoever takes such a job breaks an invariant, before the start and after it.
         """
-        for who, (node, _) in enumerate(state.actors):
+        for who, (node, parts) in enumerate(state.actors):
             found = self.programs.nodes[node]
             status, memory = state.processes[found.process]
             if status != "runs":
@@ -318,6 +323,10 @@ class Search:
                     for other in (self.programs.nodes[number] for number, _ in state.actors)
                 )
                 if not waits and self._can_resume(state, node, memory, at):
+                    return who
+            elif isinstance(found.request, Ask):
+                part = next((part for part, to in zip(self.parts_of(node), parts, strict=True) if to == PENDING), None)
+                if part is not None and self.rules.apart(self.stores.parts[part], self.stores.spots[state.store], at, self.memories.values[memory]):
                     return who
             elif isinstance(found.request, Run) and not self._is_long(found.request):
                 others = (number for number, _ in state.actors if self.programs.nodes[number].process == found.process)
