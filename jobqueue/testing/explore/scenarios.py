@@ -225,9 +225,10 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         jumps=(10 * LEASE_MS,),
         rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned, aged=aged, apart=is_plain_beat,
     )  # fmt: skip
-    return build(
-        actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=True), rules, faults
+    history = JobHistory(
+        ids, _names(runners), START_MS, rescued=True, ahead=10 * LEASE_MS, silence=2 * BEAT_MS, lease=LEASE_MS
     )
+    return build(actors, runners, stores, contents, history, rules, faults)
 
 
 def _clock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
