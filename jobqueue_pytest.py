@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OPEN: Final[pytest.StashKey[list[Testing]]] = pytest.StashKey()
 _SEED: Final = "jobqueue_seed"
+_IN_MEMORY: Final = (None, "", "memory://")
 
 
 def _seed(text: str) -> int:
@@ -41,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--jobqueue-url",
         metavar="URL",
-        help="run the tests of jobs on this server instead of in memory: redis://…, or embedded:// for one of their own",
+        help="where the tests of jobs store: redis://…, embedded:// for a server of their own, or memory:// (the default)",
     )
     group.addoption(
         "--jobqueue-seed",
@@ -70,7 +71,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     url, seed = config.option.jobqueue_url, config.option.jobqueue_seed
     if not (url or seed or config.getini("jobqueue")):
         return None
-    return f"jobqueue: {_without_password(url) if url else 'in memory'}, seed {seed}"
+    return f"jobqueue: {'in memory' if url in _IN_MEMORY else _without_password(url)}, seed {seed}"
 
 
 def _without_password(url: str) -> str:
@@ -123,7 +124,7 @@ def _jobqueue_server(pytestconfig: pytest.Config) -> Iterator[Server | None]:
     """The server of this process, if the tests run on one. Workers of xdist with ``embedded://`` have one each."""
     from jobqueue.testing import Server
 
-    if not pytestconfig.option.jobqueue_url:
+    if pytestconfig.option.jobqueue_url in _IN_MEMORY:
         yield None
         return
     with Server(pytestconfig.option.jobqueue_url) as server:

@@ -43,6 +43,7 @@ class Opened:
         self.keys = keys
         self.pauses = pauses
         self.thread = threading.get_ident()
+        self.task = _current_task()
         self._known: set[str] = set()
         self.epoch: bytes | None = None
         self.pid = os.getpid()
@@ -178,15 +179,15 @@ class Access:
             pauses: Whether flows wait before they send again.
 
         Raises:
-            JobQueueError: Another thread replaced it and has not ended that yet.
+            JobQueueError: Another thread, or another task of this thread, replaced it and has not ended that yet.
         """
         keys = self.keys if namespace is None else namespace_keys(namespace)
         replacement = Opened(backend, self._chance if chance is None else chance, keys, pauses=pauses)
         with self._lock:
-            if self._replaced and self._replaced[-1].thread != replacement.thread:
+            if self._replaced and (other := _stranger(self._replaced[-1], replacement)):
                 raise JobQueueError(
-                    "the storage of this JobQueue is swapped already, by a testing() block of another thread: the swap is "
-                    "process-wide, so let that block end first, or give each thread a JobQueue of its own"
+                    f"the storage of this JobQueue is swapped already, by a testing() block of another {other}: the swap is "
+                    f"process-wide, so let that block end first, or give each {other} a JobQueue of its own"
                 )
             self._replaced.append(replacement)
         return lambda: self._replaced.remove(replacement)
@@ -223,6 +224,22 @@ class Access:
         if self._opened is not None:
             await self._opened.aclose()
         self.close()
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None  # no loop is running
+
+
+def _stranger(outer: Opened, inner: Opened) -> str:
+    """What the two do not share: the one must not work in the other's storage. A task that has ended left it to others."""
+    if outer.thread != inner.thread:
+        return "thread"
+    if outer.task is not None and inner.task not in (None, outer.task) and not outer.task.done():
+        return "task"
+    return ""
 
 
 def _without_pauses(flow: Flow[T]) -> Flow[T]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 
 __all__ = ["Clock", "Moment", "ServerClock", "SystemClock", "wall_ms"]
 
@@ -25,8 +25,7 @@ TRIES: Final = 5
 _SOURCE: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-@attrs.frozen
-class Moment:
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """One reading of both clocks.
 
     Attributes:

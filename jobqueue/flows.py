@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Clock
@@ -113,8 +114,7 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
 # ------------------------------------------------------------------------------------------------------------- enqueue
 
 
-@attrs.frozen
-class New:
+class New(msgspec.Struct, frozen=True):
     """A job to be stored.
 
     Attributes:
@@ -142,7 +142,7 @@ def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list
             yield Refresh(60_000)
     now = clock.now()
     created = timestamp(now)
-    entropies = [chance.entropy(10 + NONCE_SIZE) for _ in jobs]
+    entropies = chance.entropies(len(jobs), 10 + NONCE_SIZE)
     # Sorted, so that the order of ids is the order of the jobs: what a dead runner held comes back in the order of ids.
     ids = sorted(uuid7(now, entropy) for entropy in entropies)
     records: list[JobRecord[Any]] = []

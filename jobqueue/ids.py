@@ -13,8 +13,8 @@ from typing import Final, Protocol
 
 __all__ = ["Chance", "SeededChance", "SystemChance", "uuid7"]
 
-_VERSION: Final = 0x7 << 76
-_VARIANT: Final = 0b10 << 62
+# The digit that begins with the bits 10 and ends with the last two of another digit.
+_VARIANT: Final = {f"{digit:x}": f"{8 | digit & 3:x}" for digit in range(16)}
 
 
 def uuid7(now: int, entropy: bytes) -> str:
@@ -24,10 +24,8 @@ def uuid7(now: int, entropy: bytes) -> str:
         now: Milliseconds since 1970.
         entropy: Ten random bytes, of which 74 bits are used.
     """
-    bits = int.from_bytes(entropy[:10], "big")
-    high = (bits >> 62) & 0xFFF
-    low = bits & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{(now & 0xFFFF_FFFF_FFFF) << 80 | _VERSION | high << 64 | _VARIANT | low:032x}"
+    digits = entropy.hex()
+    return f"{now & 0xFFFF_FFFF_FFFF:012x}7{digits[:3]}{_VARIANT[digits[3]]}{digits[4:19]}"
 
 
 class Chance(Protocol):
@@ -35,6 +33,10 @@ class Chance(Protocol):
 
     def entropy(self, size: int) -> bytes:
         """``size`` random bytes."""
+        ...
+
+    def entropies(self, count: int, size: int) -> list[bytes]:
+        """``count`` times ``size`` random bytes."""
         ...
 
     def jitter(self) -> float:
@@ -48,6 +50,11 @@ class SystemChance:
     def entropy(self, size: int) -> bytes:
         """See `Chance.entropy`."""
         return os.urandom(size)
+
+    def entropies(self, count: int, size: int) -> list[bytes]:
+        """See `Chance.entropies`; asks the system once."""
+        together = os.urandom(count * size)
+        return [together[start : start + size] for start in range(0, count * size, size)]
 
     def jitter(self) -> float:
         """See `Chance.jitter`."""
@@ -63,6 +70,10 @@ class SeededChance:
     def entropy(self, size: int) -> bytes:
         """See `Chance.entropy`."""
         return self._random.randbytes(size)
+
+    def entropies(self, count: int, size: int) -> list[bytes]:
+        """See `Chance.entropies`."""
+        return [self.entropy(size) for _ in range(count)]
 
     def jitter(self) -> float:
         """See `Chance.jitter`."""

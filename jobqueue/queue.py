@@ -442,7 +442,7 @@ class JobQueue(Declaring):
         Args:
             start: What the fake clock shows at first; by default the start of 2030 (UTC).
             url: Store in a namespace of its own on this server, which is removed at the end, instead of in memory;
-                ``embedded://`` starts a server for this block. The clock is fake there too.
+                ``embedded://`` starts a server for this block, ``memory://`` is as without one. The clock is fake there too.
             seed: Where all chance of the block comes from: ids, tokens, jitter.
 
         Raises:

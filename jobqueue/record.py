@@ -14,7 +14,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 
-import attrs
 import msgspec
 
 from jobqueue.errors import PayloadError
@@ -104,7 +103,7 @@ def encode(nonce: bytes, stored: Stored) -> bytes:
 def decode(record: bytes) -> Stored:
     """The fields of a stored record. Raises `PayloadError` if the bytes are no record."""
     try:
-        return _decode(memoryview(record)[NONCE_SIZE:])
+        return _decode(record[NONCE_SIZE:])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PayloadError(f"the stored bytes are not a job record: {error}") from error
 
@@ -160,8 +159,7 @@ def since_epoch(at: datetime) -> int:
     return round((at - _EPOCH) / timedelta(milliseconds=1))
 
 
-@attrs.frozen
-class JobRecord(Generic[R]):
+class JobRecord(msgspec.Struct, Generic[R], frozen=True):
     """What the storage knows of one job. A plain value: it does not change when the job does.
 
     Attributes:
@@ -191,7 +189,11 @@ class JobRecord(Generic[R]):
     place: Place
     recoveries: int = 0
     fence: int = 0
-    nonce: bytes = attrs.field(default=b"", repr=False)
+    nonce: bytes = b""
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
+        return f"JobRecord({', '.join(shown)})"
 
 
 def job_record(

@@ -1,8 +1,8 @@
 """``python -m tests.proof [part …]``: run what proves the promise, and write what it saw into docs/explanation/proof.md.
 
-Each part stands between two markers and can be written anew by itself. The part ``mutants`` is by far the longest:
-``--mutants FILE`` takes what ``python -m tests.mutants --json`` printed instead of running it again; several files where
-the variants were shared out.
+Each part stands between two markers and can be written anew by itself. The parts ``mutants`` and ``wider`` are by far the
+longest: ``--mutants FILE`` takes what ``python -m tests.mutants --json`` printed, and ``--explored FILE`` what
+``python -m jobqueue.testing explore --json`` printed, instead of running it again; several files where it was shared out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from jobqueue import __version__
 from jobqueue.storage.ops import Applied, Refused
 from jobqueue.testing.explore import SCENARIOS, explore
+from jobqueue.testing.explore.command import as_json
 from jobqueue.testing.simulation import MEANINGS, simulate
 from jobqueue.testing.simulation.suite import NEVER_SEEN
 from tests.mutants.variants import VARIANTS
@@ -84,6 +85,35 @@ def exploration() -> str:
         totals = one.totals
         rows.append((name, totals.states, totals.transitions, totals.leaves, f"{totals.seconds:,.0f} s", one.verdict))
     return table(("scenario", "states", "transitions", "leaves", "took", "verdict"), rows)
+
+
+WIDER: Final = (
+    *((name, 2, 2) for name in SCENARIOS if name != "rescue"),
+    *((name, 3, 1) for name in SCENARIOS if name != "rescue"),
+)
+"""Scenario, runners and faults of the longer walks. The states of ``rescue`` are too many for them."""
+
+
+def wider(printed: Sequence[Path]) -> str:
+    """Every state with one fault more, or one runner more."""
+    told: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for path in printed:
+        for one in json.loads(path.read_text())["scenarios"]:
+            told[one["scenario"], one["runners"], one["faults"]] = one
+    rows = []
+    for name, runners, faults in WIDER:
+        if printed:
+            if (name, runners, faults) not in told:
+                raise AssertionError(f"the files lack {name} with {runners} runners and {faults} faults")
+            one = told[name, runners, faults]
+        else:
+            one = as_json(explore([name], runners=runners, faults=faults)[0])
+        totals = one["totals"]
+        if one["verdict"] != "holds" or not totals["complete"]:
+            raise AssertionError(f"{name}: {one['verdict']}\n{one['trace']}")
+        took = f"{totals['seconds']:,.0f} s"
+        rows.append((name, runners, faults, totals["states"], totals["transitions"], took, one["verdict"]))
+    return table(("scenario", "runners", "faults", "states", "transitions", "took", "verdict"), rows)
 
 
 def lockstep(sequences: int = 200) -> str:
@@ -168,7 +198,7 @@ def mutants(printed: Sequence[Path], workers: int) -> str:
     )
 
 
-PARTS: Final = ("versions", "simulation", "exploration", "lockstep", "faults", "mutants")
+PARTS: Final = ("versions", "simulation", "exploration", "wider", "lockstep", "faults", "mutants")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,6 +213,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="what `python -m tests.mutants --json` printed",
     )
+    parser.add_argument(
+        "--explored",
+        type=Path,
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="what `python -m jobqueue.testing explore --json` printed, of all that the part `wider` has",
+    )
     parser.add_argument("--workers", type=int, default=1, help="planted bugs that are tried at a time (default: 1)")
     parser.add_argument(
         "--page", type=Path, default=PAGE, help="the document to write (default: docs/explanation/proof.md)"
@@ -191,8 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     make: dict[str, Callable[[], str]] = {
-        "versions": versions, "simulation": simulation, "exploration": exploration, "lockstep": lockstep,
-        "faults": faults, "mutants": lambda: mutants(arguments.mutants, arguments.workers),
+        "versions": versions, "simulation": simulation, "exploration": exploration,
+        "wider": lambda: wider(arguments.explored), "lockstep": lockstep, "faults": faults,
+        "mutants": lambda: mutants(arguments.mutants, arguments.workers),
     }  # fmt: skip
     broken = 0
     for part in arguments.parts or PARTS:

@@ -27,10 +27,12 @@ from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser
 
 import jobqueue
+import jobqueue.testing
 from jobqueue import JobQueue, JobRecord, Runner, errors
 from jobqueue.lifecycle import MOVES
 from jobqueue.options import EnqueueOptions
 from jobqueue.storage.ops import Place
+from jobqueue.testing import strategies
 from tests.conftest import MakeServer
 
 ROOT: Final = Path(__file__).parents[1]
@@ -238,7 +240,7 @@ def parameters(function: Callable[..., object]) -> set[str]:
         ("## JobQueue", parameters(JobQueue)),
         ("## Runner", parameters(Runner)),
         ("### Options of a job", set(EnqueueOptions.__annotations__)),
-        ("## JobRecord", {field.name for field in attrs.fields(JobRecord)} - {"nonce"}),
+        ("## JobRecord", set(JobRecord.__struct_fields__) - {"nonce"}),
         ("### RetryPolicy", parameters(jobqueue.RetryPolicy)),
         ("### RunnerStatus", {field.name for field in attrs.fields(jobqueue.RunnerStatus)}),
         ("### Context", {name for name in dir(jobqueue.Context) if not name.startswith("_")}),
@@ -248,6 +250,14 @@ def parameters(function: Callable[..., object]) -> set[str]:
 def test_the_reference_names_every_argument(heading: str, names: set[str]) -> None:
     header, *table = rows(PYTHON, below=heading)
     assert {row[0] for row in table} == names, header
+
+
+def test_the_reference_names_everything_of_the_testing_kit() -> None:
+    text = (ROOT / "docs/reference/testing.md").read_text()
+    wanted = {*jobqueue.testing.__all__, *(f"strategies.{name}" for name in strategies.__all__)}
+    wanted |= {name for name in dir(jobqueue.testing.Testing) if not name.startswith("_")}
+    wanted |= parameters(jobqueue.testing.check_job) | parameters(jobqueue.testing.check_storage)
+    assert {name for name in wanted if not re.search(rf"`([a-z]+\(?.*)?\b{re.escape(name)}\b", text)} == set()
 
 
 def test_the_reference_names_everything_public() -> None:

@@ -25,7 +25,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         for path in (ROOT / "jobqueue").rglob("*")
         if path.is_file() and path.suffix in {".py", ".lua", ".typed"}
     }
-    assert {"jobqueue/py.typed", "jobqueue/storage/redis/interpret.lua", "jobqueue/storage/redis/read.lua"} <= package
+    assert {
+        "jobqueue/py.typed",
+        "jobqueue/storage/redis/interpret/words.lua",
+        "jobqueue/storage/redis/read.lua",
+    } <= package
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("entry_points.txt") for name in names)
     for extra in ("cli", "embedded", "fast", "dev"):

@@ -14,6 +14,7 @@ from jobqueue.clock import Clock, Moment
 from jobqueue.errors import StorageError
 from jobqueue.keys import NamespaceKeys
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.settings import sample_age
 from jobqueue.storage.ops import Refused
 from jobqueue.storage.protocol import Storage
 
@@ -27,7 +28,7 @@ class Heart:
 
     Args:
         storage: A storage of its own.
-        clock: The shared clock; its offset is sampled with every beat.
+        clock: The shared clock; its offset is sampled with every second beat.
         keys: The namespace.
         leases: What the runner holds.
         lock: Guards the leases.
@@ -101,7 +102,7 @@ class Heart:
         """Extend all leases and register the runner; answers whether the storage answered."""
         trouble: StorageError | None = None
         try:
-            self._clock.refresh(self._every / 2)
+            self._clock.refresh(sample_age(self._every))
         except StorageError as error:
             trouble = error
         at = Moment(self._clock.now(), self._clock.monotonic())

@@ -1,8 +1,9 @@
 """The rules of a runner: a state machine without a thread, a socket or a clock.
 
 A driver tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer is a
-`Decision`: jobs to start, jobs to interrupt, and then one of four things: send batches, rest, or leave. At most one send is
-under way at a time; it carries all that is due: results, promotions, hand-backs and claims. The production runner, the
+`Decision`: jobs to start, jobs to interrupt, and then one of three things: send batches, rest, or leave. At most one send is
+under way at a time; it carries all that is due: results, promotions, hand-backs and claims. What an answer brought is looked
+at `meanwhile`, after the next send has left, so that runner and server work at the same time. The production runner, the
 testing kit and the simulation drive this very class.
 
 Rejected: a future per job and a task per duty. They cost ten times as much, and no test can choose their order.
@@ -14,18 +15,20 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError
+from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.job import Kind, Lane
-from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unknown_kind
+from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect
 from jobqueue.keys import QueueKeys
-from jobqueue.record import Stored, decode, rewrite, wrap_raw
+from jobqueue.record import rewrite
+from jobqueue.runner.admit import admitted
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.packing import Sent, pack_releases, pack_results, parted
+from jobqueue.runner.outstanding import HAND_BACK_MS, Outstanding
+from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
 from jobqueue.runner.rate import Rate
 from jobqueue.runner.shares import Shares
@@ -35,16 +38,14 @@ from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Core"]
 
-HAND_BACK_MS: Final = 50.0
-"""What has not started within this time of its claim goes back."""
 LINGER_MS: Final = 2.0
 """How long a result may wait for others to travel with, while the runner has work."""
 ENOUGH: Final = 200
 """So many results do not wait."""
 PROBE_MS: Final = 20.0
 """How often a busy runner asks queues that were empty."""
-POLL_MS: Final = 5_000.0
-"""How often an idle runner looks although nobody rang."""
+POLL_MS: Final = 30_000.0
+"""How often an idle runner looks although nobody rang. Its duties see sooner what a wake-up that was lost was for."""
 LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
 
@@ -82,24 +83,21 @@ class Core:
         self._shares = Shares(weights, strict=config.strict)
         self._queues = {queue: QueueState(keys(queue)) for queue in weights}
         self._sent: list[Sent] = []
+        self._landed: list[Landed] = []
         self._fresh: list[Task] = []
         self._results: list[Task] = []
         self._results_since = 0.0
         self._back: list[Task] = []
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
-        self._capacity: dict[Lane, int] = {
-            "thread": config.threads, "loop": config.coroutines, "process": config.processes
-        }  # fmt: skip
-        self._running: dict[Lane, int] = dict.fromkeys(self._capacity, 0)
-        # By run, not by id: one that lost its lease may still run when the job is claimed again.
-        self._started: dict[Task, None] = {}
-        self._unproven: deque[tuple[float, list[Task]]] = deque()
-        # Whether some were not started in time, and none has ended since.
-        self._doubted: dict[Lane, bool] = dict.fromkeys(self._capacity, False)
+        self._outstanding = Outstanding(
+            {"thread": config.threads, "loop": config.coroutines, "process": config.processes}
+        )
         self._claim_from = 0.0
         self._rate = Rate()
+        self._failing: set[str] = set()
         self._probe_at = 0.0
+        self._promote_from = 0.0
         self._poll_at = 0.0
         self._ring = False
         self._troubled = False
@@ -113,24 +111,21 @@ class Core:
     def returned(self, tasks: Iterable[Task], at: Moment) -> None:
         """The driver is done with jobs: they ended, or it did not start them (``handed_back``)."""
         count = 0
+        held = self.leases.held
         for task in tasks:
             task.returned = True
-            if task in self._started:
-                del self._started[task]
-                assert task.kind is not None
-                self._running[task.kind.lane] -= 1
-            if not self.leases.holds(task):
+            self._outstanding.end(task)
+            if held.get(task.id) is not task:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
                 if not task.handed_back:
-                    self._notice(Notice("late", task))
+                    self._notice(Notice("late", [task]))
                 continue
             if task.handed_back:
                 self._back.append(task)
                 continue
             count += 1
-            if task.kind is not None and self._doubted[task.kind.lane]:
-                self._doubted[task.kind.lane] = False
+            if self._outstanding.trust(task):
                 self._claim_from = 0.0
             if task.crashed:
                 task.verdict = after_own_crash(task.stored, task.fence, task.text, at.now)
@@ -143,6 +138,7 @@ class Core:
                 self._results_since = at.local
             self._results.append(task)
         if count:
+            self._promote_from = min(self._promote_from, at.local)  # it travels with the results
             self._rate.count(count, at.local)
 
     def _judge(self, task: Task, now: int) -> None:
@@ -158,6 +154,8 @@ class Core:
 
     def woken(self, at: Moment) -> None:
         """Somebody rang: there may be work in any queue."""
+        if not any(queue.next_due is None for queue in self._queues.values()):
+            self._promote_from = at.local + LINGER_MS  # ready jobs come first
         self._forget_what_was_seen()
         if self._room() <= 0:
             self._ring = True  # pass it on: another runner may have room
@@ -178,7 +176,7 @@ class Core:
 
     def renew(self, incarnation: bytes) -> None:
         """Go on under another name: the storage lost what it knew of this one."""
-        self.config = attrs.evolve(self.config, incarnation=incarnation)
+        self.config = msgspec.structs.replace(self.config, incarnation=incarnation)
         for queue in self._queues.values():
             queue.number, queue.claim = 0, None
 
@@ -193,7 +191,7 @@ class Core:
                 failing.add(entry.queue.queue)
                 self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
             elif entry.purpose == "claim":
-                self._claimed(entry, outcome, at)
+                self._claimed(entry, outcome)
             elif entry.purpose == "promote":
                 if isinstance(outcome, Applied):
                     moved = outcome.moved
@@ -203,13 +201,15 @@ class Core:
                         queue.left = None
             elif entry.purpose == "close":
                 self._queues[entry.queue.queue].closed = True
+            elif entry.purpose == "note":
+                self._noted(entry.tasks[0], outcome)
             else:
-                self._settled(entry, outcome)
+                self._landed.append(Landed(entry, outcome))
         self._pace({entry.queue.queue for entry in sent}, failing, at)
         if failed is not None:
             self._troubled = True
             self._notice(Notice("trouble", detail=str(failed)))
-        elif self._troubled and not any(queue.failures for queue in self._queues.values()):
+        elif self._troubled and not self._failing:
             self._troubled = False
             self._notice(Notice("answers"))
 
@@ -219,8 +219,10 @@ class Core:
         for name in asked:
             if name in failing:
                 self._queues[name].back_off(at.local, jitter)
-            else:
+                self._failing.add(name)
+            elif name in self._failing:
                 self._queues[name].failures = 0
+                self._failing.discard(name)
 
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
@@ -238,27 +240,35 @@ class Core:
         elif entry.purpose in ("finish", "move"):
             self._results.extend(entry.tasks)
 
-    def _settled(self, entry: Sent, outcome: Outcome) -> None:
-        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
-        for task in entry.tasks:
-            if entry.purpose == "note":
-                if task.id in moved:
-                    self._alone = task
-                    self._fresh.append(task)
-                else:
-                    self._drop(task)
-                    self._notice(Notice("late", task))
-                continue
+    def _noted(self, task: Task, outcome: Outcome) -> None:
+        if isinstance(outcome, Applied) and task.id in outcome.moved.ids:
+            self._alone = task
+            self._fresh.append(task)
+        else:
             self._drop(task)
+            self._notice(Notice("late", [task]))
+
+    def _settle(self, entry: Sent, outcome: Outcome) -> None:
+        """Results are stored, or jobs handed back."""
+        moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
+        told: dict[str, list[Task]] = {}
+        released = entry.purpose == "release"
+        for task in entry.tasks:
+            self._drop(task)
+            verdict = task.verdict
             if task.id in moved or task.unsure:
-                what = task.verdict.ending if task.verdict else "released" if entry.purpose == "release" else "done"
-                self._notice(Notice(what, task))
-                if task.verdict is not None and task.verdict.score is not None and task.verdict.step != "bury":
+                what: str = verdict.ending if verdict else "released" if released else "done"
+                if verdict is not None and verdict.score is not None and verdict.step != "bury":
                     queue = self._queues[task.queue.queue]
                     if queue.next_due is not None:
-                        queue.next_due = min(queue.next_due, task.verdict.score)
-            elif entry.purpose != "release":
-                self._notice(Notice("late", task))
+                        queue.next_due = min(queue.next_due, verdict.score)
+            elif released:
+                continue
+            else:
+                what = "late"
+            told.setdefault(what, []).append(task)
+        for what, tasks in told.items():
+            self._notice(Notice(what, tasks))
 
     def _drop(self, task: Task) -> None:
         self.leases.drop(task)
@@ -267,7 +277,7 @@ class Core:
         if self._suspects and task in self._suspects:
             self._suspects.remove(task)
 
-    def _claimed(self, entry: Sent, outcome: Outcome, at: Moment) -> None:
+    def _claimed(self, entry: Sent, outcome: Outcome) -> None:
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
         if claim is None:
@@ -278,55 +288,56 @@ class Core:
             return
         moved = outcome.moved
         queue.left = moved.left
-        mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
-        deadline = claim.sent + self.config.lease
-        tasks = [
-            self._admit(Task(queue.keys, id, mark, moved.fence, record, _UNREAD, None, deadline, order), at.now)
-            for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True))
-        ]
-        fresh = [task for task in tasks if task is not None]
-        self._fresh.extend(fresh)
+        if moved.ids:
+            mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
+            self._landed.append(Landed(entry, outcome, mark, claim.sent + self.config.lease))
 
-    def _admit(self, task: Task, now: int) -> Task | None:
-        """Look at a claimed job; answers it if it can simply be started."""
+    def _admit(self, task: Task) -> None:
         self.leases.hold(task)
-        try:
-            task.stored = decode(task.record)
-        except PayloadError as error:
-            # Its bytes become the payload of a record that can be read, so that they can be looked at.
-            task.record = wrap_raw(task.record, str(error), now)
-            task.verdict = Verdict("dead", "bury", {}, now)
-            task.text = str(error)
+        if task.kind is None:
+            task.returned = True
+            self._results.append(task)
         else:
-            task.kind = self._kind(task.stored.name)
-            if task.kind is None:
-                task.verdict = unknown_kind(task.stored, now)
-            elif not is_suspect(task.stored, isolated=task.kind.lane == "process"):
-                return task
-            else:
-                self._suspects.append(task)
-                return None
-        task.returned = True
-        self._results.append(task)
-        return None
+            alone = is_suspect(task.stored, isolated=task.kind.lane == "process")
+            (self._suspects if alone else self._fresh).append(task)
 
     # --------------------------------------------------------------------------------------------------- what to do
 
     def decide(self, at: Moment) -> Decision:
-        """What to do now. Not to be asked while a send is under way."""
+        """What to do now. Not to be asked while a send is under way.
+
+        After a `Send` ask `meanwhile` before its answer: that is the time for it.
+        """
         assert not self._sent, "the last send has not been answered"
         if at.local >= self._poll_at:
             self._poll_at = at.local + POLL_MS * (0.75 + self._jitter() / 4)
             self._forget_what_was_seen()
         self._take_back(at)
-        start = self._startable(at)
         interrupt = self._interrupt(at)
-        self._gather(at)
+        start: Sequence[Task] = ()
+        # A job that there is a place for is started first; what was claimed ahead waits until the next request has left.
+        if self._landed and self._to_admit() <= self._outstanding.room(self._lanes(), 0):
+            start = self.meanwhile(at)
+        room = self._gather(at)
+        if not self._sent and (self._landed or self._fresh):
+            start = self.meanwhile(at)
+            room = self._gather(at)
         if self._sent:
-            return Decision(Send(tuple(entry.batch for entry in self._sent)), start, interrupt)
+            return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stopping and self._over(at):
-            return Decision(Leave(bool(self._started)), start, interrupt)
-        return Decision(self._rest(at), start, interrupt)
+            return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
+        return Decision(self._rest(at, room), start, interrupt)
+
+    def meanwhile(self, at: Moment) -> Sequence[Task]:
+        """Look at what the last answers brought, while the next is under way; answers jobs to start."""
+        landed, self._landed = self._landed, []
+        for one in landed:
+            if one.entry.purpose != "claim":
+                self._settle(one.entry, one.outcome)
+            elif isinstance(one.outcome, Applied):
+                for task in admitted(one, one.outcome.moved, self._kind, at.now):
+                    self._admit(task)
+        return self._startable(at)
 
     @property
     def weights(self) -> dict[str, int]:
@@ -341,7 +352,7 @@ class Core:
     @property
     def outstanding(self) -> int:
         """Jobs that the driver has."""
-        return len(self._started)
+        return len(self._outstanding.tasks)
 
     def _startable(self, at: Moment) -> Sequence[Task]:
         if not self._fresh:
@@ -358,11 +369,8 @@ class Core:
             if task.deadline <= at.local or task.lease_lost:
                 self._hand_back([task])
                 continue
-            assert task.kind is not None
-            self._started[task] = None
-            self._running[task.kind.lane] += 1
             start.append(task)
-        self._unproven.append((at.local + HAND_BACK_MS, start))
+        self._outstanding.start(start, at.local)
         return start
 
     def _hand_back(self, tasks: Iterable[Task]) -> None:
@@ -373,18 +381,10 @@ class Core:
     def _take_back(self, at: Moment) -> None:
         """Take back from the driver what it has not started in time, or should not start any more."""
         everything = self._stopping or (bool(self._suspects) and self._alone is None)
-        while self._unproven and (everything or self._unproven[0][0] <= at.local):
-            _, tasks = self._unproven.popleft()
-            back = [task for task in tasks if task in self._started and task.take()]
-            for task in back:
-                del self._started[task]
-                assert task.kind is not None
-                self._running[task.kind.lane] -= 1
-                self._doubted[task.kind.lane] |= not everything
-            if back:
-                self._rate.forget()  # jobs take longer than they did: claim no more ahead
-                if not everything:
-                    self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
+        if back := self._outstanding.take_back(at.local, everything=everything):
+            self._rate.forget()  # jobs take longer than they did: claim no more ahead
+            if not everything:
+                self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
             self._hand_back(back)
         # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
         going = [task for task in self._suspects if task is not self._alone and (self._stopping or task.lease_lost)]
@@ -396,7 +396,7 @@ class Core:
         if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
             return ()
         self._leave_at = at.local + LAST_WORDS_MS
-        running = list(self._started)
+        running = list(self._outstanding.tasks)
         for task in running:
             task.cancelled = True
         return running
@@ -409,12 +409,10 @@ class Core:
             return False
         if self._last_words:
             return True
-        return not (self._started or self._suspects) and all(queue.closed for queue in self._queues.values())
+        return not (self._outstanding.tasks or self._suspects) and all(queue.closed for queue in self._queues.values())
 
-    def _rest(self, at: Moment) -> Rest:
-        until = self._poll_at
-        if self._unproven:
-            until = min(until, self._unproven[0][0])
+    def _rest(self, at: Moment, room: int) -> Rest:
+        until = min(self._poll_at, self._outstanding.look_at)
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
@@ -423,12 +421,13 @@ class Core:
             until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
-        if self._stopping or self._room() <= 0 or (quiet and len(quiet) == len(self._queues)):
+        if self._stopping or room <= 0 or (quiet and len(quiet) == len(self._queues)):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
-        due = min((queue.next_due or 0 for name, queue in self._queues.items() if name not in quiet), default=NEVER)
-        return Rest(min(until, at.local + max(0, due - at.now)), listen=not self._open(at))
+        asked = [queue for name, queue in self._queues.items() if name not in quiet]
+        until = min([until, *[self._promote_at(queue, at) for queue in asked]])
+        return Rest(until, listen=not self._open(at) and all(queue.next_due is not None for queue in asked))
 
     def _forget_what_was_seen(self) -> None:
         for queue in self._queues.values():
@@ -437,12 +436,13 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------- what to send
 
-    def _gather(self, at: Moment) -> None:
+    def _gather(self, at: Moment) -> int:
+        """Put together what is to be sent; answers the room there is."""
         room = self._room()
         claims = self._claims(at, room)
         if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
-            self._hand_back(list(self._started))
+            self._hand_back(list(self._outstanding.tasks))
             self._last_words = True
         quiet = self._quiet(at)
         results, results_later = parted(self._results, quiet)
@@ -450,7 +450,7 @@ class Core:
         flush = (
             bool(claims or back)
             or len(results) >= ENOUGH
-            or not self._started
+            or not (self._outstanding.tasks or self._landed)
             or at.local - self._results_since >= LINGER_MS
         )
         if results and flush:
@@ -468,13 +468,16 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif (queue.next_due is None or queue.next_due <= at.now) and room > 0:
+            elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
+        # Claims before results: then working never empties under load, and the server need not make it anew.
+        self._sent.sort(key=lambda entry: entry.purpose not in ("promote", "claim"))
+        return room
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
-        if self._started or self._results or self._back or self._sent:
+        if self._outstanding.tasks or self._results or self._back or self._sent or self._landed:
             return
         quiet = self._quiet(at)
         task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
@@ -488,17 +491,10 @@ class Core:
         """How many more jobs can be taken without knowing of which kind they are."""
         if self._stopping or self._suspects or self._fresh:
             return 0
-        ahead = self._rate.ahead()
-        room = NEVER
-        for lane in self._lanes():
-            free = self._capacity[lane] + ahead - self._running[lane]
-            # One at a time after some were not started, though there seemed to be room: a coroutine that blocks the event
-            # loop would otherwise keep all its neighbours going back and forth.
-            if self._doubted[lane] and free > 1:
-                free = 1
-            if free < room:
-                room = free
-        return room
+        return self._outstanding.room(self._lanes(), self._rate.ahead() - self._to_admit())
+
+    def _to_admit(self) -> int:
+        return sum([landed.claimed for landed in self._landed])
 
     def _claims(self, at: Moment, full: int) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
@@ -527,9 +523,12 @@ class Core:
             self._probe_at = at.local + PROBE_MS
             open_queues = [queue.keys.queue for queue in able]
         # While there is work in hand, a claim waits until it is worth its round trip.
-        if room < self._rate.ahead() // 2 and self._started:
+        half = self._rate.ahead() // 2
+        if room < half and (self._outstanding.tasks or self._landed):
             return sent
-        parts = self._shares.split(min(room, transitions.LIMIT), open_queues)
+        # It leaves room for the next claim, which is to be under way while what this one brings is run.
+        room = min(transitions.LIMIT, max(half, room - half))
+        parts = self._shares.split(room, open_queues)
         return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
 
     def _open(self, at: Moment) -> list[str]:
@@ -537,14 +536,18 @@ class Core:
         return [
             name
             for name, queue in self._queues.items()
-            if (queue.left != 0 or queue.next_due is None or queue.next_due <= at.now)
+            if (queue.left != 0 or (queue.next_due is not None and queue.next_due <= at.now))
             and queue.claim is None
             and queue.quiet_until <= at.local
         ]
 
-    def _quiet(self, at: Moment) -> set[str]:
+    def _promote_at(self, queue: QueueState, at: Moment) -> float:
+        """When (local ms) to take to ready what is due."""
+        return self._promote_from if queue.next_due is None else at.local + queue.next_due - at.now
+
+    def _quiet(self, at: Moment) -> Collection[str]:
         """The queues that did not answer and are not asked now."""
-        return {name for name, queue in self._queues.items() if queue.quiet_until > at.local}
+        return [name for name in self._failing if self._queues[name].quiet_until > at.local]
 
     def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
         queue.number += 1
@@ -555,6 +558,3 @@ class Core:
         self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)
         return Sent("claim", queue.keys, batch)
-
-
-_UNREAD: Final = Stored("", b"", 0, 0, 0, 0, 0)

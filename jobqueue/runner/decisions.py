@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import attrs
+import msgspec
 
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
@@ -13,8 +13,7 @@ from jobqueue.storage.ops import Batch
 __all__ = ["Config", "Decision", "Leave", "Notice", "Rest", "Send"]
 
 
-@attrs.frozen
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """What a runner is told at its start. Durations in ms.
 
     Attributes:
@@ -38,23 +37,20 @@ class Config:
     strict: bool = False
 
 
-@attrs.frozen
-class Send:
-    """Apply the batches and tell `Core.answered`."""
+class Send(msgspec.Struct, frozen=True):
+    """Apply the batches, ask `Core.meanwhile`, and tell `Core.answered`."""
 
     batches: tuple[Batch, ...]
 
 
-@attrs.frozen
-class Rest:
+class Rest(msgspec.Struct, frozen=True):
     """Do nothing until ``until`` (local ms), a job returns or somebody asks to stop; with ``listen`` also until rung."""
 
     until: float
     listen: bool
 
 
-@attrs.frozen
-class Leave:
+class Leave(msgspec.Struct, frozen=True):
     """The runner holds nothing any more, or (``hard``) cannot wait for its jobs: their threads are still running."""
 
     hard: bool
@@ -63,8 +59,7 @@ class Leave:
 Then: TypeAlias = Send | Rest | Leave
 
 
-@attrs.frozen
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to do: start these, interrupt those, then one thing."""
 
     then: Then
@@ -72,18 +67,17 @@ class Decision:
     interrupt: Sequence[Task] = ()
 
 
-@attrs.frozen
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """Something worth a line in the log or a number in the status.
 
     Attributes:
         what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``crashed`` (its own process died),
             ``released``, ``late`` (a result that was refused, since the job had been taken away), ``trouble`` (the storage
             did not answer) or ``answers`` (it does again).
-        task: The job, if it is about one.
+        tasks: The jobs it is about.
         detail: What else is known.
     """
 
     what: str
-    task: Task | None = None
+    tasks: Sequence[Task] = ()
     detail: str = ""

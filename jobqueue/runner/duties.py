@@ -6,6 +6,7 @@ names what it expects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -23,7 +24,9 @@ from jobqueue.storage.ops import Applied, Fields
 __all__ = ["Duties", "Reports"]
 
 DAY_MS: Final = 24 * 3_600_000
-PRUNE_EVERY_MS: Final = 60_000.0
+PRUNE_EVERY_MS: Final = 300_000.0
+LOOK_EVERY_MS: Final = 5_000
+"""How often the queues are looked at if a beat takes longer: a wake-up may be lost."""
 
 
 @attrs.frozen
@@ -33,10 +36,12 @@ class Reports:
     Attributes:
         rescued: Jobs came back from a runner that is gone.
         queue: A queue exists.
+        work: A queue has jobs that are ready, or due soon. Whoever waits to be rung may have missed it.
     """
 
     rescued: Callable[[list[Rescued]], None]
     queue: Callable[[str], None]
+    work: Callable[[], None]
 
 
 class Duties:
@@ -68,40 +73,53 @@ class Duties:
         self._keys = keys
         self._queues = queues
         self._lease = lease
-        self._beat = beat
+        self._every = min(beat, LOOK_EVERY_MS)
         self._keep_dead = keep_dead
         self._moment = moment
         self._reports = reports
         self._discover = discover
         self._watch = Watch()
         self._pruned = moment().local
+        self._asked = -math.inf
+        self._runners: dict[bytes, Beat] = {}
 
     def next_due(self, after: float) -> float:
         """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe."""
         ripe = self._watch.next_look()
-        return after + self._beat if ripe is None else min(after + self._beat, ripe)
+        return after + self._every if ripe is None else min(after + self._every, ripe)
 
     def round(self) -> Flow[None]:
         """Do what is due now."""
+        at = self._moment()
+        pruning = at.local - self._pruned >= PRUNE_EVERY_MS
+        # In every second round: both seldom change. A runner with a longer lease than any known is missed for less than two
+        # beats, and nothing is taken from it sooner than after two of its own.
+        if pruning or at.local - self._asked >= 1.5 * self._every:
+            yield from self._ask()
+            self._asked = at.local
+        longest = max([self._lease, *(beat.lease for beat in self._runners.values())])
+        for queue in self._queues():
+            rescued = yield from patrol(queue, self._watch, longest, self._moment, self._every)
+            if rescued:
+                self._reports.rescued(rescued)
+            if self._watch.work[queue.scope]:
+                self._reports.work()
+        if pruning:
+            self._pruned = at.local
+            yield from self._prune(self._moment().now)
+
+    def _ask(self) -> Flow[None]:
+        """Ask which queues and runners the namespace has."""
         [queues, runners] = yield Read((Fields(self._keys.queues), Fields(self._keys.runners)))
+        self._runners = read_beats(runners)
         if self._discover:
             for name in queue_names(queues):
                 self._reports.queue(name)
         for queue in self._queues():
             if queue.queue.encode() not in queues:
                 yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
-        beats = read_beats(runners)
-        longest = max([self._lease, *(beat.lease for beat in beats.values())])
-        for queue in self._queues():
-            rescued = yield from patrol(queue, self._watch, longest, self._moment)
-            if rescued:
-                self._reports.rescued(rescued)
-        at = self._moment()
-        if at.local - self._pruned >= PRUNE_EVERY_MS:
-            self._pruned = at.local
-            yield from self._prune(beats, at.now)
 
-    def _prune(self, beats: dict[bytes, Beat], now: int) -> Generator[Any, Any, None]:
+    def _prune(self, now: int) -> Generator[Any, Any, None]:
         """Forget jobs that have been dead for too long, and runners that ended more than a day ago."""
         for queue in self._queues():
             while True:
@@ -110,7 +128,7 @@ class Duties:
                     return
                 if len(outcome.moved.ids) < transitions.LIMIT:
                     break
-        gone = [incarnation for incarnation, beat in beats.items() if now - beat.seen > DAY_MS]
+        gone = [incarnation for incarnation, beat in self._runners.items() if now - beat.seen > DAY_MS]
         for queue in self._queues():
             # In this order: a runner registers before its first request, so one whose request is seen here and whose
             # registration is not seen afterwards has been forgotten for good.

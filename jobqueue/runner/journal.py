@@ -76,13 +76,13 @@ class Journal:
             self._troubled = False
             self._log.info("the storage answers again")
         else:
-            status = self._status
-            setattr(status, what, getattr(status, what) + 1)
+            status, count = self._status, len(notice.tasks)
+            setattr(status, what, getattr(status, what) + count)
             if what in EXECUTED:
-                status.executed += 1
+                status.executed += count
             if what != "done":
-                assert notice.task is not None
-                self._tell(what, notice.task)
+                for task in notice.tasks:
+                    self._tell(what, task)
 
     def _tell(self, what: str, task: Task) -> None:
         label = f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"

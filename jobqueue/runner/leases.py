@@ -55,7 +55,7 @@ class Leases:
     def drop(self, task: Task) -> None:
         """This claim has come to its end."""
         self._taken.discard(task)
-        if self.holds(task):
+        if self.held.get(task.id) is task:
             del self.held[task.id]
 
     def extend(self, at: Moment) -> list[tuple[Batch, list[Task]]]:

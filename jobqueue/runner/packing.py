@@ -4,25 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.keys import QueueKeys
 from jobqueue.record import rewrite
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Batch
+from jobqueue.storage.ops import Applied, Batch
+from jobqueue.storage.protocol import Outcome
 
-__all__ = ["Sent", "pack_releases", "pack_results", "parted"]
+__all__ = ["Landed", "Sent", "pack_releases", "pack_results", "parted"]
 
 
-@attrs.define
-class Sent:
+class Sent(msgspec.Struct):
     """A batch under way and what it was for."""
 
     purpose: str
     queue: QueueKeys
     batch: Batch
-    tasks: list[Task] = attrs.field(factory=list)
+    tasks: list[Task] = []
+
+
+class Landed(msgspec.Struct, frozen=True):
+    """A batch that was answered, to be looked at when there is time.
+
+    Attributes:
+        entry: What was sent.
+        outcome: Its answer.
+        mark: The claims that a claim made.
+        deadline: Until when (local ms) these are certain.
+    """
+
+    entry: Sent
+    outcome: Outcome
+    mark: bytes = b""
+    deadline: float = 0.0
+
+    @property
+    def claimed(self) -> int:
+        """How many jobs it brought."""
+        return len(self.outcome.moved.ids) if self.mark and isinstance(self.outcome, Applied) else 0
 
 
 def pack_results(results: Iterable[Task]) -> list[Sent]:

@@ -8,7 +8,7 @@ __all__ = ["Rate"]
 
 AHEAD_MS: Final = 20.0
 """Claim what is expected to start within this time."""
-AHEAD_MOST: Final = 400
+AHEAD_MOST: Final = 1_000
 
 
 class Rate:
@@ -40,4 +40,4 @@ class Rate:
 
     def ahead(self) -> int:
         """How many jobs are expected to start within `AHEAD_MS`."""
-        return min(int(self._per_ms * AHEAD_MS), AHEAD_MOST)
+        return min(int(self._per_ms * AHEAD_MS), AHEAD_MOST) if self._per_ms else 0

@@ -26,7 +26,7 @@ from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Records
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Records, Sizes
 
 __all__ = ["Rescued", "Watch", "hand_back", "patrol"]
 
@@ -80,6 +80,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.seen: dict[str, dict[bytes, _Seen]] = {}
+        self.work: dict[str, bool] = {}  # by scope, where a patrol was to look for it
 
     def next_look(self) -> float | None:
         """When (local ms) the first lease under watch may be taken."""
@@ -93,6 +94,7 @@ def patrol(
     watch: Watch,
     longest: int,
     moment: Callable[[], Moment],
+    work_within: int | None = None,
 ) -> Flow[list[Rescued]]:
     """Look at all expired leases of a queue and take those that are ripe.
 
@@ -101,23 +103,33 @@ def patrol(
         watch: What this observer saw before; changed.
         longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
         moment: Reads the clocks.
+        work_within: Look, in the same request, for jobs that are ready, or due within so many ms, and note in the watch
+            whether there are some.
     """
     at = moment()
     before = watch.seen.get(queue.scope, {})
     seen: dict[bytes, _Seen] = {}
-    expired = yield from _expired(queue, at.now, longest)
+    expired = yield from _expired(queue, watch, at.now, longest, work_within)
     # Counted from the answer. A server that stood still answers seconds later, and from the question it would seem that
     # its owners, whom it has not answered either, had all this time to extend what they hold.
     sight = Moment(at.now, moment().local)
     for start in range(0, len(expired), PAGE):
         part = expired[start : start + PAGE]
-        fresh = [id for id, end in part if id not in before or before[id].end != end]
+        fresh = {id: None for id, end in part if id not in before or before[id].end != end}
         claims: dict[bytes, bytes | None] = {}
         if fresh:
             [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
-            claims = {id: one.claim if one else None for id, one in zip(fresh, kept, strict=True)}
+            # What has left meanwhile has not been seen: its next claim may happen to end at the same time.
+            claims = {
+                id: one.claim if one else None
+                for id, one in zip(fresh, kept, strict=True)
+                if one is None or one.place == "working"
+            }
         for id, end in part:
-            seen[id] = _first_sight(claims[id] or b"", end, sight) if id in claims else before[id]
+            if id in claims:
+                seen[id] = _first_sight(claims[id] or b"", end, sight)
+            elif id not in fresh:
+                seen[id] = before[id]
     watch.seen[queue.scope] = seen
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
@@ -131,11 +143,18 @@ def patrol(
     return rescued
 
 
-def _expired(queue: QueueKeys, now: int, longest: int) -> Flow[list[tuple[bytes, int]]]:
+def _expired(
+    queue: QueueKeys, watch: Watch, now: int, longest: int, work_within: int | None
+) -> Flow[list[tuple[bytes, int]]]:
     found: list[tuple[bytes, int]] = []
     # Most often there is neither, and one question tells.
     firsts = (Page(queue.working, PAGE, before=now), Page(queue.working, PAGE, after=(now + longest, _LAST)))
-    pages = yield Read(firsts)
+    if work_within is None:
+        pages = yield Read(firsts)
+    else:
+        due = Page(queue.waiting, 1, before=now + work_within)
+        *pages, soon, (ready,) = yield Read((*firsts, due, Sizes((queue.ready,))))
+        watch.work[queue.scope] = bool(soon or ready)
     for first, entries in zip(firsts, pages, strict=True):
         found.extend(entries)
         while len(entries) == PAGE:

@@ -40,12 +40,13 @@ from jobqueue.runner.task import Task
 from jobqueue.runner.threads import LOOK, RUNG, STOP, Doorbell, Inbox, Listener, Pool
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
+from jobqueue.storage.wrappers import overlapped
 from jobqueue.version import __version__
 
 __all__ = ["Runner", "RunnerStatus"]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-LISTEN_S: Final = 5.0
+LISTEN_S: Final = 30.0
 KEEP_DEAD: Final = timedelta(days=180)
 
 
@@ -119,7 +120,7 @@ class Runner:
 
         Returns at once; callable from any thread, and before `run`.
         """
-        self._inbox.put(STOP)
+        self._inbox.say(STOP)
 
     def run(self, *, signals: bool = True) -> None:
         """Run until SIGTERM, SIGINT or `stop`.
@@ -256,7 +257,8 @@ class Runner:
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
-            moment=self._moment, reports=Reports(self._rescued, self._discovered), discover=self._weights is None,
+            moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
+            discover=self._weights is None,
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(
@@ -363,6 +365,7 @@ class Runner:
 
     def _turn(self, storage: Storage) -> bool:
         core, guard = self._core, self._guard
+        apply_while = overlapped(storage)
         while True:
             at = self._moment()
             with guard:
@@ -374,7 +377,7 @@ class Runner:
                 self._loop.interrupt(decision.interrupt)
             then = decision.then
             if isinstance(then, Send):
-                outcomes = storage.apply(then.batches)
+                outcomes = apply_while(then.batches, self._meanwhile)
                 at = self._moment()
                 with guard:
                     core.answered(outcomes, at)
@@ -384,6 +387,12 @@ class Runner:
             else:
                 assert isinstance(then, Leave)
                 return then.hard
+
+    def _meanwhile(self) -> None:
+        at = self._moment()
+        with self._guard:
+            tasks = self._core.meanwhile(at)
+        self._start(tasks)
 
     def _start(self, tasks: Sequence[Task]) -> None:
         if tasks:
@@ -445,12 +454,17 @@ class Runner:
         self._journal.rescued(rescued)
         # The rescue rang, but the bell may have been heard by the very runner that is out of touch: its wait at the server
         # goes on. Looking now keeps the bound of a rescue; if there is no room here, the wake-up is passed on.
-        self._inbox.put(LOOK)
+        self._inbox.say(LOOK)
 
     def _discovered(self, queue: str) -> None:
         with self._guard:
-            if queue not in self._core.weights:
-                self._core.serve(queue, default_weight(queue))
+            if queue in self._core.weights:
+                return
+            self._core.serve(queue, default_weight(queue))
+        self._listener.hush()  # it listens to the queues that there were
+
+    def _work(self) -> None:
+        self._inbox.say(LOOK)
 
     def _data_lost(self, storage: Storage) -> tuple[bytes, bytes] | None:
         self._log.error(

@@ -10,13 +10,22 @@ from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError
 from jobqueue.names import check_queue_name
 
-__all__ = ["DEFAULT_WEIGHTS", "check_count", "check_lease", "check_weights", "default_weight"]
+__all__ = ["DEFAULT_WEIGHTS", "check_count", "check_lease", "check_weights", "default_weight", "sample_age"]
 
 DEFAULT_WEIGHTS: Final = {"high": 2}
 """Weights of queues that are served without having been named; all others have 1."""
 BEATS_PER_LEASE: Final = 6
 SHORTEST_LEASE_MS: Final = 600
+SAMPLE_AGE_MS: Final = 7_500.0
 LARGEST_WEIGHT: Final = 1_000
+
+
+def sample_age(beat: float) -> float:
+    """How old a sample of the server's time may be at a beat, in ms: it is taken with every second beat of the default.
+
+    Between two samples this clock drifts by less than a millisecond.
+    """
+    return min(1.5 * beat, SAMPLE_AGE_MS)
 
 
 def default_weight(queue: str) -> int:

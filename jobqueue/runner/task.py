@@ -40,7 +40,7 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_token", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
+        "_free", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
         "record", "result", "returned", "stored", "text", "unfit", "unsure", "verdict",
     )  # fmt: skip
 
@@ -75,13 +75,13 @@ class Task(Flags):
         self.verdict: Verdict | None = None
         self.returned = False
         self.unsure = False
-        self._token = [None]
+        self._free = True
 
     def take(self) -> bool:
         """Whether the caller is the one who may start it, or hand it back: True for exactly one caller."""
         try:
-            self._token.pop()  # atomic, and cheaper than a lock of its own for every job
-        except IndexError:
+            del self._free  # the second to try fails; cheaper than a lock, or anything else, for every job
+        except AttributeError:
             return False
         return True
 

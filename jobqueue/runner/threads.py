@@ -5,10 +5,12 @@ Jobs go to the threads and come back through two simple queues. A future for eac
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -38,27 +40,44 @@ SIGNAL: Final = Word("signal")
 
 
 class Inbox:
-    """Where jobs come back to, and wake-ups and the wish to stop arrive."""
+    """Where jobs come back to, and wake-ups and the wish to stop arrive. One thread takes, any may put.
+
+    A queue beside the two lists holds a token while there may be something in them. Rejected: a queue of the jobs
+    themselves, which wakes the reader for each of them.
+    """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Task | Word] = SimpleQueue()
-        self.put = self._queue.put
+        self._tasks: deque[Task] = deque()
+        self._words: deque[Word] = deque()
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._told = False
+
+    def put(self, task: Task) -> None:
+        """A job came back."""
+        self._tasks.append(task)
+        if not self._told:
+            self._tell()
+
+    def say(self, word: Word) -> None:
+        """Something else happened. May be called in a signal handler."""
+        self._words.append(word)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = True
+        self._tokens.put(None)
 
     def take(self, timeout: float) -> tuple[list[Task], set[Word]]:
-        """All that is there; waits up to ``timeout`` seconds for something to come."""
-        tasks: list[Task] = []
-        words: set[Word] = set()
-        try:
-            items = [self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()]
-        except Empty:
-            return tasks, words
-        items.extend(self._queue.get_nowait() for _ in range(self._queue.qsize()))
-        for item in items:
-            if isinstance(item, Word):
-                words.add(item)
-            else:
-                tasks.append(item)
-        return tasks, words
+        """All that is there; waits up to ``timeout`` seconds for something to come, and may return early with nothing."""
+        if timeout > 0 and not self._tasks and not self._words:
+            with contextlib.suppress(Empty):
+                self._tokens.get(timeout=timeout)
+        # In this order: whatever comes after the second line is either found by the third or has a token of its own.
+        for _ in range(self._tokens.qsize()):
+            self._tokens.get_nowait()
+        self._told = False
+        tasks = [self._tasks.popleft() for _ in range(len(self._tasks))]
+        return tasks, {self._words.popleft() for _ in range(len(self._words))}
 
 
 class Doorbell:
@@ -86,7 +105,7 @@ class Doorbell:
 
     def _listen(self) -> None:
         while self._hear.recv(4096):
-            self._inbox.put(SIGNAL)
+            self._inbox.say(SIGNAL)
 
 
 class Pool:
@@ -96,7 +115,10 @@ class Pool:
     """
 
     def __init__(self, size: int, inbox: Inbox, monotonic: Callable[[], float]) -> None:
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._size = size
+        self._tasks: deque[Task] = deque()
+        # A token wakes a thread, which then runs what it finds; False ends it. More than one per thread are not needed.
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._inbox = inbox
         self._monotonic = monotonic
         self._threads = [
@@ -107,21 +129,26 @@ class Pool:
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Run these when a thread is free."""
-        put = self._tasks.put
-        for task in tasks:
-            put(task)
+        self._tasks.extend(tasks)
+        for _ in range(min(len(tasks), self._size - self._tokens.qsize())):
+            self._tokens.put(True)
 
     def close(self) -> None:
         """End the threads that have nothing to do; those with a job end after it."""
         for _ in self._threads:
-            self._tasks.put(None)
+            self._tokens.put(False)
 
     def _work(self) -> None:
-        get, put, monotonic = self._tasks.get, self._inbox.put, self._monotonic
-        while (task := get()) is not None:
-            if task.take():
-                run_function(task, monotonic)
-                put(task)
+        pop, put, monotonic = self._tasks.popleft, self._inbox.put, self._monotonic
+        while self._tokens.get():
+            while True:
+                try:
+                    task = pop()
+                except IndexError:
+                    break
+                if task.take():
+                    run_function(task, monotonic)
+                    put(task)
 
 
 class Listener:
@@ -163,4 +190,4 @@ class Listener:
                 # Whoever sends next will meet the same trouble and say so; here it only must not spin.
                 _log.debug("cannot wait for wake-ups: %s", error)
                 self._stopped.wait(min(seconds, 0.5))
-            self._inbox.put(RUNG)
+            self._inbox.say(RUNG)

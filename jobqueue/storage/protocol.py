@@ -22,13 +22,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.ops import Answer, Applied, Batch, Query, Refused
 
-__all__ = ["AsyncStorage", "Outcome", "Storage"]
+__all__ = ["AsyncStorage", "Outcome", "Overlapping", "Storage"]
 
 Outcome: TypeAlias = Applied | Refused | NotApplied | OutcomeUnknown
 """How a batch ended. The two errors are returned here, not raised, because other batches may have ended otherwise."""
@@ -58,6 +58,21 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Give back connections. Calls after it may open new ones."""
+        ...
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """What a storage over a network may offer besides, for its callers to work while it does.
+
+    A runner that is busy asks it for this, and works before each `apply` where it is not offered.
+    """
+
+    def apply_while(self, batches: Sequence[Batch], work: Callable[[], None], /) -> list[Outcome]:
+        """`Storage.apply`, with ``work`` called by this thread after the batches were sent, before the answer is read.
+
+        ``work`` is called at least once, and may be called again.
+        """
         ...
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jobqueue.storage.ops import Answer, Batch, Query
-from jobqueue.storage.protocol import Outcome, Storage
+from jobqueue.storage.protocol import Outcome, Overlapping, Storage
 
-__all__ = ["AsyncFromSync", "Over"]
+__all__ = ["AsyncFromSync", "Over", "overlapped"]
+
+
+def overlapped(storage: Storage) -> Callable[[Sequence[Batch], Callable[[], None]], list[Outcome]]:
+    """Answer the storage's `Overlapping.apply_while`, or one that works before it applies."""
+    if isinstance(storage, Overlapping):
+        return storage.apply_while
+
+    def apply_after(batches: Sequence[Batch], work: Callable[[], None]) -> list[Outcome]:
+        work()
+        return storage.apply(batches)
+
+    return apply_after
 
 
 class Over:

@@ -33,6 +33,10 @@ class CountingChance:
         head = next(self._count).to_bytes(4, "big")
         return (head + self._seeded.entropy(max(0, size - len(head))))[:size]
 
+    def entropies(self, count: int, size: int) -> list[bytes]:
+        """See `Chance.entropies`."""
+        return [self.entropy(size) for _ in range(count)]
+
     def jitter(self) -> float:
         """See `Chance.jitter`."""
         return self._seeded.jitter()
@@ -69,10 +73,14 @@ class KitBackend:
         with self._lock:
             self._losses += replies
 
-    def cut(self, calls: int) -> None:
-        """Let so many more calls fail before they reach the storage, or all with `FOREVER`; 0 ends that."""
+    def cut(self, calls: int) -> int:
+        """Let so many more calls fail before they reach the storage, or all with `FOREVER`; 0 ends that.
+
+        Answers how many there would have been otherwise.
+        """
         with self._lock:
-            self._cuts = calls
+            before, self._cuts = self._cuts, calls
+        return before
 
     def is_lost(self) -> bool:
         """Whether the reply of the call at hand gets lost."""

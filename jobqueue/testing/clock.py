@@ -79,10 +79,13 @@ class FakeClock:
             TypeError: Something is no number.
             ValueError: Time would run backwards, or on for more than a hundred years.
         """
-        given = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
-        if not isinstance(duration, timedelta):
-            duration = timedelta(seconds=duration)
-        step = _step(duration + given)
+        try:
+            given = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+            if not isinstance(duration, timedelta):
+                duration = timedelta(seconds=duration)
+            step = _step(duration + given)
+        except OverflowError:
+            raise ValueError("a clock advances by a hundred years at most") from None
         with self._lock:
             self._passed += step
 

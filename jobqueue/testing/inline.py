@@ -25,7 +25,7 @@ from jobqueue.registry import Registry
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
-from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
@@ -37,7 +37,6 @@ LEASE_MS: Final = 30_000
 BEAT_MS: Final = LEASE_MS // 6
 KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 """How long dead jobs are kept: as a `Runner` does."""
-PRUNE_EVERY_MS: Final = 60_000
 UNANSWERED: Final = 1_000
 """Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
@@ -140,13 +139,16 @@ class InlineRunner:
         """
         while True:
             decision = self._core.decide(self._moment())
-            for task in decision.start:
+            start = decision.start
+            if isinstance(decision.then, Send):
+                start = [*start, *self._core.meanwhile(self._moment())]
+            for task in start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
                 self.current = task
                 yield task
                 self.current = None
-                if isinstance(task.outcome, RunnerDied):
+                if task.crashed:
                     self.died = task
                     self.counts["crashed"] += 1
                     self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))
@@ -164,7 +166,7 @@ class InlineRunner:
                 case Leave():
                     return
                 case Rest(until, listen):
-                    if decision.start:
+                    if start:
                         pass  # it was to wait for jobs that have been run by now
                     elif not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
@@ -198,12 +200,12 @@ class InlineRunner:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
 
     def _noticed(self, notice: Notice) -> None:
-        task = notice.task
-        if task is None or notice.what in SILENT:
+        if notice.what in SILENT:
             return
-        self.counts[notice.what] += 1
-        if task.id in self._errors:
-            self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
+        for task in notice.tasks:
+            self.counts[notice.what] += 1
+            if task.id in self._errors:
+                self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
 
 
 def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storage, clock: Clock) -> None:
@@ -220,7 +222,7 @@ def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storag
     looking = Moment(now.now, now.local - PRUNE_EVERY_MS)
     duties = Duties(
         keys, lambda: list(queues), lease=LEASE_MS, beat=BEAT_MS, keep_dead=KEEP_DEAD_MS, moment=lambda: looking,
-        reports=Reports(rescued=lambda _: None, queue=lambda _: None), discover=False,
+        reports=Reports(rescued=lambda _: None, queue=lambda _: None, work=lambda: None), discover=False,
     )  # fmt: skip
     for looking in (Moment(now.now - 2 * BEAT_MS, now.local - 2 * BEAT_MS), now):  # noqa: B007 - read by `moment`
         flow: Flow[None] = duties.round()

@@ -35,14 +35,15 @@ MOST: Final = 100
 class Cut:
     """A server that is out of reach, until the end of a ``with`` block if it is used as one."""
 
-    def __init__(self, backend: KitBackend) -> None:
+    def __init__(self, backend: KitBackend, before: int) -> None:
         self._backend = backend
+        self._before = before
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._backend.cut(0)
+        self._backend.cut(self._before)
 
 
 @attrs.frozen
@@ -93,9 +94,10 @@ class Testing(Running):
         """Let a runner die while it holds a job, without a word to the storage.
 
         In a test: it takes the job that `run_one` would run, and dies before running it. Inside of a job: it dies at this
-        line; what the job did so far stays done, and `drain` counts it as ``crashed``. Either way the job stays in working
-        until its lease is over (30 s) and others have looked twice (10 s): from then on the next drain runs it. So
-        ``clock.advance(seconds=46)`` is always enough, and `jump` knows the moment.
+        line; what the job did so far stays done, and `drain` counts it as ``crashed``, whatever the job makes of the
+        exception that ends it (its ``finally`` blocks run, which those of a killed process do not). Either way the job stays
+        in working until its lease is over (30 s) and others have looked twice (10 s): from then on the next drain runs it.
+        So ``clock.advance(seconds=46)`` is always enough, and `jump` knows the moment.
 
         Returns:
             The job it held.
@@ -106,6 +108,7 @@ class Testing(Running):
         held = self._held()
         if held is not None:
             self._history.note(held.id, "its runner died in the middle of it")
+            held.crashed = True
             raise RunnerDied(f"the runner of job {held.id.decode()} dies here")
         _, work, task = self._claim("crash_runner")
         work.close()
@@ -214,8 +217,8 @@ class Testing(Running):
         if times is not None:
             _check_times(times)
         self._check_open("cut_server")
-        self._backend.cut(FOREVER if times is None else times)
-        return Cut(self._backend)
+        before = self._backend.cut(FOREVER if times is None else times)
+        return Cut(self._backend, before)
 
     # ---------------------------------------------------------------------------------------------------------- inside
 
@@ -268,6 +271,9 @@ class Testing(Running):
 watch_also(Testing, lambda testing: testing._jobs.access)  # noqa: SLF001 - its own module
 
 
+MEMORY: Final = "memory://"
+
+
 def _check_times(times: int) -> None:
     if not 1 <= times <= MOST:
         raise ValueError(f"times must be from 1 to {MOST}, not {times}")
@@ -277,7 +283,7 @@ def _check_times(times: int) -> None:
 def _storage(jobs: JobQueue, server: Server | str | None) -> Iterator[tuple[str, Storage, str | None]]:
     """What to call it, the storage, and the namespace if it is another one."""
     with ExitStack() as stack:
-        if server is None:
+        if server is None or server == MEMORY:
             yield "memory", MemoryStorage(), None
             return
         if isinstance(server, str):

@@ -233,6 +233,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         decision = runner.core.decide(self.at)
         runner.given += decision.start
         if isinstance(decision.then, Send):
+            runner.given += runner.core.meanwhile(self.at)
             outcomes = self._apply(decision.then.batches, fate)
             if dies:
                 self.runners[who] = self._new_runner()
@@ -276,8 +277,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             run_function(task, self.clock.monotonic)
         if task.handed_back:
             return
-        id = task.id.decode()
-        job = self.known.get(id) or self._adopt(id, task.stored.payload)
+        job = self.known.get(id := task.id.decode()) or self._adopt(id, task.stored.payload)
         assert task.fence not in job.runs, f"job {id} was started twice under fence {task.fence}"
         self.counted["runs"] += 1
         self.counted["runs again"] += bool(job.runs)
@@ -448,11 +448,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         """No job is taken from a runner that is in touch."""
         for runner in self.runners:
             for task in runner.running:
-                if task.lease_lost or task.deadline <= self.at.local or not runner.core.leases.holds(task):
-                    continue
-                [kept] = self._kept(task.queue, [task.id])
-                assert kept is not None, f"{task.id!r} is run under a certain lease, and is gone"
-                assert kept.claim == task.claim, f"{task.id!r} is run under a certain lease, and was taken away"
+                certain = not task.lease_lost and task.deadline > self.at.local
+                # One that has returned was handed back in the last words of its runner.
+                if certain and not task.returned and runner.core.leases.holds(task):
+                    [kept] = self._kept(task.queue, [task.id])
+                    assert kept is not None, f"{task.id!r} is run under a certain lease, and is gone"
+                    assert kept.claim == task.claim, f"{task.id!r} is run under a certain lease, and was taken away"
 
     def teardown(self) -> None:
         """All faults stop: everything has to come to its end."""

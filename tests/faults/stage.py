@@ -13,7 +13,7 @@ import redis
 from jobqueue import JobQueue, Runner, transitions
 from jobqueue.keys import queue_keys
 from jobqueue.storage.ops import Applied
-from jobqueue.storage.redis.scripts import DRAIN, GROW, READ
+from jobqueue.storage.redis.scripts import ALL
 from tests.faults.apps.deeds import QUEUE, Deed, declare
 from tests.faults.ledger import Ledger, await_that
 
@@ -69,7 +69,7 @@ class Stage:
 
     def load_scripts(self) -> None:
         """Make the scripts known, so that the first request of each kind is the one that counts."""
-        for script in (GROW, DRAIN, READ):
+        for script in ALL:
             self.client.script_load(script.source)
 
     def jobs(self, url: str | None = None) -> JobQueue:

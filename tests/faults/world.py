@@ -307,7 +307,7 @@ class Actor:
         )  # fmt: skip
         self._duties = Duties(
             NAMES, lambda: [QUEUE], lease=LEASE, beat=BEAT, keep_dead=10**10, moment=self.moment,
-            reports=Reports(lambda _: self.core.woken(self.moment()), lambda _: None), discover=False,
+            reports=Reports(lambda _: self.core.woken(self.moment()), lambda _: None, lambda: None), discover=False,
         )  # fmt: skip
         world.actors.append(self)
 
@@ -401,7 +401,10 @@ class Actor:
             self.core.returned([self._end(task) for task in ended], self.moment())
         for _ in range(100):
             decision = self.core.decide(self.moment())
-            back = [task for task in decision.start if not self._begin(task)]
+            start = decision.start
+            if isinstance(decision.then, Send):
+                start = [*start, *self.core.meanwhile(self.moment())]
+            back = [task for task in start if not self._begin(task)]
             if back:
                 self.core.returned(back, self.moment())
             match decision.then:

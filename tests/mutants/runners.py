@@ -47,11 +47,11 @@ RUNNERS: Final = (
     ),
     # ------------------------------------------------------------------------------------------------- start and stop
     Variant(
-        "lease-from-the-answer",
-        "believes in a lease from the answer on, for longer than the storage does",
+        "lease-believed-too-long",
+        "believes in a lease for longer than the storage does",
         "runner/core.py",
-        "deadline = claim.sent + self.config.lease",
-        "deadline = at.local + self.config.lease",
+        "Landed(entry, outcome, mark, claim.sent + self.config.lease)",
+        "Landed(entry, outcome, mark, claim.sent + 2 * self.config.lease)",
     ),
     Variant(
         "starts-too-late",
@@ -70,7 +70,7 @@ RUNNERS: Final = (
     Variant(
         "jobs-wait-behind-jobs",
         "keeps what it has not started while another runner has room",
-        "runner/core.py",
+        "runner/outstanding.py",
         "HAND_BACK_MS: Final = 50.0",
         "HAND_BACK_MS: Final = 50_000.0",
     ),
@@ -106,7 +106,7 @@ RUNNERS: Final = (
         "suspect-not-alone",
         "starts a suspect while other jobs run",
         "runner/core.py",
-        "        if self._started or self._results or self._back or self._sent",
+        "        if self._outstanding.tasks or self._results or self._back or self._sent",
         "        if self._results or self._back or self._sent",
     ),
     Variant(
@@ -241,7 +241,7 @@ RUNNERS: Final = (
         "only-its-own-lease",
         "takes a lease longer than its own for a jump of the clock",
         "runner/duties.py",
-        "longest = max([self._lease, *(beat.lease for beat in beats.values())])",
+        "longest = max([self._lease, *(beat.lease for beat in self._runners.values())])",
         "longest = self._lease",
     ),
     # ----------------------------------------------------------------------------------------------------- other duties

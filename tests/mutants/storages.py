@@ -9,7 +9,9 @@ from tests.mutants.variant import Variant
 __all__ = ["STORAGES"]
 
 _MEMORY: Final = "storage/interpreter.py"
-_SCRIPT: Final = "storage/redis/interpret.lua"
+_MOVES: Final = "storage/redis/interpret/move.lua"
+_PLAIN: Final = "storage/redis/interpret/plain.lua"
+_WORDS: Final = "storage/redis/interpret/words.lua"
 
 STORAGES: Final = (
     # ------------------------------------------------------------------------------------------------------- in memory
@@ -108,56 +110,63 @@ STORAGES: Final = (
     Variant(
         "script-shortens-leases",
         "lets an extension that arrives late shorten a lease, on the server",
-        _SCRIPT,
+        _MOVES,
         "'XX', 'GT'",
         "'XX'",
     ),
     Variant(
         "script-takes-late-claims",
         "carries out a claim that arrives after its successor, on the server",
-        _SCRIPT,
+        _MOVES,
         "mine < last",
         "mine + 1 < last",
     ),
     Variant(
         "script-drops-any-lock",
         "gives back a lock that somebody else holds, on the server",
-        _SCRIPT,
+        _PLAIN,
         "if lock_of(op.key) == op.token then",
         "if true then",
     ),
     Variant(
         "script-lock-boundary",
         "does not hand over a lock in the millisecond in which it ends, on the server",
-        _SCRIPT,
+        _PLAIN,
         "return till <= tonumber(guard[2]) and",
         "return till < tonumber(guard[2]) and",
     ),
     Variant(
         "script-lock-taken-late",
         "takes a lock for a request that was overtaken by another holder, on the server",
-        "storage/redis/interpret.lua",
+        _PLAIN,
         " and fence <= tonumber(guard[3])",
         "",
     ),
     Variant(
         "script-torn-batch",
         "notices a foreign key when half of a batch is written, on the server",
-        _SCRIPT,
-        "if seen ~= kind then",
-        "if false then",
+        _WORDS,
+        "  if seen ~= kind then\n    problem",
+        "  if false then\n    problem",
+    ),
+    Variant(
+        "script-puts-blindly",
+        "notices only half-way that what it puts jobs into is no queue, on the server",
+        "storage/redis/put.lua",
+        "kind_of(TARGET, to_list and 'list' or 'zset')\n",
+        "",
     ),
     Variant(
         "script-reverses-hand-backs",
         "puts jobs that were handed back in reverse order, on the server",
-        _SCRIPT,
+        _MOVES,
         "reversed[i] = ids[m + 1 - i]",
         "reversed[i] = ids[i]",
     ),
     Variant(
         "script-keeps-records",
         "keeps the records of jobs that have ended, on the server",
-        _SCRIPT,
+        _MOVES,
         "send('HDEL', RECORDS, ids, 1, m)",
         "",
     ),

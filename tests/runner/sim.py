@@ -179,6 +179,7 @@ class Sim:
         self.decided = decision = self.core.decide(self.at)
         self.given.extend(decision.start)
         if isinstance(decision.then, Send):
+            self.given.extend(self.core.meanwhile(self.at))
             self.core.answered(self.send(decision.then.batches), self.at)
         return decision
 

@@ -116,7 +116,7 @@ def test_strictly_the_queue_of_the_larger_weight_comes_first_whenever_it_has_wor
     world.enqueue(*range(100, 104), queue="high")
     runner = Sim(world, weights={"low": 1, "high": 2}, strict=True)
     runner.work()
-    done = [notice.task.queue.queue for notice in runner.notices if notice.task and notice.what == "done"]
+    done = [task.queue.queue for notice in runner.notices if notice.what == "done" for task in notice.tasks]
     assert done == ["high"] * 4 + ["low"] * 4
 
 
@@ -139,3 +139,58 @@ def test_what_a_late_answer_brings_is_not_started_beside_a_suspect(world: World)
 
     assert runner.given == [running]
     assert world.jobs.counts()["high"].ready == 2
+
+
+# ----------------------------------------------------------------------------------------------------- after a ring
+
+
+def test_a_ring_brings_ready_jobs_first_and_waiting_ones_with_the_results(world: World) -> None:
+    runner = Sim(world)
+    runner.work()
+    world.enqueue(1)
+    world.enqueue(2, delay=60)
+    world.sent.clear()
+
+    runner.core.woken(runner.at)
+    runner.settle()
+    assert (len(runner.given), set(world.sent)) == (1, {"claim"})
+    world.sent.clear()
+    runner.run()
+    runner.settle()
+    assert {"finish", "promote"} <= set(world.sent)
+
+
+def test_a_runner_that_is_rung_all_the_time_still_takes_what_is_due(world: World) -> None:
+    runner = Sim(world)
+    runner.work()
+    world.enqueue(1, delay=0.02)
+
+    for _ in range(40):
+        runner.core.woken(runner.at)
+        runner.settle()
+        world.clock.advance(milliseconds=1)
+
+    assert len(runner.given) == 1
+
+
+def test_a_job_with_a_free_place_starts_before_the_next_request(world: World) -> None:
+    runner = Sim(world, threads=2)
+    world.enqueue(1, 2)
+    runner.step()
+
+    assert len(runner.core.decide(runner.at).start) == 2
+
+
+def test_what_was_claimed_ahead_is_looked_at_while_the_next_request_is_under_way(world: World) -> None:
+    runner = Sim(world, threads=2)
+    world.enqueue(*range(400))
+    meanwhile = 0
+    while len(world.runs) < 400:
+        before = len(runner.given)
+        decision = runner.step()
+        meanwhile += len(runner.given) - before - len(decision.start)
+        runner.run(*runner.given[:10])
+        world.clock.advance(milliseconds=1)
+
+    assert meanwhile > 0
+    assert set(world.runs.values()) == {1}

@@ -94,8 +94,10 @@ def test_the_inbox_gives_all_there_is_at_once(world: World) -> None:
     sim.settle()
     inbox = Inbox()
     assert inbox.take(0) == ([], set())
-    for item in (RUNG, sim.given[0], STOP, RUNG):
-        inbox.put(item)
+    inbox.say(RUNG)
+    inbox.put(sim.given[0])
+    inbox.say(STOP)
+    inbox.say(RUNG)
     assert inbox.take(5) == (sim.given, {RUNG, STOP})
     assert inbox.take(0) == ([], set())
 

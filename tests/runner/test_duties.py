@@ -36,12 +36,20 @@ class Keeper:
         self.world = world
         self.rescued: list[Rescued] = []
         self.served = ["low"]
+        self.seen_work = 0
         self.duties = Duties(
             SPACE, lambda: [world.keys(name) for name in self.served], lease=LEASE, beat=BEAT, keep_dead=keep_dead,
             moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
-            reports=Reports(self.rescued.extend, lambda name: self.served.append(name) if name not in self.served else None),
+            reports=Reports(self.rescued.extend, self.serve, self.work),
             discover=discover,
         )  # fmt: skip
+
+    def serve(self, name: str) -> None:
+        if name not in self.served:
+            self.served.append(name)
+
+    def work(self) -> None:
+        self.seen_work += 1
 
     def round(self) -> None:
         run(self.duties.round(), self.world.memory, self.world.clock)
@@ -224,7 +232,7 @@ def test_old_dead_jobs_are_forgotten_and_others_kept(world: World) -> None:
     world.act = fail
     world.enqueue(*range(1_100), retry=0)
     Sim(world, threads=100).work()
-    keeper = Keeper(world, keep_dead=6 * 60_000)
+    keeper = Keeper(world, keep_dead=11 * 60_000)
     world.clock.advance(minutes=4)
     world.enqueue(7_000, retry=0)
     Sim(world, "b").work()
@@ -234,7 +242,7 @@ def test_old_dead_jobs_are_forgotten_and_others_kept(world: World) -> None:
     assert world.numbers("dead") == [7_000]
 
 
-def test_it_prunes_once_a_minute(world: World) -> None:
+def test_it_prunes_every_five_minutes(world: World) -> None:
     keeper = Keeper(world)
     pruned = 0
 
@@ -244,7 +252,7 @@ def test_it_prunes_once_a_minute(world: World) -> None:
             moves = [op for batch in request.batches for op in batch.ops if isinstance(op, Move)]
             pruned += any(move.source == world.keys().dead for move in moves)
 
-    for _ in range(24):
+    for _ in range(119 * 5_000 // BEAT):
         stepping(keeper.duties.round(), world, before)
         world.clock.advance(milliseconds=BEAT)
     assert pruned == 1
@@ -297,6 +305,29 @@ def test_queues_are_discovered_and_served_ones_registered(world: World) -> None:
     quiet = Keeper(world, discover=False)
     quiet.round()
     assert quiet.served == ["low"]
+
+
+@pytest.mark.parametrize(("due_in", "seen"), [(0, 1), (BEAT, 1), (BEAT + 1, 0)])
+def test_work_is_told_of_if_nobody_rang(world: World, due_in: int, seen: int) -> None:
+    """A job that is ready, or due before the next round."""
+    keeper = Keeper(world)
+    keeper.round()
+    assert keeper.seen_work == 0
+
+    world.enqueue(1, delay=due_in / 1000)
+    keeper.round()
+
+    assert keeper.seen_work == seen
+
+
+def test_a_long_beat_does_not_make_looks_rare(world: World) -> None:
+    duties = Duties(
+        SPACE, lambda: [world.keys("low")], lease=60 * LEASE, beat=60 * BEAT, keep_dead=1_000,
+        moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
+        reports=Reports(lambda _: None, lambda _: None, lambda: None), discover=False,
+    )  # fmt: skip
+
+    assert duties.next_due(1_000.0) == 6_000.0
 
 
 def test_what_a_foreign_writer_left_in_the_registries_stops_nothing(world: World) -> None:

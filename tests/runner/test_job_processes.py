@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from jobqueue import JobQueue
@@ -181,7 +181,7 @@ def test_what_jobs_ask_for(jobs: JobQueue) -> None:
 def test_arguments_that_do_not_fit_are_dead_at_once(jobs: JobQueue) -> None:
     record = toil.picky.opts(delay=3600).enqueue("mild")
     jobs.delete(record.id)
-    jobs.enqueue_records([attrs.evolve(record, payload=b'{"what":7}', due=record.created, place="ready")])
+    jobs.enqueue_records([msgspec.structs.replace(record, payload=b'{"what":7}', due=record.created, place="ready")])
     run_until_drained(jobs)
 
     [dead] = jobs.dead()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from jobqueue import transitions
-from jobqueue.clock import Moment
+from jobqueue.clock import Moment, SystemClock
+from jobqueue.drive import run
 from jobqueue.flows import Read
 from jobqueue.keys import queue_keys
 from jobqueue.record import Stored, encode
@@ -15,7 +17,7 @@ from jobqueue.runner.leases import Leases
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Move, claim_mark
+from jobqueue.storage.ops import Applied, Move, claim_mark
 from tests.runner.sim import LEASE as SIM_LEASE
 from tests.runner.sim import Sim, World
 
@@ -115,3 +117,34 @@ def test_a_beat_outdoes_the_end_that_a_claim_asked_for() -> None:
     assert isinstance(move, Move)
     assert isinstance(move.score, int)
     assert move.score > claimed.now + SIM_LEASE
+
+
+def test_what_left_between_the_two_questions_of_a_look_has_not_been_seen() -> None:
+    """Found by the exploration: the next claim ended at the same time, and was watched as one that nobody had written."""
+    queue, storage, watch = queue_keys("n", "low"), MemoryStorage(), Watch()
+    record = encode(b"nonce...", Stored("ok", b"{}", 0, 0, 0, 0, 0))
+    storage.apply([transitions.put(queue, {b"a": record}, {}, {})])
+    claims = [
+        transitions.claim(queue, incarnation, 1, limit=1, now=0, lease=300, beat=100)
+        for incarnation in (b"one", b"two")
+    ]
+    [first] = storage.apply(claims[:1])
+    assert isinstance(first, Applied)
+    mark = claim_mark(b"one", first.moved.fence, 100)
+
+    look = patrol(queue, watch, 300, lambda: Moment(700, 700.0))
+    expired = next(look)
+    assert isinstance(expired, Read)
+    answers = storage.read(expired.queries)
+    storage.apply([transitions.release(queue, {b"a": mark})])
+    records = look.send(answers)
+    assert isinstance(records, Read)
+    with pytest.raises(StopIteration):
+        look.send(storage.read(records.queries))
+    storage.apply(claims[1:])  # of a runner that has died: it arrives late
+
+    taken: list[Rescued] = []
+    for at in (800, 900, 1000):
+        moment = Moment(at, float(at))
+        taken += run(patrol(queue, watch, 300, partial(lambda moment: moment, moment)), storage, SystemClock())
+    assert [one.incarnation for one in taken] == ["two"]

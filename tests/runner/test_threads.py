@@ -25,7 +25,9 @@ from jobqueue import (
     Snooze,
     current_context,
 )
+from jobqueue.keys import queue_keys
 from jobqueue.queue import Counts
+from jobqueue.storage.ops import Batch, Move, These
 from tests.faults.ledger import await_that
 from tests.runner.running import drained, run_until_drained, running, start
 
@@ -483,3 +485,30 @@ def test_a_coroutine_that_is_stopped_while_it_has_time_left_goes_back(jobs: JobQ
         assert begun.wait(20)
     [record] = jobs.find(place="ready")
     assert (record.attempt, record.error) == (0, None)
+
+
+# ---------------------------------------------------------------------------------------------------- wake-ups are lost
+
+
+def test_a_job_that_nobody_rang_for_is_found(jobs: JobQueue) -> None:
+    """Long before an idle runner looks by itself."""
+    ran = threading.Event()
+
+    @jobs.job(name="silent")
+    def silent() -> None:
+        ran.set()
+
+    queue = queue_keys(jobs.namespace, "low")
+    id = silent.opts(delay=3600).enqueue().id.encode()
+    moved = Batch(queue.scope, (Move(queue.waiting, queue.ready, These((id,))),))
+    silent.enqueue()
+    storage = jobs.access.opened().backend.storage()
+    storage.wait((queue.scope,), 1)  # takes the wake-up of the two away
+    with running(jobs) as runner:
+        assert ran.wait(10)
+        ran.clear()
+        await_that(
+            lambda: runner.status.done and runner._listener.listening, "the runner has nothing to do and listens"
+        )
+        storage.apply([moved])
+        assert ran.wait(10)

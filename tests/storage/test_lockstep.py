@@ -190,20 +190,26 @@ def test_memory_and_server_agree(server: Server) -> None:
 
 MISTAKES = {
     "an extension may shorten a lease": ("'XX', 'GT'", "'XX'"),
-    "the fence does not follow the clock": (") + 1, op.now)\n    local claim", ") + 1, 0)\n    local claim"),
+    "the fence does not follow the clock": (") + 1, op.now)\n      local claim", ") + 1, 0)\n      local claim"),
     "an older request is not refused": ("mine < last", "mine + 1 < last"),
     "a repeated request answers what has left": ("and claims[i] == claim and stored[i]", ""),
     "jobs handed back come in reverse": ("reversed[i] = ids[m + 1 - i]", "reversed[i] = ids[i]"),
-    "another job of the same id passes for this one": ("old:sub(1, 8) == record:sub(1, 8)", "old"),
+    "another job of the same id passes for this one": ("old:sub(1, 8) == ARGV[records + i]:sub(1, 8)", "old"),
     "records of finished jobs stay": ("send('HDEL', RECORDS, ids, 1, m)", ""),
-    "claims of finished jobs stay": ("RECORDS, ids, 1, m)\n    send('HDEL', CLAIMS, ids, 1, m)", "RECORDS, ids, 1, m)"),
+    "claims of finished jobs stay": ("RECORDS, ids, 1, m)\n      send('HDEL', CLAIMS, ids, 1, m)", "RECORDS, ids, 1, m)"),
     "a head of one job too large stops the queue": ("if some and bytes > max", "if bytes > max"),
     "skipped jobs lose their order": ("for i = #skipped, 1, -1 do", "for i = 1, #skipped do"),
     "the score is not compared": ("tonumber(ARGV[op.was + j])", "tonumber(present and present[i] or 0)"),
     "missing jobs are counted": ("HINCRBY', op.count, op.field, m)", "HINCRBY', op.count, op.field, #ids)"),
     "a dropped lock may be taken again": ("return till > 0", "return true"),
     "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
-    "a foreign key is found when half is written": ("if seen ~= kind then", "if false then"),
+    "a foreign key is found when half is written": ("  if seen ~= kind then\n    problem", "  if false then\n    problem"),
+    "what an earlier batch emptied keeps its kind": (
+        "if seen ~= kind then\n      seen = call",
+        "if not seen then\n      seen = call",
+    ),
+    "a put alone does not ring": ("if silent and rings then", "if false then"),
+    "a put alone rings twice": ("if silent and rings then", "if rings then"),
 }  # fmt: skip
 
 
@@ -212,10 +218,11 @@ def test_a_mistake_in_the_script_is_found(
     running_servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch, mistake: str
 ) -> None:
     old, new = MISTAKES[mistake]
-    for name in ("GROW", "DRAIN"):
-        source = getattr(scripts, name).source.decode()
-        assert source.count(old) == 1, f"{old} is {source.count(old)} times in the script"
-        wrong = source.replace(old, new).encode()
+    sources = {name: getattr(scripts, name).source.decode() for name in ("PUT", "GROW", "DRAIN")}
+    counts = {name: source.count(old) for name, source in sources.items()}
+    assert max(counts.values()) == 1, f"{old} is there {counts} times"
+    for name in [name for name in sources if counts[name]]:
+        wrong = sources[name].replace(old, new).encode()
         monkeypatch.setattr(flow, name, scripts.Script(wrong, hashlib.sha1(wrong).hexdigest().encode()))
 
     with pytest.raises((AssertionError, TypeError, ValueError)):

@@ -152,11 +152,42 @@ class _RemembersRecords(Interpreter):
         return moved
 
 
+class _ForgetsRequests(Interpreter):
+    def _move(self, op: Move) -> tuple[Moved, bool]:
+        moved = super()._move(op)
+        if op.once is not None:
+            name = f"{{{op.source.scope}}}:requests"
+            others = [by for by in self.hashes.get(name, {}) if by != op.once.incarnation]
+            self.hash_delete(name, sorted(others)[:-16])
+        return moved
+
+
+class CachedFence(SqliteStorage):
+    """Each handle counts its fences by itself."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        own: dict[str, int] = {}
+
+        class Counting(Interpreter):
+            def _stamp(self, op: Move, moved: list[bytes]) -> int:
+                counters = f"{{{op.source.scope}}}:counters"
+                if moved and counters in own:
+                    self.hash_set(counters, {b"fence": b"%d" % own[counters]})
+                fence = super()._stamp(op, moved)
+                own[counters] = fence or own.get(counters, 0)
+                return fence
+
+        self.interpreter = Counting
+
+
 def _with(interpreter: type[Interpreter]) -> type[SqliteStorage]:
     return type(interpreter.__name__.strip("_"), (SqliteStorage,), {"interpreter": interpreter})
 
 
 VARIANTS: Final[tuple[tuple[int, type[SqliteStorage], str], ...]] = (
+    (8, CachedFence, "fences grow from handle to handle"),
+    (8, _with(_ForgetsRequests), "a claim is known behind many others"),
     (1, CommitsAfterGuards, "nothing comes between a guard and its batch"),
     (1, Text, "every byte is kept everywhere"),
     (3, _with(_WallClock), "times are what the caller says"),

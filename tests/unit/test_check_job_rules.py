@@ -42,17 +42,18 @@ class Reporting(Shop):
 def told() -> Iterator[list[list[tuple[Any, ...]]]]:
     runs.clear()
     report = check(reports.call(), world=Reporting, state=lambda made: None)
-    assert (report.ok, report.histories) == (True, 13)
+    assert (report.ok, report.histories) == (True, 39)
     yield runs
     runs.clear()
 
 
 def test_a_crash_is_no_attempt_and_the_fence_grows(told: list[list[tuple[Any, ...]]]) -> None:
-    [first_clean, second_clean, before, after, redelivered, lost_reply, *_] = told
+    [first_clean, second_clean, at_its_start, before, after, redelivered, lost_reply, *_] = told
 
     [(id, *start), end] = first_clean
     assert (start[:2], start[3]) == ([1, 0], False)
     assert second_clean == lost_reply == first_clean
+    assert [line[:3] for line in at_its_start[:-1]] == [(id, 1, 1)]
     for crashed, ends in ((before, 0), (after, 0), (redelivered, 1)):
         first, *ended, second, _ = crashed
         assert (first, ended) == ((id, *start), [end] * ends)
@@ -61,7 +62,7 @@ def test_a_crash_is_no_attempt_and_the_fence_grows(told: list[list[tuple[Any, ..
 
 
 def test_a_zombie_and_its_successor_have_both_their_turns(told: list[list[tuple[Any, ...]]]) -> None:
-    overlaps = told[6:]
+    overlaps = told[7:]
     orders = set()
     for history in overlaps:
         fences = sorted({line[3] for line in history if line[0] != "end of"})
@@ -117,7 +118,7 @@ def test_locks_and_retries_are_those_of_the_queue() -> None:
     seen: list[list[str]] = []
     assert check(locks.call(), state=lambda made: seen.append(list(made.mails))).ok
 
-    _, _, before, after, redelivered, *_ = seen
+    _, _, _, before, after, redelivered, *_ = seen
     # The dead one's lock is held for five minutes: 40 s later it is taken, and 2 minutes after that; 4 more are enough.
     assert before == ["attempt 3"]
     assert after == ["attempt 1", "attempt 3"]
@@ -154,8 +155,8 @@ def enqueues_in_the_end(order: int) -> None:
 def test_a_dead_run_enqueues_nothing() -> None:
     report = check(enqueues_in_the_end.call(7))
 
-    # Of two crashes, a redelivery and a lost reply, only the redelivery enqueues twice.
-    assert (report.verdict, report.histories, report.wrong) == ("duplicates", 4, 1)
+    # Of four crashes, a redelivery and a lost reply, only the redelivery enqueues twice.
+    assert (report.verdict, report.histories, report.wrong) == ("duplicates", 6, 1)
     assert "✗ dies before its end is stored" in report.explain()
 
 
@@ -318,7 +319,7 @@ async def mails_many(ctx: Context) -> None:
 def test_effects_under_way_at_the_same_time_are_all_points() -> None:
     report = check(mails_many.call(), state=lambda made: sorted(made.mails))
 
-    assert (report.ok, report.histories) == (True, 131)
+    assert (report.ok, report.histories) == (True, 468)
 
 
 class Closed(Shop):
@@ -336,7 +337,7 @@ def goes_on_regardless() -> None:
 def test_an_effect_that_raises_is_told_and_is_a_point_too() -> None:
     report = check(goes_on_regardless.call(), world=Closed)
 
-    assert report.histories == 4 + 2  # crashes before and after both, redelivery, lost reply
+    assert report.histories == 5 + 2  # crashes at the start, before and after both, redelivery, lost reply
     assert report.explain().count("mail('a') raises Refused: no mails today") == 2
 
 
@@ -384,7 +385,7 @@ def test_an_error_in_state_says_after_which_history() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         check(shop.double_charge.call(7), state=lambda made: 1 // (made.balance - 80))
 
-    assert caught.value.__notes__ == ["raised by state(…) of check_job, after the history Crash(run=0, point=1)"]
+    assert caught.value.__notes__ == ["raised by state(…) of check_job, after the history Crash(run=0, point=2)"]
 
 
 class Judging(Shop):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import attrs
+import msgspec
 import pytest
 
 from jobqueue import Context, JobQueue, RetryPolicy, current_context
@@ -537,4 +538,4 @@ def test_a_record_can_be_decoded_into_its_call(jobs: JobQueue) -> None:
     record = declared.enqueue(1)
 
     assert jobs.decode(record) == declared.call(1)
-    assert jobs.decode(attrs.evolve(record, payload=b'{"y":"z","x":2}')).arguments == {"x": 2, "y": "z"}
+    assert jobs.decode(msgspec.structs.replace(record, payload=b'{"y":"z","x":2}')).arguments == {"x": 2, "y": "z"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import pytest
 
 from jobqueue import NotApplied, OutcomeUnknown, StorageRefused, transitions
@@ -210,7 +210,7 @@ def test_unknown_outweighs_refused(bench: Bench, other: Fault) -> None:
 
 
 def other_job(record: JobRecord[None]) -> JobRecord[None]:
-    return attrs.evolve(record, nonce=b"another!", payload=b'{"number":9}')
+    return msgspec.structs.replace(record, nonce=b"another!", payload=b'{"number":9}')
 
 
 def test_an_id_that_belongs_to_another_job_is_an_error_and_changes_nothing(bench: Bench) -> None:

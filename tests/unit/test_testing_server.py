@@ -121,7 +121,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         assert t.enqueued() == []
 
 
-@pytest.mark.parametrize("url", ["memory://", "embedded://relative", "mongodb://x"])
+@pytest.mark.parametrize("url", ["embedded://relative", "mongodb://x"])
 def test_a_url_that_is_no_server(url: str) -> None:
     with pytest.raises(DeclarationError), jobs.testing(url=url):
         pass

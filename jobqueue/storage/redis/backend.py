@@ -11,6 +11,7 @@ from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import header_names
 from jobqueue.storage.redis.faults import refused
 from jobqueue.storage.redis.flow import Guarded, Request, apply_flow, described, facts_flow, read_flow
+from jobqueue.storage.redis.link import Work, nothing
 
 __all__ = ["AsyncNodes", "AsyncRedisStorage", "Nodes", "RedisStorage"]
 
@@ -36,7 +37,7 @@ class AsyncRings(Protocol):
 class Nodes(Protocol):
     """The servers behind a storage: one, or the nodes of a cluster."""
 
-    def exchange(self, request: Request, /) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing, /) -> list[Any]:
         """Send each command to the node of its scope; see `Pool.exchange`."""
         ...
 
@@ -81,6 +82,10 @@ class RedisStorage:
         """See `Storage.apply`."""
         return self._drive(apply_flow(self._server, batches))
 
+    def apply_while(self, batches: Sequence[Batch], work: Work, /) -> list[Outcome]:
+        """See `Overlapping.apply_while`."""
+        return self._drive(apply_flow(self._server, batches), work)
+
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """See `Storage.read`."""
         return self._drive(read_flow(self._server, queries))
@@ -119,11 +124,11 @@ class RedisStorage:
         self._bell.close()
         self._nodes.close()
 
-    def _drive(self, flow: Generator[Request, list[Any], T]) -> T:
+    def _drive(self, flow: Generator[Request, list[Any], T], work: Work = nothing) -> T:
         try:
             request = next(flow)
             while True:
-                request = flow.send(self._nodes.exchange(request))
+                request = flow.send(self._nodes.exchange(request, work))
         except StopIteration as end:
             result: T = end.value
             return result

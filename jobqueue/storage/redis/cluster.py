@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.flow import Request
-from jobqueue.storage.redis.link import AsyncConnect, Connect
+from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
 from jobqueue.storage.redis.nodes import AsyncOne, One
 
 __all__ = ["Address", "AsyncClusterNodes", "ClusterNodes"]
@@ -148,13 +148,13 @@ class ClusterNodes:
         self._connect = connect
         self._pools: dict[Address, One] = {}
 
-    def exchange(self, request: Request) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing) -> list[Any]:
         """See `Nodes.exchange`."""
         flow = route(self.topology, request)
         try:
             address, commands = next(flow)
             while True:
-                address, commands = flow.send(self.pool(address).exchange(commands))
+                address, commands = flow.send(self.pool(address).exchange(commands, work))
         except StopIteration as end:
             replies: list[Any] = end.value
             return replies

@@ -1,7 +1,7 @@
 """Batches and queries as arguments of the scripts, and the scripts' replies as outcomes and answers. Pure.
 
-`interpret.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no work per id where
-a list can be extended as a whole.
+`interpret/words.lua`, `put.lua` and `read.lua` say how the arguments are read. This runs with every call, so there is no
+work per id where a list can be extended as a whole.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ from jobqueue.storage.ops import (
     Unlocked,
 )
 
-__all__ = ["WAKE", "Call", "Keys", "compile_batches", "grows", "header_names", "wake_key"]
+__all__ = ["WAKE", "Call", "Keys", "compile_batches", "compile_put", "grows", "header_names", "sole_put", "wake_key"]
 
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
 
+_STORED: Final[tuple[Literal["stored"]]] = ("stored",)
 _STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
     ord("n"): "stored",
     ord("s"): "same",
@@ -143,6 +144,32 @@ def compile_batches(scope: str, batches: Sequence[Batch]) -> Call:
     return Call(scope, keys.names(), args, decode)
 
 
+def sole_put(batches: Sequence[Batch]) -> Put | None:
+    """The `Put` that these batches are, if they are nothing else: what a producer sends has a script of its own."""
+    if len(batches) == 1:
+        [batch] = batches
+        if len(batch.ops) == 1 and not batch.guards and isinstance(batch.ops[0], Put):
+            return batch.ops[0]
+    return None
+
+
+def compile_put(put: Put) -> Call:
+    """One call that applies a batch of this `Put` alone, which passed `check_shape`."""
+    scope = put.target.scope
+    args: list[bytes] = []
+    placed = _put(put, b"3", args)
+
+    def decode(reply: Any) -> list[Any]:
+        return [_spoiled(reply[0]) if isinstance(reply, list) else Applied((placed(reply),))]
+
+    return Call(scope, (*_keys_of_put(scope), put.target.full.encode()), args, decode)
+
+
+@lru_cache(maxsize=1024)
+def _keys_of_put(scope: str) -> tuple[bytes, ...]:
+    return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE))])
+
+
 def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
     match status:
         case 0:
@@ -150,11 +177,14 @@ def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refus
         case 1:
             return Refused(tuple(value))
         case _:
-            message = value.decode(errors="backslashreplace")
-            return StorageRefused(
-                f"{message}; nothing was changed. Something other than jobqueue writes to these keys: look at the key, "
-                "and rename it or delete it"
-            )
+            return _spoiled(value)
+
+
+def _spoiled(message: bytes) -> StorageRefused:
+    return StorageRefused(
+        f"{message.decode(errors='backslashreplace')}; nothing was changed. Something other than jobqueue writes to these "
+        "keys: look at the key, and rename it or delete it"
+    )
 
 
 def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:
@@ -176,7 +206,7 @@ def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
         case Move():
             return _move(op, keys, args)
         case Put():
-            return _put(op, keys, args)
+            return _put(op, keys.index(op.target), args)
         case LockTake(key, token, now, until):
             args += (b"T", keys.index(key), token, b"%d" % now, b"%d" % until)
             return _itself
@@ -211,12 +241,12 @@ def _nothing(_: Any) -> None:
     return None
 
 
-def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
+def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
     count = len(op.records)
     to_list = isinstance(op.target, ListKey)
     score = None if to_list else op.score
     each = score if isinstance(score, Mapping) else None
-    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), keys.index(op.target))
+    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), target)
     args += (b"*" if isinstance(score, Mapping) else b"" if score is None else b"%d" % score, b"%d" % count)
     args += op.records
     args += op.records.values()
@@ -224,7 +254,7 @@ def _put(op: Put, keys: Keys, args: list[bytes]) -> Decode:
         args += [b"%d" % each[id_] for id_ in op.records]
 
     def decode(answer: Any) -> Placed:
-        return Placed(tuple([_STATES[state] for state in (b"n" * count if answer == 1 else answer)]))
+        return Placed(_STORED * count if answer == 1 else tuple([_STATES[state] for state in answer]))
 
     return decode
 

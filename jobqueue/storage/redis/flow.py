@@ -15,10 +15,10 @@ from redis import exceptions
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
 from jobqueue.storage.ops import Answer, Batch, Query, Sizes
 from jobqueue.storage.protocol import Outcome
-from jobqueue.storage.redis.compile import Call, compile_batches, grows
+from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
 from jobqueue.storage.redis.faults import broke_off, lost, refused
 from jobqueue.storage.redis.queries import compile_queries, scopes_of
-from jobqueue.storage.redis.scripts import DRAIN, GROW, READ, Script
+from jobqueue.storage.redis.scripts import DRAIN, GROW, PUT, READ, Script
 from jobqueue.storage.shape import check_shape
 
 __all__ = ["Flow", "Guarded", "Request", "apply_flow", "check_flow", "read_flow"]
@@ -74,20 +74,17 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     """
     for batch in batches:
         check_shape(batch)
-    problem = yield from check_flow(server)
-    if problem is not None:
-        return [problem] * len(batches)
+    if not server.checked:
+        problem = yield from check_flow(server)
+        if problem is not None:
+            return [problem] * len(batches)
     scopes: dict[str, list[int]] = {}
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
     outcomes: dict[int, Outcome] = {}
     groups = [*scopes.values()]
     while groups:
-        calls: list[tuple[Script, Call]] = []
-        for indexes in groups:
-            chosen = [batches[index] for index in indexes]
-            call = compile_batches(chosen[0].scope, chosen)
-            calls.append((GROW if any(map(grows, chosen)) else DRAIN, call))
+        calls = [_call([batches[index] for index in indexes]) for indexes in groups]
         replies = yield from _send(calls)
         rest: list[list[int]] = []
         for indexes, (_, call), reply in zip(groups, calls, replies, strict=True):
@@ -102,6 +99,14 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     return [outcomes[index] for index in range(len(batches))]
 
 
+def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
+    """The call that applies these batches of one scope."""
+    put = sole_put(batches)
+    if put is not None:
+        return PUT, compile_put(put)
+    return GROW if any(map(grows, batches)) else DRAIN, compile_batches(batches[0].scope, batches)
+
+
 def _ending(label: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
     """How the call ended if it did not end with a reply of the script."""
     if isinstance(reply, StorageError):
@@ -114,9 +119,10 @@ def _ending(label: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
 
 def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, list[Any], list[Answer]]:
     """Answer the queries: one call per scope, all calls in one trip. Raises `NotApplied`."""
-    problem = yield from check_flow(server)
-    if problem is not None:
-        raise problem
+    if not server.checked:
+        problem = yield from check_flow(server)
+        if problem is not None:
+            raise problem
     scopes: dict[str, list[tuple[int, Query]]] = {}
     for index, query in enumerate(queries):
         for scope in scopes_of(query):
@@ -150,8 +156,6 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
 
 def check_flow(server: Guarded) -> Generator[Request, list[Any], NotApplied | None]:
     """At first use: answers why this server must not be used, or None."""
-    if server.checked:
-        return None
     facts = yield from facts_flow()
     if isinstance(facts, StorageError):
         return facts if isinstance(facts, NotApplied) else NotApplied(str(facts))

@@ -27,9 +27,11 @@ __all__ = [
     "Connect",
     "Connection",
     "Pool",
+    "Work",
     "aconnected",
     "ausable",
     "connected",
+    "nothing",
     "pack",
     "usable",
 ]
@@ -82,7 +84,13 @@ class AsyncConnection(Protocol):
 Command: TypeAlias = tuple[bytes, ...]
 Connect: TypeAlias = Callable[[], Connection]
 AsyncConnect: TypeAlias = Callable[[], Awaitable[AsyncConnection]]
+Work: TypeAlias = Callable[[], None]
+"""What to do while an answer is awaited. May be called several times, and after the first it should have little to do."""
 CONNECT_SECONDS: Final = 5.0
+
+
+def nothing() -> None:
+    """No `Work`."""
 
 
 def pack(commands: Sequence[Command]) -> bytes:
@@ -168,6 +176,9 @@ class Pool:
 
     def take(self) -> Connection:
         """A connection that is connected. Raises `NotApplied`."""
+        return self._take_idle() or connected(self.label, self._new)
+
+    def _take_idle(self) -> Connection | None:
         if self._pid != os.getpid():
             # The parent's sockets are dropped unused: both of us writing to one would mix our requests.
             self._reset()
@@ -176,28 +187,34 @@ class Pool:
                 connection = self._idle.pop() if self._idle else None
             if connection is not None and usable(connection):
                 return connection
-        return connected(self.label, self._new)
+        return None
 
     def give(self, connection: Connection) -> None:
         """Take the connection back, all of whose answers were read."""
         with self._lock:
             self._idle.append(connection)
 
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands in one piece and read as many answers; errors are answers too.
+    def exchange(self, commands: Sequence[Command], work: Work = nothing) -> list[Any]:
+        """Send the commands in one piece, do ``work``, and read as many answers; errors are answers too.
 
         Returns:
             For each command what the server answered, an error of the client library if it answered one,
             `NotApplied` if there is no connection, or `OutcomeUnknown`.
         """
         packed = pack(commands)
-        try:
-            connection = self.take()
-        except NotApplied as error:
-            return [error] * len(commands)
+        connection = self._take_idle()
+        if connection is None:
+            work()  # to connect can take seconds, and the work should not wait for that
+            try:
+                connection = connected(self.label, self._new)
+            except NotApplied as error:
+                return [error] * len(commands)
         replies: list[Any] = []
         try:
-            connection.send_packed_command([packed], check_health=False)
+            try:
+                connection.send_packed_command([packed], check_health=False)
+            finally:
+                work()
             for _ in commands:
                 try:
                     replies.append(connection.read_response(disconnect_on_error=False))

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.flow import Request
-from jobqueue.storage.redis.link import AsyncConnect, AsyncPool, Connect, Pool
+from jobqueue.storage.redis.link import AsyncConnect, AsyncPool, Connect, Pool, Work, nothing
 
 __all__ = ["AsyncOne", "One"]
 
@@ -20,9 +20,9 @@ class One:
         self._connect = connect
         self._pool = Pool(label, connect)
 
-    def exchange(self, request: Request) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing) -> list[Any]:
         """See `Nodes.exchange`."""
-        return self._pool.exchange([words for _, words in request])
+        return self._pool.exchange([words for _, words in request], work)
 
     def bell(self, interrupts: Interrupts | None = None) -> Bell:
         """See `Nodes.bell`; with ``interrupts`` one of several that are interrupted together."""

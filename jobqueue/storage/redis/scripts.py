@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["DRAIN", "GROW", "READ", "Script"]
+__all__ = ["ALL", "DRAIN", "GROW", "PUT", "READ", "Script"]
 
 
 @attrs.frozen
@@ -19,14 +19,22 @@ class Script:
     sha: bytes
 
 
-def _load(name: str, header: str) -> Script:
-    source = f"{header}\n".encode() + files("jobqueue.storage.redis").joinpath(name).read_bytes()
+def _load(header: str, *names: str) -> Script:
+    folder = files("jobqueue.storage.redis")
+    source = b"".join([f"{header}\n".encode(), *(folder.joinpath(*name.split("/")).read_bytes() for name in names)])
     # The server's own name for a script; nothing is kept secret by it.
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-GROW: Final = _load("interpret.lua", "#!lua")
-"""For calls that store something new: a full server refuses them before they begin."""
-DRAIN: Final = _load("interpret.lua", "#!lua flags=allow-oom")
+def _interpret(header: str) -> Script:
+    return _load(header, *(f"interpret/{name}.lua" for name in ("bulk", "store", "words", "plain", "move", "batch")))
+
+
+PUT: Final = _load("#!lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua")
+"""For a call that is one `Put` and nothing else."""
+GROW: Final = _interpret("#!lua")
+"""For other calls that store something new, too: a full server refuses them before they begin."""
+DRAIN: Final = _interpret("#!lua flags=allow-oom")
 """For calls that only move, extend, finish and the like: a full server must let jobs drain."""
-READ: Final = _load("read.lua", "#!lua flags=no-writes")
+READ: Final = _load("#!lua flags=no-writes", "read.lua")
+ALL: Final = (PUT, GROW, DRAIN, READ)

@@ -32,6 +32,7 @@ __all__: list[str] = []
 _WRITERS: Final = 4
 _ROUNDS: Final = 15
 _BEFORE_CRASH: Final = 12
+_OTHERS: Final = 200
 _PARTS: Final = 300
 """How many values one batch writes while a crash comes: enough for a storage to be in the middle of it."""
 
@@ -99,6 +100,31 @@ def many_handles_lose_and_repeat_nothing(t: Bench) -> None:
     for number in range(len(handles)):
         mine = [id_ for id_ in state["log"] if id_.startswith(b"%d-" % number)]
         t.check(mine, sorted(mine), "each handle's own order")
+
+
+@case(8, needs="another handle")
+def fences_grow_from_handle_to_handle(t: Bench) -> None:
+    handles = [t, t.handle()]
+    t.do(Put(t.ready, {b"%d" % number: record(b"") for number in range(6)}))
+    stamp = Stamp(b"runner", 5000, 1)
+    fences = [
+        handles[number % 2].move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=stamp)).fence for number in range(6)
+    ]
+    t.check(fences, sorted(set(fences)), "fences of claims through two handles in turn, each above the one before")
+
+
+@case(8)
+def a_claim_is_known_behind_many_others(t: Bench) -> None:
+    t.do(Put(t.ready, {b"a": record(b"a")}))
+
+    def claim(by: bytes, limit: int) -> Move:
+        return Move(t.ready, t.working, Head(limit, 1000), NOW, stamp=Stamp(by, 5000, 1), once=Once(by, 1))
+
+    first = t.move(claim(b"! first", 1))
+    for start in range(0, _OTHERS, 50):
+        t.do(*(claim(b"%d" % number, 0) for number in range(start, start + 50)))
+    again = t.move(claim(b"! first", 1))
+    t.check((again.ids, again.fence), (first.ids, first.fence), f"a claim sent again behind {_OTHERS} of other runners")
 
 
 @case(9, needs="wake-ups between handles")

@@ -164,8 +164,8 @@ class _Check:
         least = len(singles) + len(overlaps)
         if least > self._limit:
             raise _NotChecked(
-                f"{len(points) // 2} effects need {least} histories at least, more than limit={self._limit}: let the job do "
-                "less in this test, or say limit=…"
+                f"{sum(map(len, clean.passed)) // 2} effects need {least} histories at least, more than limit={self._limit}"
+                ": let the job do less in this test, or say limit=…"
             )
         yield self._play(singles, clean)
         while overlaps:

@@ -7,6 +7,9 @@ late results are refused. Only the moment at which a runner dies or pauses is ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +17,7 @@ from typing import Any, Final
 
 import attrs
 
+from jobqueue.context import current_context
 from jobqueue.job import Call
 from jobqueue.keys import queue_keys
 from jobqueue.queue import JobQueue
@@ -34,6 +38,7 @@ __all__ = ["Event", "Experiment", "Played", "Unrepeatable", "play"]
 
 AWAY_MS: Final = LEASE_MS + 2 * BEAT_MS
 """Behind so long a silence others take the job."""
+_IMMUTABLE: Final = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset)
 MORE_RUNS: Final = 30
 """So many runs more than the clean history had, and the job is said not to end."""
 
@@ -133,7 +138,21 @@ def play(experiment: Experiment, schedule: Schedule, clean: Played | None = None
                 history.unwind()
     finally:
         restore()
+    if history.strayed:
+        raise Unrepeatable(
+            f"the effect {history.strayed!r} was called from a thread that the job started by itself, which cannot be "
+            "stopped here: call effects from the job, from its coroutines, or through asyncio.to_thread"
+        )
     return history.played
+
+
+def _kept(state: Any) -> Any:
+    """A copy that later histories cannot change, where there can be an equal one."""
+    with contextlib.suppress(Exception):
+        copied = copy.deepcopy(state)
+        if copied == state:
+            return copied
+    return state
 
 
 class _Backend(KitBackend):
@@ -156,8 +175,9 @@ class _History:
         self._clock = clock
         self._clean = clean
         self._job: JobRecord[Any] | None = None
-        self._lanes: list[Lane] = []
-        self._going: tuple[Lane, int] | None = None
+        self._lanes: dict[Task, tuple[Lane, int]] = {}
+        self._thread = threading.get_ident()
+        self.strayed = ""
         self._column = 0
         self._enqueued: dict[bytes, str] = {}
         self._is_over = False
@@ -245,7 +265,7 @@ class _History:
             if task.id == job.id.encode():
                 name = f"run {len(self._lanes) + 1} of job {self._experiment.call.kind.name!r}"
                 lane = Lane(task, name, self._clock.monotonic, self._experiment.patience)
-                self._lanes.append(lane)
+                self._lanes[task] = lane, self._column
                 self.played.passed.append(lane.passed)
                 self._note(self._column, f"takes the job (attempt {task.stored.attempt + 1}, fence {task.fence})")
                 return _Held(runner, work, lane, self._column)
@@ -254,12 +274,7 @@ class _History:
 
     def _go(self, held: _Held, until: int | None = None) -> None:
         """Let a run go on to a point, or to its end."""
-        self._going = held.lane, held.column
-        try:
-            stands = held.lane.go(until)
-        finally:
-            self._going = None
-        if stands:
+        if held.lane.go(until):
             return
         task = held.lane.task
         error = task.outcome
@@ -301,10 +316,13 @@ class _History:
     @contextmanager
     def effect(self, name: str, call: str) -> Iterator[bool]:
         """What is entered around an effect: the two points, and the note of it. See `effects.Around`."""
-        if self._going is None:
+        going = self._caller()
+        if going is None:
+            if threading.get_ident() != self._thread:
+                self.strayed = name
             yield False  # nobody's run: the world is being made or read
             return
-        lane, column = self._going
+        lane, column = going
         lane.point(f"before {name}")
         doubled = isinstance(self.played.schedule, Doubled) and self.played.schedule.call == call
         try:
@@ -319,15 +337,29 @@ class _History:
         self._note(column, call)
         lane.point(f"after {name}")
 
+    def _caller(self) -> tuple[Lane, int] | None:
+        """The run that calls, and its column; threads that a job starts by itself belong to none.
+
+        By the context of the job and not by whose turn it is: what a dead run left behind must not pass for another's.
+        """
+        try:
+            task = current_context()._flags  # noqa: SLF001 - the other half of a context
+        except LookupError:
+            return None
+        return self._lanes.get(task) if isinstance(task, Task) else None
+
     def _sent(self, scope: str, batches: Sequence[Batch]) -> Fault:
         """A `Plan` that lets everything pass, and takes note of what the job enqueues."""
         puts = [op for batch in batches for op in batch.ops if isinstance(op, Put)]
-        if self._going is not None:
-            for id, record in [new for put in puts for new in put.records.items() if new[0] not in self._enqueued]:
+        new = [entry for put in puts for entry in put.records.items() if entry[0] not in self._enqueued]
+        if new and (going := self._caller()) is not None:
+            lane, column = going
+            lane.point("before it enqueues")
+            for id, record in new:
                 stored = decode(record)
                 text = f"{stored.name}({stored.payload.decode()}) in {scope.partition(':')[2]}"
                 self._enqueued[id] = text
-                self._note(self._going[1], f"enqueues {text}")
+                self._note(column, f"enqueues {text}")
         return Fault.OK
 
     def _note(self, column: int, text: str) -> None:
@@ -344,7 +376,12 @@ class _History:
             error.add_note(f"raised by state(…) of check_job, after the history {self.played.schedule}")
             raise
         if self._clean is None:
-            self.played.state = state
+            self.played.state = _kept(state)
+        elif state is self._clean.state and not isinstance(state, _IMMUTABLE):
+            raise Unrepeatable(
+                f"state= answers the same {type(state).__name__} after every history, and it cannot be copied: let it "
+                "answer a value, such as a list or a tuple made there"
+            )
         elif state != self._clean.state:
             self.played.difference = difference(state, self._clean.state)
         self.played.enqueued = Counter(self._enqueued.values())
@@ -352,10 +389,8 @@ class _History:
     def unwind(self) -> None:
         """End all runs that still stand somewhere. Nothing that they do now counts."""
         self._is_over = True
-        for lane in self._lanes:
-            self._going = lane, 0
+        for lane, _ in self._lanes.values():
             lane.end()
-        self._going = None
 
 
 def _in_a_line(error: BaseException) -> str:

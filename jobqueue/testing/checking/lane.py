@@ -13,8 +13,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+import attrs
+
+from jobqueue.context import Context
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.task import Task
 from jobqueue.testing.inline import RunnerDied, TestingError
@@ -55,6 +58,10 @@ class Lane:
         self._stands = threading.Semaphore(0)
         # A daemon, or a job that hangs would keep the whole process from ending.
         self._thread = threading.Thread(target=self._run, name=f"check_job {name}", daemon=True)
+        assert task.kind is not None
+        self._bind = task.kind.bind
+        # The first point is the first line of the job: the runner has seen that its lease is certain, and may pause then.
+        task.kind = attrs.evolve(task.kind, bind=self._begin)
 
     def go(self, until: int | None = None) -> bool:
         """Let it go on; answers whether it stands at a point now, False at its end.
@@ -94,6 +101,15 @@ class Lane:
         self._dying = True
         self._hand_over()
 
+    def _begin(self, payload: bytes, context: Context) -> Callable[[], Any]:
+        call = self._bind(payload, context)
+
+        def begin() -> Any:
+            self.point("at its start")
+            return call()
+
+        return begin
+
     def _hand_over(self) -> None:
         if self._thread.ident is None:
             self._thread.start()
@@ -101,7 +117,7 @@ class Lane:
             self._go.release()
         if not self._stands.acquire(timeout=self._patience):
             self._hangs = True
-            where = f"after it came to the point {self.passed[-1]!r}" if self.passed else "before its first effect"
+            where = f"after it came to the point {self.passed[-1]!r}" if self.passed[1:] else "before its first effect"
             raise TestingError(
                 f"{self._name} hangs: {self._patience:g} s {where} it had neither come to the next effect nor ended. Does "
                 "it wait for a lock that another run holds, or for something that nobody does here? If it is only slow, "

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import attrs
 
 from jobqueue.clock import Moment
+from jobqueue.record import parse_claim
 from jobqueue.testing.explore.programs import Told
 from jobqueue.testing.explore.stores import Effect, Spot
 
@@ -53,7 +54,7 @@ class Entry:
         gone: Whether it was finished or deleted.
         started: The fence under which it was last started.
         fence: The fence of its last claim.
-        robbed: The fence under which it was taken from an owner that had stood still, after a jump of the clock.
+        taken: The fence of the claim that its living holder lost while it stood still under a clock that was set ahead.
     """
 
     known: int = 0
@@ -62,7 +63,7 @@ class Entry:
     gone: bool = False
     started: int = 0
     fence: int = 0
-    robbed: int = 0
+    taken: int = 0
 
 
 class JobHistory:
@@ -74,9 +75,6 @@ class JobHistory:
         start: What the server's clock shows at the start, in ms.
         rescued: Whether somebody brings back the jobs of dead runners, so that at the end none is left.
         back: How far (ms) the server's clock may be set back at a time.
-        ahead: How far (ms) the server's clock may be set ahead at a time, which is beyond any other time in it; 0 if it
-            may not.
-        silence: How long (ms) an owner must stand still at least to lose what it holds in a jump ahead.
         lease: Length of a lease in ms.
     """
 
@@ -90,15 +88,13 @@ class JobHistory:
 
     def __init__(
         self, ids: Sequence[bytes], runners: Sequence[bytes], start: int, *, rescued: bool, back: int = 0,
-        ahead: int = 0, silence: int = 0, lease: int = 0,
+        lease: int = 0,
     ) -> None:  # fmt: skip
         self._index = {id: index for index, id in enumerate(ids)}
         self._runners = runners
         self._start = start
         self._rescued = rescued
         self._back = back
-        self._ahead = ahead
-        self._silence = silence
         self._lease = lease
 
     def first(self, spots: dict[bytes, Spot], /) -> tuple[tuple[Entry, ...], tuple[tuple[int, int], ...]]:
@@ -136,33 +132,34 @@ class JobHistory:
                 entries[index] = attrs.evolve(entry, excuses=entry.excuses + 1)
             elif change.step in ("rescue", "condemn", "release"):
                 assert before is not None
-                robbed = change.step != "release" and self._is_robbed(change.id, before, at, memories)
+                taken = change.step != "release" and self._takes_from_living(change.id, before, at, memories)
                 # Without a start under this claim there is nothing to run again.
-                excuses = entry.excuses + (robbed or entry.started == before.fence)
-                entries[index] = attrs.evolve(entry, excuses=excuses, robbed=before.fence if robbed else entry.robbed)
+                excuses = entry.excuses + (taken or entry.started == before.fence)
+                entries[index] = attrs.evolve(entry, excuses=excuses, taken=before.fence if taken else entry.taken)
         return tuple(entries), past[1]
 
-    def _is_robbed(self, id: bytes, before: Spot, at: Moment, memories: Sequence[tuple[str, Any]]) -> bool:
-        """Whether it was taken from an owner that may trust its lease, as is not ruled out: it stood still in a jump.
+    def _takes_from_living(
+        self, id: bytes, before: Spot, at: Moment, memories: Sequence[tuple[str, Any]]
+    ) -> bool:  # fmt: skip
+        """Whether it is taken from a runner that lives and may believe in its lease: only one such case is allowed.
 
-        Raises:
-            Broken: It stood still for less than that, or there was no jump.
+        See docs/decisions/0009: silent for two of its beats while the clock was set ahead, it looks like a dead one.
         """
-        owner = self._runners.index(before.claim.split(b":")[0])
-        status, memory = memories[owner]
-        if status == "dead":
+        owner, _, beat = parse_claim(before.claim or b"")
+        if owner not in self._runners:
             return False
-        skew = at.now - at.local - self._start
-        sent = before.score - self._lease - self._start  # when this end was asked for, with the jumps until then
-        excused = 0 < self._ahead and sent < skew and at.local - sent % self._ahead >= self._silence
-        held = next((held for held in memory if (held.id, held.claim) == (id, before.claim)), None)
-        if held is None:
-            return excused  # its claim may have been answered while it stood still
-        if held.lost or held.deadline <= at.local:
+        state, memory = memories[self._runners.index(owner)]
+        if state == "dead":
             return False
-        if not excused:
-            raise Broken(f"job {id.decode()} was taken from a runner whose lease was certain until later (I6)")
-        return True
+        ahead = at.now > self._start + at.local
+        for held in memory:
+            if held.id == id and held.claim == before.claim:
+                if held.lost or held.deadline <= at.local:
+                    return False
+                if ahead and at.local - (held.deadline - self._lease) >= 2 * beat:
+                    return True
+                raise Broken(f"job {id.decode()} was taken from a runner whose lease was certain until later (I6)")
+        return ahead  # it may not have heard of its claim yet
 
     def told(self, past: Any, process: int, told: Told, _at: Moment, spots: dict[bytes, Spot], /) -> Any:
         """See `Past`."""
@@ -176,10 +173,9 @@ class JobHistory:
         if told.what == "start":
             claim = told.args[1]
             spot = spots.get(told.args[0])
-            fence = int(claim.split(b":")[1])
-            if (spot is None or spot.claim != claim) and fence != entry.robbed:
+            if (spot is None or spot.claim != claim) and entry.taken != parse_claim(claim)[1]:
                 raise Broken(f"job {id} was started under a claim that the storage does not know (any more) (I16)")
-            entry = attrs.evolve(entry, runs=entry.runs + 1, started=fence)
+            entry = attrs.evolve(entry, runs=entry.runs + 1, started=int(claim.split(b":")[1]))
             if entry.runs - 1 > entry.excuses:
                 raise Broken(f"job {id} runs for the {entry.runs}. time, with {entry.excuses} reasons for it (I8)")
         elif told.what == "stored":

@@ -223,11 +223,10 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     rules = Rules(
         ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
         jumps=(10 * LEASE_MS,),
-        rescue=3 * BEAT_MS, latest=ticks - 3, alike=runners, waits=_orphaned, aged=aged, apart=is_plain_beat,
+        rescue=3 * BEAT_MS, latest=ticks - 3 * max(1, faults), alike=runners, waits=_orphaned,
+        wakes=99 if faults < 2 else ticks - 3 * faults, aged=aged, apart=is_plain_beat,
     )  # fmt: skip
-    history = JobHistory(
-        ids, _names(runners), START_MS, rescued=True, ahead=10 * LEASE_MS, silence=2 * BEAT_MS, lease=LEASE_MS
-    )
+    history = JobHistory(ids, _names(runners), START_MS, rescued=True, lease=LEASE_MS)
     return build(actors, runners, stores, contents, history, rules, faults)
 
 

@@ -84,6 +84,7 @@ class Rules:
         aged: Answers the arguments of a program that waits, as they mean the same from a later time (local ms) on. Handed
             the program, its arguments, that time, the time at which all ends, where the jobs are, and the ends of leases
             that requests under way ask for.
+        wakes: The last tick at which a sleeper wakes, where what has to happen afterwards needs its time.
     """
 
     ticks: tuple[int, ...]
@@ -101,6 +102,7 @@ class Rules:
         lambda _program, args, _local, _end, _spots, _coming: args
     )
     apart: Callable[[Part, dict[bytes, Spot], Moment, Any], bool] = lambda _part, _spots, _at, _memory: False
+    wakes: int = 99
 
 
 class Numbers:
@@ -245,7 +247,6 @@ class Search:
             or isinstance(self.programs.nodes[node].request, Idle | None)
             for node, _ in state.actors
         )
-        states = [status for status, _ in state.processes]
         spots = self.stores.spots[state.store]
         if state.time == len(self.rules.ticks):
             # Time was cut here: what is due later, or is brought back later, cannot have moved.
@@ -253,7 +254,7 @@ class Search:
             if self.rules.rescue is not None:
                 late["working"] = late["waiting"] - self.rules.rescue
             spots = {id: spot for id, spot in spots.items() if spot.score <= late.get(spot.place, spot.score)}
-        self._past.end(self.pasts.values[state.past], spots, states, ended=ended)
+        self._past.end(self.pasts.values[state.past], spots, [status for status, _ in state.processes], ended=ended)
 
     def moment(self, state: State) -> Moment:
         """The clocks in a state."""
@@ -299,6 +300,7 @@ class Search:
         asleep = any(status == f"sleeps@{state.time}" for status, _ in state.processes)
         if (
             state.time < len(self.rules.ticks)
+            and not (state.time >= self.rules.wakes and any(status[0] == "s" for status, _ in state.processes))
             and not (busy and self.rules.urgent)
             and (state.time < self.rules.free or asleep or self.rules.waits(self, state))
         ):
@@ -339,6 +341,7 @@ class Search:
 
     def _happen(self, state: State) -> Iterator[tuple[Action, State]]:
         """Crashes, pauses and jumps of clocks."""
+        last = min(len(self.rules.ticks), self.rules.wakes)
         for process, (status, memory) in enumerate(state.processes):
             if status.startswith("sleeps"):
                 if status != f"sleeps@{state.time}" or state.time == len(self.rules.ticks):
@@ -347,7 +350,7 @@ class Search:
                 fewer = state._replace(faults=state.faults - 1)
                 if self.rules.crash:
                     yield Action("crash", process), self._crash(fewer, process)
-                if self.rules.pause and state.time < len(self.rules.ticks) and self._in_the_middle(state, process):
+                if self.rules.pause and state.time < last and self._in_the_middle(state, process):
                     yield Action("pause", process), self._set(fewer, process, f"sleeps@{state.time}", memory)
         if state.faults and state.time <= self.rules.free:
             for by in self.rules.jumps:
@@ -390,7 +393,7 @@ class Search:
         yield Action("arrive", who, part), settled
         if state.faults:
             there = there._replace(faults=state.faults - 1)
-            late = self._late(state, part)
+            late = tuple(sorted((*state.late, part)))
             yield Action("reply lost", who, part), self._settle(there, who, index, LOST)
             yield Action("sent twice", who, part), self._settle(there._replace(late=late), who, index, answer)
             yield from self._lose(state, who, index, part)
@@ -399,12 +402,9 @@ class Search:
         """A part does not reach the storage now."""
         if state.faults:
             away = state._replace(faults=state.faults - 1)
-            late = self._late(state, part)
+            late = tuple(sorted((*state.late, part)))
             yield Action("delayed", who, part), self._settle(away._replace(late=late), who, index, LOST)
             yield Action("refused", who, part), self._settle(away, who, index, REFUSED)
-
-    def _late(self, state: State, part: int) -> tuple[int, ...]:
-        return tuple(sorted((*state.late, part)))
 
     def _is_other_name(self, state: State, part: int) -> bool:
         """Whether this would be the first change, by one of several that are alike, and another could make it as well."""

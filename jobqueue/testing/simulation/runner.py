@@ -24,6 +24,7 @@ from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
 from jobqueue.runner_info import Beat
 from jobqueue.storage.ops import Batch
@@ -35,7 +36,7 @@ __all__ = ["Settings", "SimRunner", "Watcher"]
 
 TURN_MS: Final = 0.02
 """How long a runner takes to notice that a job came back."""
-LISTEN_MS: Final = 5_000.0
+LISTEN_MS: Final = 30_000.0
 DAY_MS: Final = 24 * 3_600_000
 
 
@@ -137,7 +138,7 @@ class SimRunner(Actor):
 
     def _noticed(self, notice: Notice) -> None:
         if notice.what in ("late", "trouble"):
-            self.world.tell(self.column, notice.what, (notice.task.id,) if notice.task else ())
+            self.world.tell(self.column, notice.what, tuple(task.id for task in notice.tasks))
 
     def died(self) -> None:
         """See `Actor.died`."""
@@ -179,13 +180,13 @@ class SimRunner(Actor):
         core = self.core
         while True:
             decision = core.decide(self.moment())
-            if decision.start:
-                self._start(decision.start)
+            self._start(decision.start)
             for task in decision.interrupt:
                 self._interrupt(task)
             then = decision.then
             if isinstance(then, Send):
                 self._watcher.sent(self, then.batches)
+                self._start(core.meanwhile(self.moment()))
                 outcomes = yield flows.Apply(then.batches)
                 core.answered(outcomes, self.moment())
                 self._collect()
@@ -212,6 +213,7 @@ class SimRunner(Actor):
             self.core.returned(tasks, at)
         if "rung" in words:
             self._listening = False
+        if "rung" in words or "look" in words:
             self.core.woken(at)
         if "stop" in words and not self.core.stopping:
             self.core.stop(at)
@@ -233,6 +235,10 @@ class SimRunner(Actor):
 
     def _rung(self) -> None:
         self._words["rung"] = None
+        self._pump.wake(self.world.latency())
+
+    def _look(self) -> None:
+        self._words["look"] = None
         self._pump.wake(self.world.latency())
 
     # ---------------------------------------------------------------------------------------------------------- jobs
@@ -315,7 +321,7 @@ class SimRunner(Actor):
     def _beat(self, process: Process) -> Steps:
         trouble = False
         try:
-            yield from process.refresh(self.settings.beat / 2)
+            yield from process.refresh(sample_age(self.settings.beat))
         except NotApplied:
             trouble = True
         at = self.moment()
@@ -354,7 +360,7 @@ class SimRunner(Actor):
             beat=settings.beat,
             keep_dead=180 * DAY_MS,
             moment=self.moment,
-            reports=Reports(lambda _: None, lambda _: None),
+            reports=Reports(lambda _: None, lambda _: None, self._look),
             discover=False,
         )
         while not self.stopped:

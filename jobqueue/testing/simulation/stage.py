@@ -246,7 +246,7 @@ class Stage:
     def _idle(self, runner: SimRunner) -> None:
         """What a runner without work must have given up: a slot that leaks is a slot less for ever."""
         core = runner.core
-        believed = core._running  # noqa: SLF001 - its own count of the slots in use
+        believed = core._outstanding.running  # noqa: SLF001 - its own count of the slots in use
         if core.outstanding == 0 and not runner.tasks and any(believed.values()):
             raise InvariantBroken("I7", f"{runner.column} believes in running jobs that it does not run: {believed}")
 

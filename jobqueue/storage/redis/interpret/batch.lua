@@ -1,0 +1,105 @@
+-- Whether every number that the operations add to is one, with what the same batch writes before it.
+local function check_numbers(ops)
+  local written = {}
+  local function add(name, field, amount)
+    local place = #name .. ':' .. name .. field
+    local text = written[place]
+    if text == nil then
+      text = call('HGET', name, field)
+    end
+    local now = integer(text or '0')
+    local sum = now and now + amount
+    if not sum or sum >= LIMIT or sum <= -LIMIT then
+      problem = problem or ('field ' .. field .. ' of key ' .. name .. ' holds no number that can be added to')
+      return
+    end
+    written[place] = format('%.0f', sum)
+  end
+  for i = 1, #ops do
+    local op = ops[i]
+    if op.code == '+' then
+      add(op.key, op.field, tonumber(op.amount))
+    elseif op.code == 'H' then
+      for j = op.base + 1, op.base + op.n, 2 do
+        written[#op.key .. ':' .. op.key .. ARGV[j]] = ARGV[j + 1]
+      end
+    elseif op.code == 'h' then
+      for j = op.base + 1, op.base + op.n do
+        written[#op.key .. ':' .. op.key .. ARGV[j]] = false
+      end
+    elseif op.code == 'V' then
+      if op.count then
+        add(op.count, op.field, 0)
+      end
+      if op.stamp == 's' then
+        add(COUNTERS, 'fence', 0)
+      end
+      if op.requester then -- its value is no number
+        written[#REQUESTS .. ':' .. REQUESTS .. op.requester] = ''
+      end
+    end
+  end
+end
+
+local function failures(guards, ops)
+  local failed, n = {}, 0
+  for i = 1, #guards do
+    if not holds[guards[i].code](guards[i]) then
+      n = n + 1
+      failed[n] = i - 1
+    end
+  end
+  for i = 1, #ops do
+    if ops[i].requester and not holds.once(ops[i]) then
+      n = n + 1
+      failed[n] = #guards + i - 1
+    end
+  end
+  return failed, n
+end
+
+-- What reads the arguments of this code.
+local function parser(code)
+  if not parse[code] then
+    if code == 'V' then
+      moves()
+    else
+      plains()
+    end
+  end
+  return parse[code]
+end
+
+local function batch()
+  problem, kinds = nil, {}
+  local guards, ops = {}, {}
+  for i = 1, number() do
+    guards[i] = parser('guard')()
+  end
+  for i = 1, number() do
+    local code = take()
+    ops[i] = parser(code)()
+    ops[i].code = code
+  end
+  if not problem then
+    check_numbers(ops)
+  end
+  if problem then
+    return { 2, problem }
+  end
+  local failed, n = failures(guards, ops)
+  if n > 0 then
+    return { 1, failed }
+  end
+  local answers = {}
+  for i = 1, #ops do
+    answers[i] = run[ops[i].code](ops[i])
+  end
+  return { 0, answers }
+end
+
+local reply = {}
+for i = 1, number() do
+  reply[i] = batch()
+end
+return reply

@@ -1,0 +1,124 @@
+-- Guards, and all operations but Move.
+local function plains()
+  local function lock_of(name)
+    local held = call('HMGET', name, 'token', 'until', 'fence')
+    return held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
+  end
+
+  function holds.A(guard)
+    return call('HEXISTS', guard.key, guard[1]) == 0
+  end
+
+  function holds.F(guard)
+    return call('HGET', guard.key, guard[1]) == guard[2]
+  end
+
+  function holds.M(guard)
+    return call('ZSCORE', guard.key, guard[1]) ~= false
+  end
+
+  function holds.U(guard)
+    local token, till, fence = lock_of(guard.key)
+    if not token then
+      return true
+    end
+    if token == guard[1] then
+      return till > 0
+    end
+    return till <= tonumber(guard[2]) and fence <= tonumber(guard[3])
+  end
+
+  function holds.L(guard)
+    local token, till = lock_of(guard.key)
+    return token == guard[1] and till > tonumber(guard[2])
+  end
+
+  local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
+
+  function parse.guard()
+    local code = take()
+    local guard = { code = code, key = key(number(), code == 'M' and 'zset' or 'hash') }
+    for i = 1, GUARD_ARGUMENTS[code] do
+      guard[i] = take()
+    end
+    return guard
+  end
+
+  -- Operations over many values that are one command of the server.
+  local function many(code, kind, width, command)
+    parse[code] = function()
+      local name, n = key(number(), kind), number() * width
+      return { key = name, n = n, base = skip(n) }
+    end
+    run[code] = function(op)
+      send(command, op.key, ARGV, op.base + 1, op.base + op.n)
+      return false
+    end
+  end
+
+  many('P', 'list', 1, 'RPUSH')
+  many('Z', 'zset', 2, 'ZADD')
+  many('z', 'zset', 1, 'ZREM')
+  many('H', 'hash', 2, 'HSET')
+  many('h', 'hash', 1, 'HDEL')
+
+  parse['+'] = function()
+    return { key = key(number(), 'hash'), field = take(), amount = take() }
+  end
+
+  run['+'] = function(op)
+    call('HINCRBY', op.key, op.field, op.amount)
+    return false
+  end
+
+  function parse.D()
+    return { key = key(number(), 'hash'), token = take() }
+  end
+
+  function run.D(op)
+    if lock_of(op.key) == op.token then
+      call('HSET', op.key, 'until', 0)
+    end
+    return false
+  end
+
+  function parse.T()
+    return { key = key(number(), 'hash'), token = take(), now = number(), till = number() }
+  end
+
+  function run.T(op)
+    local token, till, fence = lock_of(op.key)
+    if token == op.token then
+      till = math.max(till, op.till)
+    else
+      till, fence = op.till, math.max(fence + 1, op.now)
+    end
+    call('HSET', op.key, 'token', op.token, 'until', till, 'fence', fence)
+    -- Garbage collection a day after its end; it decides nothing, because a lock that ended is free anyway.
+    call('PEXPIRE', op.key, math.max(till - op.now, 0) + 86400000)
+    return fence
+  end
+
+  -- flags: l target is a list, w wake
+  function parse.S()
+    local flags = take()
+    local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
+    local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
+    key(1, 'hash')
+    if wake then
+      key(5, 'list')
+    end
+    return {
+      target = target, to_list = to_list, wake = wake, score = score, n = n,
+      ids = skip(n), records = skip(n), scores = score == '*' and skip(n),
+    }
+  end
+
+  function run.S(op)
+    local states, rings = store(RECORDS, op.target, op.to_list, op.n, op.ids, op.records, op.score, op.scores)
+    if op.wake and rings then
+      ring()
+    end
+    return states
+  end
+end

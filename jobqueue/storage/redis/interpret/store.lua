@@ -1,0 +1,34 @@
+-- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
+-- ARGV before the first of them; `score` is that of all.
+-- Answers 1 if all were stored, or a letter for each (n stored, s same, d different), and whether the scope is to be rung.
+local function store(known_records, target, to_list, n, ids, records, score, scores)
+  local known = ask('HMGET', known_records, ARGV, ids + 1, ids + n)
+  local m, new, flat, scored = 0, {}, {}, not to_list and {}
+  for i = 1, n do
+    if not known[i] then
+      local id = ARGV[ids + i]
+      m = m + 1
+      new[m] = id
+      flat[2 * m - 1], flat[2 * m] = id, ARGV[records + i]
+      if scored then
+        scored[2 * m - 1], scored[2 * m] = scores and ARGV[scores + i] or score, id
+      end
+    end
+  end
+  send('HSET', known_records, flat, 1, 2 * m)
+  if to_list then
+    send('RPUSH', target, new, 1, m)
+  else
+    send('ZADD', target, scored, 1, 2 * m)
+  end
+  local rings = m > 0 and (to_list or leads(target, new, m))
+  if m == n then
+    return 1, rings
+  end
+  local states = {}
+  for i = 1, n do
+    local old = known[i]
+    states[i] = not old and 'n' or old:sub(1, 8) == ARGV[records + i]:sub(1, 8) and 's' or 'd'
+  end
+  return table.concat(states), rings
+end

@@ -1,0 +1,88 @@
+-- Applies batches of one scope, in order, each whole or not at all.
+--
+-- One script in six files, joined by scripts.py in this order: bulk, store, words, plain, move, batch.
+-- Registered twice: under "#!lua" for calls that store new things (refused by a full server) and under
+-- "#!lua flags=allow-oom" for calls that only move, extend, finish …, so that a full server drains.
+--
+-- KEYS   1 records  2 claims  3 requests  4 counters  5 wake, then every other key that the batches name. An operation
+--        names a key by its index; 0 is none. All of them share the hash tag of the scope.
+-- ARGV   read with a cursor: number of batches, then each batch:
+--          number of guards, guards, number of operations, operations
+--        guard  A key field | F key field value | M key member | U lock token now fence | L lock token now
+--        op     P list n values              Z set n (score member)*    z set n members
+--               H hash n (field value)*      h hash n fields            + hash field amount
+--               T lock token now until       D lock token
+--               S flags target score n ids records [scores]                       Put; score: "" | number | "*" (scores follow)
+--               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
+-- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
+--        wrong kind. Answers: S 1 (all stored) or a letter per record (n stored, s same, d different) | T fence |
+--        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
+--
+-- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys and
+-- numbers included, before its first write.
+
+local format = string.format
+local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local LIMIT = 9007199254740992 -- 2^53
+local at = 1
+local problem, kinds -- of the batch being parsed
+local seen_before = {} -- kinds of keys that were looked at, over all batches
+local silent -- whether the scope is known not to be rung
+
+-- Code → what reads the arguments of an operation, what runs it, whether a guard holds. Filled when a code is met first, by
+-- the functions that the next files are: to make all these functions for every call would take longer than a small call.
+local parse, run, holds = {}, {}, {}
+
+local function take()
+  local value = ARGV[at]
+  at = at + 1
+  return value
+end
+
+local function number()
+  return tonumber(take())
+end
+
+-- Skips n arguments; answers the index before the first of them.
+local function skip(n)
+  local base = at - 1
+  at = at + n
+  return base
+end
+
+-- The key of that index; notes a problem unless it holds this kind, or nothing.
+local function key(index, kind)
+  local name = KEYS[index]
+  local seen = kinds[name]
+  if not seen then
+    seen = seen_before[name]
+    -- What an earlier batch took for another kind may have been emptied by it.
+    if seen ~= kind then
+      seen = call('TYPE', name).ok
+      if name == WAKE then
+        silent = seen == 'none'
+      end
+      if seen == 'none' then
+        seen = kind
+      end
+    end
+    kinds[name], seen_before[name] = seen, seen
+  end
+  if seen ~= kind then
+    problem = problem or misplaced(name, seen, kind)
+  end
+  return name
+end
+
+local function integer(text)
+  local digits = text == '0' and text or text:match('^%-?([1-9]%d*)$')
+  return digits and #digits <= 16 and tonumber(text) or nil
+end
+
+-- The wake-up key was looked at by whoever calls this, as `key(5, 'list')`.
+local function ring()
+  if silent then
+    call('RPUSH', WAKE, '1')
+    silent = false
+  end
+end
