@@ -285,7 +285,8 @@ def beats(env: Env, setup: Setup, due: float) -> Steps[Next]:
     _keep(env, leases)
     if not batches:
         return Next(beats, (setup, at.local + setup.beat))
-    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks), leases._latest) for batch, tasks in batches)
+    until = leases._latest  # noqa: SLF001 - what the batches ask for
+    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks), until) for batch, tasks in batches)
     told = yield Ask(parts)
     outcomes = [outcome for part, answers in zip(parts, told, strict=True) for outcome in spread(part, answers)]
     leases = _leases(env, setup)

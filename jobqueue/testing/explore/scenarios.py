@@ -15,8 +15,19 @@ from jobqueue.storage.interpreter import Interpreter
 from jobqueue.testing.explore.history import JobHistory, LockHistory, Past
 from jobqueue.testing.explore.locks import TTL_MS, lock_user
 from jobqueue.testing.explore.programs import Program, Programs
-from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, aged, beats, enqueuer, is_plain_beat, operator, patrols, runner
-from jobqueue.testing.explore.search import PENDING, Conditions, Rules, Search, State
+from jobqueue.testing.explore.runners import (
+    BACKOFF_MS,
+    Setup,
+    aged,
+    beats,
+    enqueuer,
+    is_plain_beat,
+    operator,
+    patrols,
+    runner,
+)
+from jobqueue.testing.explore.search import Conditions, Rules, Search
+from jobqueue.testing.explore.states import PENDING, State
 from jobqueue.testing.explore.stores import Stores
 
 __all__ = ["SCENARIOS", "Scenario", "build"]

@@ -6,53 +6,19 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.testing.explore.history import Broken, Past
 from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Part, Programs, Run, Told
+from jobqueue.testing.explore.states import FAULTS, LOST, PENDING, REFUSED, Action, Found, Numbers, State, Totals
 from jobqueue.testing.explore.stores import Spot, Stores
 
-__all__ = ["Action", "Conditions", "Found", "Rules", "Search", "State", "Totals"]
+__all__ = ["Conditions", "Rules", "Search"]
 
-PENDING: Final = -1
-LOST: Final = -2
-REFUSED: Final = -3
 _NO_REPLY: Final = {LOST: UNKNOWN, REFUSED: NOT_APPLIED}
-
-
-class State(NamedTuple):
-    """One state of everything.
-
-    Attributes:
-        store: The number of what the storage holds.
-        time: The number of ticks that have passed.
-        skew: How far the server's clock has jumped ahead (or, below 0, back), in ms.
-        faults: How many faults may still happen.
-        past: The number of the history.
-        late: Numbers of parts that are still under way although their sender was told otherwise.
-        processes: State (``runs``, ``sleeps@tick``, ``dead``) and number of the memory of each.
-        actors: The program's state of each, and of each part that it sent: `PENDING`, or what will be answered.
-    """
-
-    store: int
-    time: int
-    skew: int
-    faults: int
-    past: int
-    late: tuple[int, ...]
-    processes: tuple[tuple[str, int], ...]
-    actors: tuple[tuple[int, tuple[int, ...]], ...]
-
-
-class Action(NamedTuple):
-    """What happened: its name, the actor or process, the part."""
-
-    what: str
-    who: int = -1
-    part: int = -1
 
 
 class Conditions:
@@ -84,6 +50,8 @@ class Rules:
         aged: Answers the arguments of a program that waits, as they mean the same from a later time (local ms) on. Handed
             the program, its arguments, that time, the time at which all ends, where the jobs are, and the ends of leases
             that requests under way ask for.
+        apart: Whether it comes to the same when a part under way arrives, as long as no fault is left. Handed the part,
+            where the jobs are, the clocks, and the memory of the sender.
         wakes: The last tick at which a sleeper wakes, where what has to happen afterwards needs its time.
     """
 
@@ -103,49 +71,6 @@ class Rules:
     )
     apart: Callable[[Part, dict[bytes, Spot], Moment, Any], bool] = lambda _part, _spots, _at, _memory: False
     wakes: int = 99
-
-
-class Numbers:
-    """Values by number; equal ones have the same."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-
-    def of(self, value: Any) -> int:
-        """The number of a value."""
-        number = self._numbers.get(value)
-        if number is None:
-            number = self._numbers[value] = len(self.values)
-            self.values.append(value)
-        return number
-
-
-class Found(Exception):
-    """An invariant is broken.
-
-    Attributes:
-        path: Every state on the shortest way there, with the action that led to it.
-        why: What is broken.
-    """
-
-    def __init__(self, path: list[tuple[Action, State]], why: str) -> None:
-        super().__init__(why)
-        self.path = path
-        self.why = why
-
-
-@attrs.define
-class Totals:
-    """What was walked through."""
-
-    states: int = 0
-    transitions: int = 0
-    leaves: int = 0
-    depth: int = 0
-    seconds: float = 0.0
-    faults: dict[str, int] = attrs.field(factory=dict)
-    complete: bool = True
 
 
 class Search:
@@ -312,7 +237,8 @@ class Search:
         That is a beat that sets out, as long as its runner does not wait for the answer to a claim, which might bring
         what is to be extended. And it is the end of a run that takes no time, as long as nothing else of its process is
         under way: it reads the clock and sends what is decided. If it starts the next job, then under a claim that is
-        certain until later, and whoever takes such a job breaks an invariant, before the start and after it.
+        certain until later, and whoever takes such a job breaks an invariant, before the start and after it. And it is
+        the arrival of what the rules say is `Rules.apart` from all else.
         """
         for who, (node, parts) in enumerate(state.actors):
             found = self.programs.nodes[node]
@@ -327,8 +253,9 @@ class Search:
                 if not waits and self._can_resume(state, node, memory, at):
                     return who
             elif isinstance(found.request, Ask):
+                spots, known = self.stores.spots[state.store], self.memories.values[memory]
                 part = next((part for part, to in zip(self.parts_of(node), parts, strict=True) if to == PENDING), None)
-                if part is not None and self.rules.apart(self.stores.parts[part], self.stores.spots[state.store], at, self.memories.values[memory]):
+                if part is not None and self.rules.apart(self.stores.parts[part], spots, at, known):
                     return who
             elif isinstance(found.request, Run) and not self._is_long(found.request):
                 others = (number for number, _ in state.actors if self.programs.nodes[number].process == found.process)
@@ -532,9 +459,6 @@ class Search:
             state.store, state.time, state.skew, state.faults, state.past, share(state.late, state.late),
             share(state.processes, state.processes), share(state.actors, state.actors),
         )  # fmt: skip
-
-
-FAULTS: Final = {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
 
 
 def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:
