@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from jobqueue.testing.explore.scenarios import SCENARIOS, Scenario
-from jobqueue.testing.explore.search import Found, Totals
+from jobqueue.testing.explore.states import Found, Totals
 from jobqueue.testing.explore.trace import describe
 
 __all__ = ["SCENARIOS", "Exploration", "Scenario", "Totals", "explore"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from jobqueue.clock import Moment
 from jobqueue.errors import LockTaken, NotApplied, OutcomeUnknown
 from jobqueue.keys import namespace_keys
-from jobqueue.lock import Lock
+from jobqueue.lock import Lease, Lock
 from jobqueue.testing.explore.programs import Env, Idle, Next, Run, Steps, carry_out
 
 __all__ = ["TTL_MS", "lock_user"]
@@ -32,21 +32,21 @@ class _Access:
         return self._token.ljust(size, b"-")
 
     def now(self) -> int:
-        return self._at.now
+        return self._env.now
 
     def monotonic(self) -> float:
-        return self._at.local
+        return self._env.local
 
-    @property
-    def _at(self) -> Moment:
-        return self._env.at
+
+def _lock(env: Env, token: bytes) -> Lock:
+    access: Any = _Access(env, token)
+    return Lock(access, NAME, TTL_MS / 1000)
 
 
 def lock_user(env: Env, left: int, tries: int) -> Steps[Next | None]:
     """Take the lock, write twice under it with an extension in between, give it back; ``left`` times."""
     yield Idle("free", (NAME,))
-    access: Any = _Access(env, b"%d/%d/%d" % (env.process, left, tries))
-    lock = Lock(access, NAME, TTL_MS / 1000)
+    lock = _lock(env, b"%d/%d/%d" % (env.process, left, tries))
     try:
         lease = yield from carry_out(env, lock._take())  # noqa: SLF001 - as `with` does, with the calls cut in two
     except LockTaken:
@@ -54,21 +54,36 @@ def lock_user(env: Env, left: int, tries: int) -> Steps[Next | None]:
     except (NotApplied, OutcomeUnknown):
         return _again(left)
     env.tell("take", lease.fence, lease._until)  # noqa: SLF001
+    return Next(_writes, (left, lease.token, lease.fence, lease._until))  # noqa: SLF001
+
+
+def _writes(env: Env, left: int, token: bytes, fence: int, until: float) -> Steps[Next]:
     yield Run("writes")
-    env.tell("write", lease.fence)
+    env.tell("write", fence)
+    return Next(_extends if left > 1 else _leaves, (left, token, fence, until))
+
+
+def _extends(env: Env, left: int, token: bytes, fence: int, until: float) -> Steps[Next]:
+    lease = Lease(_lock(env, token), token, fence, until)
     try:
-        if left > 1:
-            yield from carry_out(env, lease._extend(None))  # noqa: SLF001
-            env.tell("extend", lease._until)  # noqa: SLF001
-            yield Run("again writes")
-            env.tell("write", lease.fence)
+        yield from carry_out(env, lease._extend(None))  # noqa: SLF001
     except (LockTaken, NotApplied, OutcomeUnknown):
-        pass  # it may be lost: what it writes from now on shows by its fence
+        return Next(_leaves, (left, token, fence, until))  # it may be lost: what it wrote shows by its fence
+    env.tell("extend", lease._until)  # noqa: SLF001
+    return Next(_writes_again, (left, token, fence, lease._until))  # noqa: SLF001
+
+
+def _writes_again(env: Env, left: int, token: bytes, fence: int, until: float) -> Steps[Next]:
+    yield Run("again writes")
+    env.tell("write", fence)
+    return Next(_leaves, (left, token, fence, until))
+
+
+def _leaves(env: Env, left: int, token: bytes, fence: int, until: float) -> Steps[Next | None]:
     env.tell("leave")
-    try:
-        yield from carry_out(env, lock._drop(lease))  # noqa: SLF001
-    except (NotApplied, OutcomeUnknown):
-        return _again(left)
+    lock = _lock(env, token)
+    with contextlib.suppress(NotApplied, OutcomeUnknown):
+        yield from carry_out(env, lock._drop(Lease(lock, token, fence, until)))  # noqa: SLF001
     return _again(left)
 
 

@@ -2,8 +2,9 @@
 
 A program yields what it waits for and is sent the answer. A state of it is its name, its arguments and what it was
 answered so far: replaying these answers brings the generator back, so states can be compared and stored, and the flows of
-production (which are generators too) run inside of a program unchanged. A program that answers `Next` goes on under
-other arguments with its answers forgotten, so that states reached by different ways meet.
+production (which are generators too) run inside of a program unchanged. States reached by different ways are to meet: a
+program that answers `Next` goes on under other arguments with its answers forgotten, and clocks and a memory that it has not
+looked at are no part of its state.
 
 Every step is done once and remembered: what a program does depends on its state, the answer, the time and the memory of
 its process, and on nothing else.
@@ -41,12 +42,14 @@ class Part:
         steps: What each batch is meant to do, in the words of `lifecycle`.
         batches: The batches.
         meant: Id → claim under which the sender holds, or believes to hold, what it moves out of working or extends.
+        until: The end of the leases that it asks for, by the server's clock; 0 if it asks for none.
     """
 
     sender: int
     steps: tuple[str, ...]
     batches: tuple[Batch, ...]
     meant: tuple[tuple[bytes, bytes], ...] = ()
+    until: int = 0
 
 
 @attrs.frozen
@@ -109,22 +112,62 @@ class Next:
 
 
 class Env:
-    """What a program sees of the world.
+    """What a program sees of the world. What it has not looked at makes no difference to it, so that is noted.
 
     Attributes:
         process: The number of its process.
-        at: The clocks.
-        memory: What the programs of its process share; replaced, never changed.
+        kept: The memory of its process as it leaves it.
         told: What it tells those who watch.
     """
 
-    __slots__ = ("at", "memory", "process", "told")
+    __slots__ = ("_at", "_given", "_read", "kept", "process", "told")
 
-    def __init__(self, process: int, at: Moment, memory: Any) -> None:
+    def __init__(self, process: int) -> None:
         self.process = process
-        self.at = at
-        self.memory = memory
         self.told: list[Told] = []
+        self.kept: Any = None
+        self._at = Moment(0, 0.0)
+        self._given: Any = None
+        self._read: set[str] = set()
+
+    def step(self, at: Moment, memory: Any) -> None:
+        """The world as it is before the next step."""
+        self._at, self._given, self.kept, self._read, self.told = at, memory, memory, set(), []
+
+    def read(self) -> tuple[Any, ...]:
+        """What the step has looked at."""
+        return (
+            self._at.now if "now" in self._read else None,
+            self._at.local if "local" in self._read else None,
+            self._given if "memory" in self._read else None,
+        )
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since 1970 by the server's clock."""
+        self._read.add("now")
+        return self._at.now
+
+    @property
+    def local(self) -> float:
+        """Milliseconds by the process's own clock."""
+        self._read.add("local")
+        return self._at.local
+
+    @property
+    def at(self) -> Moment:
+        """Both clocks."""
+        return Moment(self.now, self.local)
+
+    @property
+    def memory(self) -> Any:
+        """What the programs of its process share; replaced, never changed."""
+        self._read.add("memory")
+        return self.kept
+
+    @memory.setter
+    def memory(self, value: Any) -> None:
+        self.kept = value
 
     def tell(self, what: str, *args: Any) -> None:
         """Tell those who watch from outside."""
@@ -203,17 +246,17 @@ class Node:
 
     Attributes:
         process: The number of its process.
-        program: The program.
+        program: The program; None if it has ended.
         args: Its arguments.
         trace: What it was answered, with the clocks and the memory at that time.
         request: What it waits for; None if it has ended.
     """
 
     process: int
-    program: Program
-    args: tuple[Hashable, ...]
-    trace: tuple[tuple[Any, Moment, Any], ...]
-    request: Request | None = attrs.field(eq=False)
+    program: Program | None = None
+    args: tuple[Hashable, ...] = ()
+    trace: tuple[tuple[Any, Moment, Any], ...] = ()
+    request: Request | None = None
 
 
 class Programs:
@@ -224,40 +267,50 @@ class Programs:
         self._numbers: dict[tuple[Any, ...], int] = {}
 
     def start(self, process: int, program: Program, args: tuple[Hashable, ...], at: Moment, memory: Any) -> int:
-        """A new actor. A program that waits first of all must not look at the clocks or the memory before it does."""
+        """A new actor."""
         number, _, _ = self._run(process, program, args, ((None, at, memory),))
         return number
 
     def resume(self, number: int, answer: Any, at: Moment, memory: Any) -> tuple[int, Any, tuple[Told, ...]]:
         """Answer an actor: its new state, the memory of its process, and what it told."""
         node = self.nodes[number]
+        assert node.program is not None
         return self._run(node.process, node.program, node.args, (*node.trace, (answer, at, memory)))
+
+    def waiting(self, number: int, args: tuple[Hashable, ...]) -> int:
+        """An actor that first of all waits, with other arguments."""
+        node = self.nodes[number]
+        assert node.program is not None
+        number, _, _ = self._run(node.process, node.program, args, node.trace)
+        return number
+
+    def ended(self, process: int) -> int:
+        """An actor that does nothing any more."""
+        return self._number((process,), Node(process))
 
     def _run(
         self, process: int, program: Program, args: tuple[Hashable, ...], trace: tuple[tuple[Any, Moment, Any], ...]
     ) -> tuple[int, Any, tuple[Told, ...]]:
         told: tuple[Told, ...] = ()
         while True:
-            env = Env(process, trace[0][1], trace[0][2])
+            env = Env(process)
             steps = program(env, *args)
-            request: Request | None = None
-            then: Next | None = None
-            first = True
-            idle = False
+            seen: list[Any] = []
             try:
                 for answer, at, memory in trace:
-                    env.at, env.memory, env.told = at, memory, []
+                    env.step(at, memory)
                     request = steps.send(answer)
-                    if first:
-                        first, idle = False, isinstance(request, Idle)
+                    seen.append((answer, env.read()))
             except StopIteration as end:
-                then, request = end.value, None
+                then: Next | None = end.value
+                told += tuple(env.told)
+                if then is None:
+                    return self.ended(process), env.kept, told
+                program, args, trace = then.program, then.args, ((None, trace[-1][1], env.kept),)
+                continue
             told += tuple(env.told)
-            if request is not None or then is None:
-                # A program that first of all waits has looked at nothing yet: since when it waits does not matter.
-                key = (process, program, args, trace[1:] if idle else trace) if request is not None else (process,)
-                return self._number(key, Node(process, program, args, trace, request)), env.memory, told
-            program, args, trace = then.program, then.args, ((None, env.at, env.memory),)
+            node = Node(process, program, args, trace, request)
+            return self._number((process, program, args, tuple(seen)), node), env.kept, told
 
     def _number(self, key: tuple[Any, ...], node: Node) -> int:
         number = self._numbers.get(key)

@@ -40,8 +40,9 @@ from jobqueue.testing.explore.programs import (
     carry_out,
     spread,
 )
+from jobqueue.testing.explore.stores import Spot
 
-__all__ = ["BACKOFF_MS", "Held", "Setup", "beats", "enqueuer", "operator", "patrols", "runner"]
+__all__ = ["BACKOFF_MS", "Held", "Setup", "aged", "beats", "enqueuer", "is_plain_beat", "operator", "patrols", "runner"]
 
 BACKOFF_MS: Final = 100
 POLICY: Final = RetryPolicy(backoff=lambda n: timedelta(milliseconds=BACKOFF_MS * n))
@@ -109,11 +110,10 @@ def _leases(env: Env, setup: Setup) -> Leases:
 
 
 def _keep(env: Env, leases: Leases) -> None:
-    verdicts = {(held.id, held.claim): held.verdict for held in env.memory}
     env.memory = tuple(
         Held(
-            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, leases._latest, task.lease_lost,  # noqa: SLF001 - as above
-            verdicts.get((task.id, task.claim)), task.returned,
+            task.id, task.claim, task.fence, task.record, task.queue, task.deadline, leases._latest,  # noqa: SLF001 - as above
+            task.lease_lost, returned=task.returned,
         )
         for task in sorted(leases.held.values(), key=lambda task: task.id)
     )  # fmt: skip
@@ -130,20 +130,31 @@ def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results:
     """Store results, claim, run what was claimed; again and again."""
     if not results:
         yield Idle("work", (setup.queues,))
-    at = env.at
     shares = Shares({queue.queue: weight for queue, weight in zip(setup.queues, setup.weights, strict=True)})
     shares._positions.update(zip(shares.weights, ahead, strict=True))  # noqa: SLF001 - its state, as it was
     names = tuple(queue.queue for queue in setup.queues)
-    split = shares.split(setup.capacity, names)
+    found = shares.split(setup.capacity, names)
+    split = tuple(found.get(name, 0) for name in names)
     if len(setup.queues) > 1:
-        env.tell("split", tuple(split.get(name, 0) for name in names), setup.weights)
-    number += 1
+        env.tell("split", split, setup.weights)
+    ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
+    return Next(_asks, (setup, number + 1, ahead, split, results, env.at, ()))
+    yield  # a program is a generator
+
+
+def _asks(
+    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], split: tuple[int, ...], results: tuple[Held, ...],
+    at: Moment, known: tuple[Any, ...],
+) -> Steps[Next]:  # fmt: skip
+    """Send it all, and again what went without an answer."""
     parts = _gather(env, setup, number, split, results, at)
-    answers: list[Any] = [UNKNOWN] * len(parts)
-    while open_ := [index for index, answer in enumerate(answers) if answer in (UNKNOWN, NOT_APPLIED)]:
-        told = yield Ask(tuple(parts[index] for index in open_))
-        for index, answer in zip(open_, told, strict=True):
-            answers[index] = answer
+    answers = list(known or (UNKNOWN,) * len(parts))
+    open_ = [index for index, answer in enumerate(answers) if answer == UNKNOWN]
+    told = yield Ask(tuple(parts[index] for index in open_))
+    for index, answer in zip(open_, told, strict=True):
+        answers[index] = UNKNOWN if answer == NOT_APPLIED else answer
+    if UNKNOWN in answers:
+        return Next(_asks, (setup, number, ahead, split, results, at, tuple(answers)))
     leases = _leases(env, setup)
     for held in results:
         if (task := leases.held.get(held.id)) is not None and task.claim == held.claim:
@@ -155,25 +166,22 @@ def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results:
         leases.hold(task)
         leases.ask(at)  # as its claim did
     _keep(env, leases)
-    ended = yield from _run(env, [(task.id, task.claim) for task in fresh])
-    ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
-    return Next(runner, (setup, number, ahead, tuple(ended)))
+    return Next(_runs, (setup, number, ahead, _claims(fresh), ()))
 
 
 def _gather(
-    env: Env, setup: Setup, number: int, split: dict[str, int], results: Sequence[Held], at: Moment
+    env: Env, setup: Setup, number: int, split: Sequence[int], results: Sequence[Held], at: Moment
 ) -> list[Part]:
     """What goes to each queue: results, what is due, what is handed back, a claim."""
     tasks = [_task(held) for held in results]
     parts = []
-    for queue in setup.queues:
+    for queue, limit in zip(setup.queues, split, strict=True):
         own = [task for task in tasks if task.queue is queue]
         ended = [task for task in own if task.returned]
         back = [task for task in own if not task.returned]
         sent = [*pack_results(ended), *pack_releases(back)]
         steps = [_step(entry.batch.ops[0]) for entry in sent]
         batches = [entry.batch for entry in sent]
-        limit = split.get(queue.queue, 0)
         if limit and not back:  # it would take at once what it handed back
             batches.append(transitions.promote(queue, at.now))
             batches.append(
@@ -183,7 +191,8 @@ def _gather(
             )
             steps += ["promote", "claim"]
         if batches:
-            parts.append(Part(env.process, tuple(steps), tuple(batches), _claims(own)))
+            until = at.now + setup.lease if steps[-1] == "claim" else 0
+            parts.append(Part(env.process, tuple(steps), tuple(batches), _claims(own), until))
     return parts
 
 
@@ -210,34 +219,48 @@ def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     ]
 
 
-def _run(env: Env, claimed: Sequence[tuple[bytes, bytes]]) -> Steps[list[Held]]:
-    """Run jobs one after the other; answers what is to be stored or handed back."""
-    ended: list[Held] = []
-    for id, claim in claimed:
+def _runs(
+    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], claimed: tuple[tuple[bytes, bytes], ...],
+    ended: tuple[Held, ...],
+) -> Steps[Next]:  # fmt: skip
+    """Run jobs one after the other, and go on with what is to be stored or handed back."""
+    for index, (id, claim) in enumerate(claimed):
         held = _mine(env, id, claim)
         if held is None:
             continue  # claimed again by this very runner: that claim counts
-        if held.lost or held.deadline <= env.at.local:
-            ended.append(held)  # nothing starts under a lease that is not certain
-            continue
-        stored = decode(held.record)
-        env.tell("start", id, claim)
-        yield Run(f"runs {id.decode()}")
-        held = _mine(env, id, claim)
-        if held is None:
-            continue
-        verdict = _judge(stored, env.at.now)
-        held = attrs.evolve(held, returned=True, verdict=verdict)
+        if not held.lost and held.deadline > env.local:
+            env.tell("start", id, claim)
+            return Next(_job, (setup, number, ahead, claimed[index:], ended))
+        ended += (_plain(held),)  # nothing starts under a lease that is not certain
+    return Next(runner, (setup, number, ahead, ended))
+    yield  # a program is a generator
+
+
+def _job(
+    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], claimed: tuple[tuple[bytes, bytes], ...],
+    ended: tuple[Held, ...],
+) -> Steps[Next]:  # fmt: skip
+    """Run the first of these."""
+    id, claim = claimed[0]
+    yield Run(f"runs {id.decode()}")
+    held = _mine(env, id, claim)
+    if held is not None:
+        held = attrs.evolve(held, returned=True)
         env.memory = tuple(held if other.id == id else other for other in env.memory)
-        ended.append(held)
-    return ended
+        ended += (attrs.evolve(_plain(held), verdict=_judge(decode(held.record), env)),)
+    return Next(_runs, (setup, number, ahead, claimed[1:], ended))
+
+
+def _plain(held: Held) -> Held:
+    """As it is stored or handed back, for which its lease makes no difference."""
+    return attrs.evolve(held, deadline=0.0, latest=0, lost=False)
 
 
 def _mine(env: Env, id: bytes, claim: bytes) -> Held | None:
     return next((held for held in env.memory if held.id == id and held.claim == claim), None)
 
 
-def _judge(stored: Stored, now: int) -> Any:
+def _judge(stored: Stored, env: Env) -> Any:
     """Jobs do what their name says."""
     failed = stored.name == "fail" or (stored.name == "fail once" and not stored.attempt)
     outcome: BaseException | None = RuntimeError("planned") if failed else None
@@ -245,7 +268,7 @@ def _judge(stored: Stored, now: int) -> Any:
         outcome = Snooze(timedelta(milliseconds=BACKOFF_MS))
     if outcome is None:
         return None
-    verdict = after_run(stored, outcome, "RuntimeError: planned", POLICY, now)
+    verdict = after_run(stored, outcome, "RuntimeError: planned", POLICY, env.now)
     return verdict.ending, verdict.step, tuple(sorted(verdict.changes.items())), verdict.score
 
 
@@ -262,7 +285,8 @@ def beats(env: Env, setup: Setup, due: float) -> Steps[Next]:
     _keep(env, leases)
     if not batches:
         return Next(beats, (setup, at.local + setup.beat))
-    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks)) for batch, tasks in batches)
+    until = leases._latest  # noqa: SLF001 - what the batches ask for
+    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks), until) for batch, tasks in batches)
     told = yield Ask(parts)
     outcomes = [outcome for part, answers in zip(parts, told, strict=True) for outcome in spread(part, answers)]
     leases = _leases(env, setup)
@@ -295,12 +319,57 @@ def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: 
     yield Idle("patrol", (queue, setup.lease, seen, after))
     watch = Watch()
     watch.seen[queue.scope] = dict(seen)
-    begun = env.at.local
+    begun = env.local
     try:
         yield from carry_out(env, patrol(queue, watch, setup.lease, lambda: env.at), _ask if setup.set_back else _far)
     except (NotApplied, OutcomeUnknown):
         return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun))
     return Next(patrols, (setup, tuple(sorted(watch.seen[queue.scope].items())), begun + setup.beat))
+
+
+def aged(
+    program: Any, args: tuple[Any, ...], local: float, end: float, spots: dict[bytes, Spot], coming: frozenset[int]
+) -> tuple[Any, ...]:
+    """The arguments of a program that waits, as they mean the same from a later time on; see `Rules`.
+
+    It is all the same how long ago it was that something became due, and when something began that does not become due
+    before the end. And an expired lease that has gone comes back with the same end by a request only that asks
+    for it already, unless the server's clock is set back.
+    """
+    if program is beats:
+        setup, due = args
+        return setup, due if due > local else 0.0
+    if program is patrols:
+        setup, seen, after = args
+        if not setup.set_back:
+            seen = tuple((id, one) for id, one in seen if one.end in coming or _is_there(one, spots.get(id)))
+        return setup, tuple((id, _aged(one, local, end)) for id, one in seen), after if after > local else 0.0
+    return args
+
+
+def is_plain_beat(part: Part, spots: dict[bytes, Spot], at: Moment, memory: Any) -> bool:
+    """Whether a part extends nothing but leases that all see to be certain, as long as no clock is set back.
+
+    Then nobody else looks at or takes these jobs, and if their runner stores a result it comes to the same thing before
+    the extension and after it.
+    """
+    if part.steps != ("extend",):
+        return False
+    certain = {(held.id, held.claim) for held in memory if not held.lost and held.deadline > at.local}
+    return all(
+        one in certain and (spot := spots.get(one[0])) is not None and spot.claim == one[1] and spot.score > at.now
+        for one in part.meant
+    )
+
+
+def _is_there(one: Any, spot: Spot | None) -> bool:
+    return spot is not None and spot.place == "working" and spot.score == one.end
+
+
+def _aged(one: Any, local: float, end: float) -> Any:
+    if one.patience > end:
+        return attrs.evolve(one, since=0.0)
+    return one if one.since + one.patience > local else attrs.evolve(one, since=-one.patience)
 
 
 # ---------------------------------------------------------------------------------------------- producers and operators

@@ -15,8 +15,19 @@ from jobqueue.storage.interpreter import Interpreter
 from jobqueue.testing.explore.history import JobHistory, LockHistory, Past
 from jobqueue.testing.explore.locks import TTL_MS, lock_user
 from jobqueue.testing.explore.programs import Program, Programs
-from jobqueue.testing.explore.runners import BACKOFF_MS, Setup, beats, enqueuer, operator, patrols, runner
-from jobqueue.testing.explore.search import PENDING, Conditions, Rules, Search, State
+from jobqueue.testing.explore.runners import (
+    BACKOFF_MS,
+    Setup,
+    aged,
+    beats,
+    enqueuer,
+    is_plain_beat,
+    operator,
+    patrols,
+    runner,
+)
+from jobqueue.testing.explore.search import Conditions, Rules, Search
+from jobqueue.testing.explore.states import PENDING, State
 from jobqueue.testing.explore.stores import Stores
 
 __all__ = ["SCENARIOS", "Scenario", "build"]
@@ -224,7 +235,7 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         ticks=(BEAT_MS,) * ticks, free=1, urgent=True, long="job-a", pause=True, crash=True,
         jumps=(10 * LEASE_MS,),
         rescue=3 * BEAT_MS, latest=ticks - 3 * max(1, faults), alike=runners, waits=_orphaned,
-        wakes=99 if faults < 2 else ticks - 3 * faults,
+        wakes=99 if faults < 2 else ticks - 3 * faults, aged=aged, apart=is_plain_beat,
     )  # fmt: skip
     history = JobHistory(ids, _names(runners), START_MS, rescued=True, lease=LEASE_MS)
     return build(actors, runners, stores, contents, history, rules, faults)
@@ -246,7 +257,7 @@ def _clock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
             actors.append((number, patrols, (setup, (), 0.0)))
     rules = Rules(
         ticks=(BEAT_MS,) * (5 + 2 * faults), free=1 + faults, urgent=True, long="job-a", pause=False, crash=False,
-        jumps=(10 * LEASE_MS, -10 * LEASE_MS), rescue=None, latest=99, alike=0, waits=_held,
+        jumps=(10 * LEASE_MS, -10 * LEASE_MS), rescue=None, latest=99, alike=0, waits=_held, aged=aged,
     )  # fmt: skip
     return build(
         actors, runners, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults

@@ -6,53 +6,19 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.testing.explore.history import Broken, Past
-from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Programs, Run, Told
-from jobqueue.testing.explore.stores import Stores
+from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Part, Programs, Run, Told
+from jobqueue.testing.explore.states import FAULTS, LOST, PENDING, REFUSED, Action, Found, Numbers, State, Totals
+from jobqueue.testing.explore.stores import Spot, Stores
 
-__all__ = ["Action", "Conditions", "Found", "Rules", "Search", "State", "Totals"]
+__all__ = ["Conditions", "Rules", "Search"]
 
-PENDING: Final = -1
-LOST: Final = -2
-REFUSED: Final = -3
 _NO_REPLY: Final = {LOST: UNKNOWN, REFUSED: NOT_APPLIED}
-
-
-class State(NamedTuple):
-    """One state of everything.
-
-    Attributes:
-        store: The number of what the storage holds.
-        time: The number of ticks that have passed.
-        skew: How far the server's clock has jumped ahead (or, below 0, back), in ms.
-        faults: How many faults may still happen.
-        past: The number of the history.
-        late: Numbers of parts that are still under way although their sender was told otherwise.
-        processes: State (``runs``, ``sleeps@tick``, ``dead``) and number of the memory of each.
-        actors: The program's state of each, and of each part that it sent: `PENDING`, or what will be answered.
-    """
-
-    store: int
-    time: int
-    skew: int
-    faults: int
-    past: int
-    late: tuple[int, ...]
-    processes: tuple[tuple[str, int], ...]
-    actors: tuple[tuple[int, tuple[int, ...]], ...]
-
-
-class Action(NamedTuple):
-    """What happened: its name, the actor or process, the part."""
-
-    what: str
-    who: int = -1
-    part: int = -1
 
 
 class Conditions:
@@ -81,6 +47,11 @@ class Rules:
         alike: How many of the first processes differ in nothing but their names. Then the first of them that changes
             the storage is called the first, and what happens with other names need not be looked at.
         waits: Answers whether somebody waits for time to pass.
+        aged: Answers the arguments of a program that waits, as they mean the same from a later time (local ms) on. Handed
+            the program, its arguments, that time, the time at which all ends, where the jobs are, and the ends of leases
+            that requests under way ask for.
+        apart: Whether it comes to the same when a part under way arrives, as long as no fault is left. Handed the part,
+            where the jobs are, the clocks, and the memory of the sender.
         wakes: The last tick at which a sleeper wakes, where what has to happen afterwards needs its time.
     """
 
@@ -95,50 +66,11 @@ class Rules:
     latest: int
     alike: int
     waits: Callable[[Search, State], bool]
+    aged: Callable[[Any, tuple[Any, ...], float, float, dict[bytes, Spot], frozenset[int]], tuple[Any, ...]] = (
+        lambda _program, args, _local, _end, _spots, _coming: args
+    )
+    apart: Callable[[Part, dict[bytes, Spot], Moment, Any], bool] = lambda _part, _spots, _at, _memory: False
     wakes: int = 99
-
-
-class Numbers:
-    """Values by number; equal ones have the same."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-
-    def of(self, value: Any) -> int:
-        """The number of a value."""
-        number = self._numbers.get(value)
-        if number is None:
-            number = self._numbers[value] = len(self.values)
-            self.values.append(value)
-        return number
-
-
-class Found(Exception):
-    """An invariant is broken.
-
-    Attributes:
-        path: Every state on the shortest way there, with the action that led to it.
-        why: What is broken.
-    """
-
-    def __init__(self, path: list[tuple[Action, State]], why: str) -> None:
-        super().__init__(why)
-        self.path = path
-        self.why = why
-
-
-@attrs.define
-class Totals:
-    """What was walked through."""
-
-    states: int = 0
-    transitions: int = 0
-    leaves: int = 0
-    depth: int = 0
-    seconds: float = 0.0
-    faults: dict[str, int] = attrs.field(factory=dict)
-    complete: bool = True
 
 
 class Search:
@@ -174,6 +106,7 @@ class Search:
         self._steps: dict[tuple[Any, ...], tuple[int, int, tuple[Told, ...]]] = {}
         self._parts: dict[int, tuple[int, ...]] = {}
         self._ready: dict[tuple[Any, ...], bool] = {}
+        self._ages: dict[tuple[Any, ...], int] = {}
         self._same: dict[Any, Any] = {}
 
     # ------------------------------------------------------------------------------------------------------ the walk
@@ -263,7 +196,11 @@ class Search:
         busy = False
         at = self.moment(state)
         if not state.faults and (who := self._alone(state, at)) is not None:
-            yield Action("go on", who), self._resume(state, who, at)
+            pending = state.actors[who][1]
+            if PENDING in pending:
+                yield from self._arrive(state, who, pending.index(PENDING), at)
+            else:
+                yield Action("go on", who), self._resume(state, who, at)
             return
         for who, (node, parts) in enumerate(state.actors):
             process = self.programs.nodes[node].process
@@ -276,13 +213,9 @@ class Search:
                     yield from self._arrive(state, who, index, at)
             if status == "runs" and PENDING not in parts and self._can_resume(state, node, memory, at):
                 request = self.programs.nodes[node].request
-                busy = busy or not (
-                    isinstance(request, Run) and self.rules.long and request.what.endswith(self.rules.long)
-                )
+                busy = busy or not (isinstance(request, Run) and self._is_long(request))
                 yield Action("go on", who), self._resume(state, who, at)
-        for index, part in enumerate(state.late):
-            if state.time > self.rules.latest:
-                continue
+        for index, part in enumerate(state.late if state.time <= self.rules.latest else ()):
             if self._is_other_name(state, part):
                 yield Action("mirrored"), state
                 continue
@@ -296,25 +229,42 @@ class Search:
             and not (busy and self.rules.urgent)
             and (state.time < self.rules.free or asleep or self.rules.waits(self, state))
         ):
-            yield Action("time passes"), self._shared(state._replace(time=state.time + 1))
+            yield Action("time passes"), self._tick(state)
 
     def _alone(self, state: State, at: Moment) -> int | None:
         """An actor whose next step nobody can see and nobody can influence, so that it may as well be the very next one.
 
         That is a beat that sets out, as long as its runner does not wait for the answer to a claim, which might bring
-        what is to be extended.
+        what is to be extended. And it is the end of a run that takes no time, as long as nothing else of its process is
+        under way: it reads the clock and sends what is decided. If it starts the next job, then under a claim that is
+        certain until later, and whoever takes such a job breaks an invariant, before the start and after it. And it is
+        the arrival of what the rules say is `Rules.apart` from all else.
         """
-        for who, (node, _) in enumerate(state.actors):
+        for who, (node, parts) in enumerate(state.actors):
             found = self.programs.nodes[node]
             status, memory = state.processes[found.process]
-            if status == "runs" and isinstance(found.request, Idle) and found.request.until == "beat":
+            if status != "runs":
+                continue
+            if isinstance(found.request, Idle) and found.request.until == "beat":
                 waits = any(
                     isinstance(other.request, Ask) and other.process == found.process
                     for other in (self.programs.nodes[number] for number, _ in state.actors)
                 )
                 if not waits and self._can_resume(state, node, memory, at):
                     return who
+            elif isinstance(found.request, Ask):
+                spots, known = self.stores.spots[state.store], self.memories.values[memory]
+                part = next((part for part, to in zip(self.parts_of(node), parts, strict=True) if to == PENDING), None)
+                if part is not None and self.rules.apart(self.stores.parts[part], spots, at, known):
+                    return who
+            elif isinstance(found.request, Run) and not self._is_long(found.request):
+                others = (number for number, _ in state.actors if self.programs.nodes[number].process == found.process)
+                if not any(other != node and self._can_resume(state, other, memory, at) for other in others):
+                    return who
         return None
+
+    def _is_long(self, run: Run) -> bool:
+        return bool(self.rules.long) and run.what.endswith(self.rules.long)
 
     def _happen(self, state: State) -> Iterator[tuple[Action, State]]:
         """Crashes, pauses and jumps of clocks."""
@@ -424,7 +374,8 @@ class Search:
         if effect.changes or effect.locks:
             memories = [(status, self.memories.values[memory]) for status, memory in state.processes]
             past = self.pasts.of(self._past.effect(self.pasts.values[past], effect, at, memories))
-        return state._replace(store=effect.store, past=past)
+        then = state._replace(store=effect.store, past=past)
+        return then if effect.store == state.store else self._settled(then)
 
     def _settle(self, state: State, who: int, index: int, answer: int) -> State:
         node, parts = state.actors[who]
@@ -462,6 +413,31 @@ class Search:
             processes = _with(processes, found.process, (processes[found.process][0], memory))
         return self._shared(state._replace(past=past, processes=processes, actors=_with(state.actors, who, actor)))
 
+    def _tick(self, state: State) -> State:
+        """Time passes."""
+        late = state.late if state.time < self.rules.latest else ()
+        return self._shared(self._settled(state._replace(time=state.time + 1, late=late)))
+
+    def _settled(self, state: State) -> State:
+        """The same state without what makes no difference any more, so that states meet."""
+        sent = {part for node, _ in state.actors for part in self.parts_of(node)}.union(state.late)
+        coming = frozenset(until for part in sent if (until := self.stores.parts[part].until))
+        actors = tuple((self._aged(node, state.store, state.time, coming), parts) for node, parts in state.actors)
+        return state._replace(actors=actors)
+
+    def _aged(self, node: int, store: int, time: int, coming: frozenset[int]) -> int:
+        """The same state of a program, at that time, if it is one that waits."""
+        found = self.programs.nodes[node]
+        if not isinstance(found.request, Idle) or len(found.trace) > 1:
+            return node
+        key = (node, store, time, coming)
+        aged = self._ages.get(key)
+        if aged is None:
+            local, end = (float(self._times[at] - self._times[0]) for at in (time, -1))
+            args = self.rules.aged(found.program, found.args, local, end, self.stores.spots[store], coming)
+            aged = self._ages[key] = self.programs.waiting(node, args)
+        return aged
+
     def _set(self, state: State, process: int, status: str, memory: int) -> State:
         return self._shared(state._replace(processes=_with(state.processes, process, (status, memory))))
 
@@ -472,7 +448,7 @@ class Search:
         for who, (node, parts) in enumerate(state.actors):
             if self.programs.nodes[node].process == process:
                 late += [self.parts_of(node)[index] for index, settled in enumerate(parts) if settled == PENDING]
-                actors[who] = (node, ())
+                actors[who] = (self.programs.ended(process), ())
         state = state._replace(late=tuple(sorted(late)), actors=tuple(actors))
         return self._set(state, process, "dead", self.memories.of(()))
 
@@ -483,9 +459,6 @@ class Search:
             state.store, state.time, state.skew, state.faults, state.past, share(state.late, state.late),
             share(state.processes, state.processes), share(state.actors, state.actors),
         )  # fmt: skip
-
-
-FAULTS: Final = {"reply lost", "sent twice", "delayed", "refused", "crash", "pause", "jump ahead", "jump back"}
 
 
 def _path(states: list[State], came: array[int], actions: list[Action], at: int) -> list[tuple[Action, State]]:

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Final
 
 from jobqueue.testing.explore.programs import Ask, Idle, Run
-from jobqueue.testing.explore.search import Action, Search, State
+from jobqueue.testing.explore.search import Search
+from jobqueue.testing.explore.states import Action, State
 
 __all__ = ["describe"]
 
