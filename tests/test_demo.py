@@ -344,6 +344,8 @@ def play(tree: Path) -> Iterator[Playing]:
     ours, theirs = pty.openpty()
     # Not below pytest's folder, whose name is too long for a socket.
     with tempfile.TemporaryDirectory(prefix="jq-demo-") as temporary:
+        # Where the tests run in the background of a shell, SIGINT is ignored, and it would be in the demo as well.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [sys.executable, "-m", "jobqueue", "demo", str(tree)],
             stdin=theirs,
@@ -352,6 +354,7 @@ def play(tree: Path) -> Iterator[Playing]:
             env={**os.environ, "TMPDIR": temporary, "COLUMNS": "120", "TERM": "xterm"},
             start_new_session=True,
         )
+        signal.signal(signal.SIGINT, before)
         os.close(theirs)
         try:
             yield Playing(process, ours, Path(temporary))

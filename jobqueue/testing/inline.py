@@ -137,11 +137,8 @@ class InlineRunner:
         Args:
             most: Stop after so many jobs; None: when nothing is due any more.
         """
+        start: Sequence[Task] = ()
         while True:
-            decision = self._core.decide(self._moment())
-            start = decision.start
-            if isinstance(decision.then, Send):
-                start = [*start, *self._core.meanwhile(self._moment())]
             for task in start:
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
@@ -160,15 +157,17 @@ class InlineRunner:
                     self.stop()
                 # By a clock that stood still since its start, so that it never counts on quick jobs and claims ahead.
                 self._core.returned([task], Moment(self._clock.now(), self._born.local))
+            start = ()
+            decision = self._core.decide(self._moment())
+            assert not decision.start, "what an answer brings is looked at as soon as it is there"
             match decision.then:
                 case Send(batches):
                     self._core.answered(self._send(batches), self._moment())
+                    start = self._core.meanwhile(self._moment())
                 case Leave():
                     return
                 case Rest(until, listen):
-                    if start:
-                        pass  # it was to wait for jobs that have been run by now
-                    elif not listen:
+                    if not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
                         self._waited += max(1.0, until - self._moment().local)
                     elif self._seen == self._changes():
