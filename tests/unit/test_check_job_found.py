@@ -227,32 +227,3 @@ def test_a_crash_between_two_enqueues_is_played() -> None:
 
     assert report.verdict == "diverges"
     assert "before it enqueues" in report.explain()
-
-
-@shop.jobs.job
-def keyed_by_attempt(ctx: Context, order: int) -> None:
-    shop.shop.debit(10, key=f"{order} {ctx.attempt}")
-
-
-@shop.jobs.job
-async def pays_back(order: int) -> None:
-    """A crash does no harm; but it takes a payment whose reply was lost for none."""
-    shop.shop.debit(10, key=str(order))
-    try:
-        await shop.shop.amail("paid", key=str(order))
-    except Exception:
-        shop.shop.balance += 10
-        raise
-
-
-@pytest.mark.parametrize("kind", [keyed_by_attempt, pays_back])
-def test_an_effect_that_is_carried_out_and_raises_is_played(kind: Any) -> None:
-    report = check(kind.call(7))
-
-    assert (report.verdict, report.wrong) == ("diverges", 1)
-    assert "when an effect is carried out and raises" in report.explain()
-    assert "raises TimeoutError" in report.explain()
-
-
-def test_a_job_that_is_not_retried_after_an_error_is_not_blamed_for_that() -> None:
-    assert check(shop.charge.opts(retry=0).call(7)).ok

@@ -29,7 +29,7 @@ from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.checking.differences import difference
 from jobqueue.testing.checking.effects import watch_effects
 from jobqueue.testing.checking.lane import Lane
-from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Raises, Redelivery, Schedule
+from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import BEAT_MS, LEASE_MS, REQUESTS, InlineRunner, RunnerDied, keep_house
@@ -228,7 +228,7 @@ class _History:
                 return
             self._finish(self._claim())
 
-    def _go_wrong(self, schedule: Crash | Redelivery | LostReply | Raises | Overlap, held: _Held) -> None:
+    def _go_wrong(self, schedule: Crash | Redelivery | LostReply | Overlap, held: _Held) -> None:
         match schedule:
             case Crash(point=point):
                 self._go(held, point)
@@ -241,8 +241,6 @@ class _History:
                 self.backend.lose(1)
                 self._note(held.column, "(the reply to its end is lost)")
                 self._store(held)
-            case Raises():
-                self._finish(held)
             case Overlap(stops=stops):
                 self._overlap(stops, held)
 
@@ -362,11 +360,7 @@ class _History:
             raise
         self.played.calls[call] += 1
         self._note(column, call)
-        number = lane.point(f"after {name}")
-        schedule = self.played.schedule
-        if isinstance(schedule, Raises) and (number, lane.passed) == (schedule.point, self.played.passed[schedule.run]):
-            self._note(column, "(its reply is lost: TimeoutError)")
-            raise TimeoutError(f"{name} was carried out, but its reply was lost: raised by check_job")
+        lane.point(f"after {name}")
 
     def _caller(self, what: str) -> tuple[Lane, int] | None:
         """The run that calls, and its column; None if the world is being made or read, or for a stray, which is noted.

@@ -76,21 +76,19 @@ class Lane:
         self._hand_over()
         return not self.ended
 
-    def point(self, name: str) -> int:
-        """The job has come to a point: on its own thread, wait here if this is where to stop; answers its number.
+    def point(self, name: str) -> None:
+        """The job has come to a point: on its own thread, wait here if this is where to stop.
 
         Raises:
             RunnerDied: This run has died.
         """
         with self._points:
             self._refuse_the_dead()
-            number = len(self.passed)
             self.passed.append(name)
-            if number == self._until:
+            if len(self.passed) - 1 == self._until:
                 self._stands.release()
                 self._go.acquire()
                 self._refuse_the_dead()
-            return number
 
     def end(self) -> None:
         """Unwind the run where it stands, for good; its further effects are refused.

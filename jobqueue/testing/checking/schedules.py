@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import attrs
 
-__all__ = ["Clean", "Crash", "Doubled", "LostReply", "Overlap", "Raises", "Redelivery", "Schedule"]
+__all__ = ["Clean", "Crash", "Doubled", "LostReply", "Overlap", "Redelivery", "Schedule"]
 
 
 @attrs.frozen
@@ -42,19 +42,6 @@ class LostReply:
 
 
 @attrs.frozen
-class Raises:
-    """An effect is carried out, but the job hears of an error, as of a request that times out.
-
-    Attributes:
-        run: In which run of the job.
-        point: The point behind the effect.
-    """
-
-    run: int
-    point: int
-
-
-@attrs.frozen
 class Overlap:
     """The runner pauses for longer than its lease; another takes the job, and both go on in turns.
 
@@ -79,4 +66,4 @@ class Doubled:
     call: str
 
 
-Schedule: TypeAlias = Clean | Crash | Redelivery | LostReply | Raises | Overlap | Doubled
+Schedule: TypeAlias = Clean | Crash | Redelivery | LostReply | Overlap | Doubled
