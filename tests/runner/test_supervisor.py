@@ -74,9 +74,11 @@ def lives(pid: int) -> bool:
     """Whether there is such a process. (Its parent is gone or has reaped it.)"""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return (
+            "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3] if Path("/proc").exists() else True
+        )
+    except (ProcessLookupError, FileNotFoundError):  # the second: it ended since the line before
         return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3] if Path("/proc").exists() else True
 
 
 Supervise = Callable[..., Supervised]
