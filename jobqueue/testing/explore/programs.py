@@ -296,6 +296,7 @@ class Programs:
             env = Env(process)
             steps = program(env, *args)
             seen: list[Any] = []
+            request: Request | None = None
             try:
                 for answer, at, memory in trace:
                     env.step(at, memory)
