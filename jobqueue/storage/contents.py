@@ -71,9 +71,8 @@ class Contents:
                 continue  # and so in no other table, because all that is written was checked here
             if seen.setdefault(name, kind) is not kind:
                 raise _clash(key, seen[name])
-            for other, table in self._tables.items():
-                if name in table:
-                    raise _clash(key, other)
+            if name in self.sets or name in self.lists or name in self.hashes or name in self.locks:
+                raise _clash(key, next(other for other, table in self._tables.items() if name in table))
 
     def set_add(self, name: str, members: Mapping[bytes, int]) -> None:
         """Add members to a sorted set, or give them another score."""

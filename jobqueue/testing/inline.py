@@ -158,25 +158,26 @@ class InlineRunner:
                 # By a clock that stood still since its start, so that it never counts on quick jobs and claims ahead.
                 self._core.returned([task], Moment(self._clock.now(), self._born.local))
             start = ()
-            decision = self._core.decide(self._moment())
+            at = self._moment()
+            decision = self._core.decide(at)
             assert not decision.start, "what an answer brings is looked at as soon as it is there"
             match decision.then:
                 case Send(batches):
-                    self._core.answered(self._send(batches), self._moment())
-                    start = self._core.meanwhile(self._moment())
+                    self._core.answered(self._send(batches), at)
+                    start = self._core.meanwhile(at)
                 case Leave():
                     return
                 case Rest(until, listen):
                     if not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
-                        self._waited += max(1.0, until - self._moment().local)
+                        self._waited += max(1.0, until - at.local)
                     elif self._seen == self._changes():
                         return  # it holds nothing, and every queue said that it has nothing more
                     else:
                         self._seen = self._changes()
                         for queue in self._queues():
                             self._core.serve(queue, default_weight(queue))
-                        self._core.woken(self._moment())
+                        self._core.woken(at)
 
     def stop(self) -> None:
         """Claim no more; `work` ends when everything is stored or handed back."""
