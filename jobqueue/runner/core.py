@@ -494,7 +494,7 @@ class Core:
         return self._outstanding.room(self._lanes(), self._rate.ahead() - self._to_admit())
 
     def _to_admit(self) -> int:
-        return sum([landed.claimed for landed in self._landed])
+        return sum([landed.claimed for landed in self._landed]) if self._landed else 0
 
     def _claims(self, at: Moment, full: int) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
@@ -528,7 +528,7 @@ class Core:
             return sent
         # It leaves room for the next claim, which is to be under way while what this one brings is run.
         room = min(transitions.LIMIT, max(half, room - half))
-        parts = self._shares.split(room, open_queues)
+        parts = self._shares.split(room, open_queues) if open_queues else {}
         return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
 
     def _open(self, at: Moment) -> list[str]:
@@ -547,7 +547,7 @@ class Core:
 
     def _quiet(self, at: Moment) -> Collection[str]:
         """The queues that did not answer and are not asked now."""
-        return [name for name in self._failing if self._queues[name].quiet_until > at.local]
+        return [name for name in self._failing if self._queues[name].quiet_until > at.local] if self._failing else ()
 
     def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
         queue.number += 1

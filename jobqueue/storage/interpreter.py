@@ -105,7 +105,7 @@ class Interpreter(Contents):
             self._check_integers(batch)
         except StorageRefused as error:
             return error, False
-        failed = [index for index, guard in enumerate(batch.guards) if not self._holds(guard)]
+        failed = [index for index, guard in enumerate(batch.guards) if not self._holds(guard)] if batch.guards else []
         again: dict[int, Sequence[bytes]] = {}
         for index, op in enumerate(batch.ops):
             if isinstance(op, Move) and op.once is not None:
@@ -134,31 +134,32 @@ class Interpreter(Contents):
     def _check_integers(self, batch: Batch) -> None:
         """Raise `StorageRefused` if something is added to what is no integer, or the sum would not be exact."""
         written: dict[tuple[str, bytes], bytes | None] = {}
-
-        def check(name: str, field: bytes, amount: int = 0) -> None:
-            value = written.get((name, field), self.hashes.get(name, {}).get(field))
-            total = 0 if value is None else _integer(value)
-            if total is None or abs(total + amount) >= _LIMIT:
-                raise StorageRefused(f"{name}: the field {field!r} holds {value!r:.40}, to which nothing can be added")
-            written[name, field] = b"%d" % (total + amount)
-
         for op in batch.ops:
             match op:
                 case Move():
                     if op.count is not None:
-                        check(op.count[0].full, op.count[1])
+                        self._check_sum(written, op.count[0].full, op.count[1])
                     if isinstance(op.stamp, Stamp):
-                        check(full_name(batch.scope, COUNTERS), FENCE)
+                        self._check_sum(written, full_name(batch.scope, COUNTERS), FENCE)
                     if op.once is not None:  # its value is no number
                         written[full_name(batch.scope, REQUESTS), op.once.incarnation] = b""
                 case HashAdd():
-                    check(op.hash.full, op.field, op.amount)
+                    self._check_sum(written, op.hash.full, op.field, op.amount)
                 case HashSet():
                     written.update({(op.hash.full, field): value for field, value in op.fields.items()})
                 case HashDelete():
                     written.update({(op.hash.full, field): None for field in op.fields})
                 case _:
                     pass
+
+    def _check_sum(
+        self, written: dict[tuple[str, bytes], bytes | None], name: str, field: bytes, amount: int = 0
+    ) -> None:
+        value = written.get((name, field), self.hashes.get(name, {}).get(field))
+        total = 0 if value is None else _integer(value)
+        if total is None or abs(total + amount) >= _LIMIT:
+            raise StorageRefused(f"{name}: the field {field!r} holds {value!r:.40}, to which nothing can be added")
+        written[name, field] = b"%d" % (total + amount)
 
     def _holds(self, guard: Guard) -> bool:
         match guard:

@@ -147,7 +147,8 @@ class Draw:
             lambda: HashSet(self.hash(), {field: self.one(*VALUES) for field in self.some(FIELDS, 2)}),
             lambda: HashAdd(self.hash(), self.one(*FIELDS), self.one(-3, -1, 0, 1, 2, 2**53 - 1)),
             lambda: HashDelete(self.hash(), tuple(self.some(FIELDS, 2))),
-            lambda: LockTake(self.lock(), self.one(*TOKENS), self.time(), self.time()),
+            # Not at the last time there is: fences go up from there one by one, and no clock is near it.
+            lambda: LockTake(self.lock(), self.one(*TOKENS), self.random.randrange(7), self.time()),
             lambda: LockDrop(self.lock(), self.one(*TOKENS)),
         )
         return self.one(*kinds)()
