@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import pkgutil
 import secrets
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -81,15 +82,38 @@ def _without_password(url: str) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the past of its jobs to the report of a test that failed."""
+    """Add the past of its jobs to the report of a test that failed; show the test where the library refused something."""
+    if call.excinfo is not None and "jobqueue.errors" in sys.modules:
+        _explain(item, call.excinfo.value)
     report = yield
     if report.failed:
         for testing in item.stash.get(_OPEN, ()):
             told = f"{testing.history()}\nto repeat: --jobqueue-seed={testing.seed}"
             report.sections.append(("jobqueue", told))
     return report
+
+
+def _explain(item: pytest.Item, error: BaseException) -> None:
+    from jobqueue.errors import NotApplied
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("jobqueue."):
+            vars(module).setdefault("__tracebackhide__", _is_refusal)  # pytest asks it, unless --full-trace is given
+    if isinstance(error, NotApplied) and _OPEN not in item.stash and not getattr(error, "__notes__", None):
+        error.__cause__ = None  # two hundred lines of a client that found nobody
+        error.add_note(
+            "No testing block was open, so this went to the storage of production: ask for the fixture `jobqueue`, or use "
+            "`with jobs.testing():`"
+        )
+
+
+def _is_refusal(error: pytest.ExceptionInfo[BaseException] | None) -> bool:
+    """Whether the library refused something: then its message says why, and its frames tell nobody anything."""
+    from jobqueue.errors import JobQueueError
+
+    return error is not None and isinstance(error.value, JobQueueError)
 
 
 # ------------------------------------------------------------------------------------------------------------ fixtures
@@ -122,12 +146,17 @@ def _fail(message: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def _jobqueue_server(pytestconfig: pytest.Config) -> Iterator[Server | None]:
     """The server of this process, if the tests run on one. Workers of xdist with ``embedded://`` have one each."""
+    from jobqueue.errors import DeclarationError
     from jobqueue.testing import Server
 
     if pytestconfig.option.jobqueue_url in _IN_MEMORY:
         yield None
         return
-    with Server(pytestconfig.option.jobqueue_url) as server:
+    try:
+        server = Server(pytestconfig.option.jobqueue_url)
+    except DeclarationError as error:
+        _fail(f"--jobqueue-url: {error}")
+    with server:
         yield server
 
 

@@ -125,6 +125,8 @@ class Codec:
                     self._compare(arguments, got)
         except Exception as error:
             if len(calls) == 1:
+                if isinstance(error, msgspec.ValidationError):
+                    error.__traceback__ = None  # of this module alone
                 raise self._refusal(error, calls[0]) from error
         else:
             return payloads

@@ -205,7 +205,8 @@ class Kind(Generic[R]):
         try:  # it is wrong, or not simple: the slow way has the better words
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from error
+            # Without the cause, whose frames are those of `inspect`.
+            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from None
         _check_keywords(self.name, kwargs.keys() - self.signature.parameters.keys(), self.reserved)
         return dict(bound.arguments)
 

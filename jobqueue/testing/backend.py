@@ -153,6 +153,7 @@ class _Faulty(Lent):
             return [self._refusal() for _ in batches]
         outcomes = self._storage.apply(batches)
         if self._backend.is_lost():
+            self._backend.history.lost(batches, outcomes)
             return [OutcomeUnknown(f"{self._backend.url}: the reply was lost (lose_reply)") for _ in batches]
         return outcomes
 

@@ -16,10 +16,11 @@ import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
+from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import AsyncStorage, Outcome, Storage
 from jobqueue.testing.cases import batches, claims, handles, large, moves, waiting
@@ -29,6 +30,8 @@ from jobqueue.testing.needs import need_hypothesis
 __all__ = ["ConformanceError", "ConformanceFailure", "ConformanceReport", "check_async_storage", "check_storage"]
 
 T = TypeVar("T")
+
+METHODS: Final = ("apply", "read", "wait", "interrupt", "close")
 
 _MODULES = (batches, moves, claims, large, waiting, handles)  # imported because each registers its cases
 
@@ -119,8 +122,13 @@ def check_storage(
 
     Raises:
         ConformanceError: At least one case failed. All were run.
+        TypeError: ``make`` is no function, or what it makes lacks a method of a storage; nothing was checked.
         ModuleNotFoundError: ``lockstep`` without the package ``hypothesis``; nothing was checked.
     """
+    _check_callable(make)
+    first = make()
+    _check_methods(first)
+    first.close()
     compare = _lockstep(lockstep) if lockstep else None
     offers = Offers(another, crash, wakes_others)
     passed: list[tuple[int, str]] = []
@@ -132,6 +140,9 @@ def check_storage(
             run()
         except CaseFailed as failed:
             failures.append(ConformanceFailure(rule, name, str(failed)))
+        except (NotApplied, OutcomeUnknown):
+            said = "what becomes of each batch is to be answered in its place, also this; only `read` may raise it"
+            failures.append(ConformanceFailure(rule, name, f"{traceback.format_exc()}{said}"))
         except Exception:  # noqa: BLE001 - whatever a storage raises is a failure of this case, and the others still run
             failures.append(ConformanceFailure(rule, name, traceback.format_exc()))
         else:
@@ -171,6 +182,7 @@ def check_async_storage(
     Everything of it, ``make`` and the others included, runs on one event loop in a thread that this function starts and
     ends.
     """
+    _check_callable(make)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="jobqueue-conformance")
     thread.start()
@@ -187,6 +199,17 @@ def check_async_storage(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _check_callable(make: object) -> None:
+    if not callable(make):
+        raise TypeError(f"make is a function that makes a storage, such as its class, not {make!r}")
+
+
+def _check_methods(storage: object) -> None:
+    missing = [name for name in METHODS if not callable(getattr(storage, name, None))]
+    if missing:
+        raise TypeError(f"{storage!r} is no storage: it has no {', '.join(missing)} (see jobqueue.storage.protocol)")
 
 
 def _lockstep(examples: int) -> Callable[[Callable[[], Storage]], None]:
@@ -206,6 +229,7 @@ class _OnLoop:
             return make()
 
         self.inner = self._run(call())
+        _check_methods(self.inner)
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         return self._run(self.inner.apply(batches))

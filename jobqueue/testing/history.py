@@ -103,6 +103,13 @@ class History:
             self.scopes.add(batch.scope)
         self._entries.append(_Call(self._clock.now(), batches, outcomes))
 
+    def lost(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """Keep that the replies to the last call got lost."""
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            for op, answer in zip(batch.ops, outcome.answers if isinstance(outcome, Applied) else (), strict=False):
+                for id in op.records if isinstance(op, Put) else answer.ids if isinstance(answer, Moved) else ():
+                    self.note(id, "the reply to that got lost")
+
     def note(self, id: bytes, what: str) -> None:
         """Keep something that no storage sees."""
         self._entries.append(_Note(self._clock.now(), id, what))

@@ -88,6 +88,8 @@ class Looking:
             TypeError: ``what`` names no kind.
         """
         __tracebackhide__ = True  # pytest shows the line of the test instead of this one
+        if what is None:  # as in assert_enqueued(send_email("a@b.c")): that would hold for any job
+            raise TypeError("None is no kind of job: a function that is called runs at once; write send_email.call(…)")
         wanted = pattern(self._jobs, what, partial)
         records = self._find("ready", "waiting")
         for record in records:
@@ -162,7 +164,8 @@ class Looking:
     def _others(self) -> str:
         held, dead = len(self._find("working")), len(self.dead())
         counts = [f"{count} {place}" for count, place in ((held, "working"), (dead, "dead")) if count]
-        return f" (besides {' and '.join(counts)})" if counts else ""
+        besides = f" (besides {' and '.join(counts)})" if counts else ""
+        return besides if self._jobs.access.depth < 2 else f"{besides} in the innermost of the blocks that are open"
 
     def _past(self, wanted: Pattern, ids: Container[str] | None = None) -> list[str]:
         """What happened to the jobs of a kind, or to some of them."""

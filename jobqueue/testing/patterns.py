@@ -91,8 +91,8 @@ def pattern(jobs: JobQueue, what: What | None, partial: Mapping[str, Any]) -> Pa
     for name in partial:
         if name not in kind.codec.parameters:
             raise PayloadError(
-                f"{kind.name} has no argument {name!r}{suggestion(name, kind.codec.parameters)}: "
-                f"its arguments are {', '.join(kind.codec.parameters) or 'none'}"
+                f"{kind.name} has no argument {name!r}, only {', '.join(kind.codec.parameters) or 'none at all'}"
+                f"{suggestion(name, kind.codec.parameters)}"
             )
     matchers = {name: value for name, value in partial.items() if is_matcher(value)}
     plain = kind.codec.partial({name: value for name, value in partial.items() if name not in matchers})
@@ -102,7 +102,7 @@ def pattern(jobs: JobQueue, what: What | None, partial: Mapping[str, Any]) -> Pa
 def _kind(jobs: JobQueue, what: object) -> Kind[Any]:
     if isinstance(what, JobFunction):
         kind, name = jobs.registry.get(what.kind.name), what.kind.name
-        if kind is not None and kind is not what.kind:
+        if kind is not what.kind:
             raise UnknownJob(
                 f"{name!r} was declared again, or on another JobQueue: this is not the function in use here"
             )
@@ -110,6 +110,8 @@ def _kind(jobs: JobQueue, what: object) -> Kind[Any]:
         kind, name = jobs.registry.get(what), what
     elif isinstance(what, type) and issubclass(what, Job):
         kind, name = jobs.registry.of_class(what), what.__qualname__
+        if kind is None:
+            raise UnknownJob(f"the class {name} is not registered on this JobQueue: put @jobs.register above it")
     elif isinstance(what, BoundFunction):
         raise TypeError("opts(…) names no job yet: pass the function itself, or opts(…).call(…) for one exact job")
     else:

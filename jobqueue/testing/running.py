@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +28,8 @@ __all__ = ["RUNS", "Running", "Tally", "arun_task"]
 
 RUNS: Final = 10_000
 """Runs after which a drain gives up, since something runs in circles."""
+MOST_KINDS: Final = 5
+"""Kinds that a message counts."""
 LATEST: Final = b"\xff" * 64
 ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "crashed", "late")
 
@@ -46,6 +48,11 @@ class Tally:
             self.counts[what] += count
         self.runs += runner.runs
         runner.runs.clear()  # it and its core hold each other, and an error all that its job held
+
+    def by_kind(self) -> str:
+        """Which kinds ran how often, as text."""
+        kinds = Counter(run.record.name for run in self.runs)
+        return ", ".join(f"{count} of {name!r}" for name, count in kinds.most_common(MOST_KINDS))
 
     def failed(self, task: Task, *, reraise: bool) -> None:
         """Keep what a job raised, if that is to be raised."""
@@ -234,8 +241,9 @@ class Running(Looking):
             tally.add(runner)
             if beyond is not None:
                 raise TestingError(
-                    f"gave up after {len(tally.runs)} runs, before another one of {beyond.stored.name!r}: does a job "
-                    "enqueue itself, or retry or snooze without end? If so many runs are meant, say limit=…"
+                    f"gave up after {len(tally.runs)} runs ({tally.by_kind()}), before another one of "
+                    f"{beyond.stored.name!r}: does a job enqueue itself, or retry or snooze without end? If so many runs "
+                    "are meant, say limit=…"
                 )
             # Another runner goes on with what the dead one did not hold.
             died = runner.died is not None and most is None and tally.failure is None

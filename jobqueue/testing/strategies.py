@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from hypothesis import strategies as st
@@ -20,15 +20,19 @@ from msgspec import inspect as types
 from jobqueue.codec import REQUIRED, is_pydantic
 from jobqueue.durations import LONGEST_MS
 from jobqueue.errors import PayloadError
-from jobqueue.job import Call, Kind
+from jobqueue.job import Call, Job, Kind
+from jobqueue.names import suggestion
 from jobqueue.options import EnqueueOptions
-from jobqueue.queue import JobQueue
+from jobqueue.queue import QUEUES, JobQueue
+from jobqueue.registry import JobFunction
 from jobqueue.retry import RetryPolicy
 from jobqueue.signatures import init_fields
 from jobqueue.testing.faulty import Fault
 from jobqueue.testing.simulation import Faults
 
 __all__ = ["calls", "faults", "jobs", "plans", "retry_policies", "schedules"]
+
+Declared: TypeAlias = JobFunction[..., Any, ..., Any] | type[Job] | str
 
 _INT64: Final = 2**63
 _MANY: Final = 3
@@ -39,7 +43,7 @@ _YEARS: Final = {"min_value": datetime(1970, 1, 2), "max_value": datetime(2200, 
 _ZONES: Final = st.just(UTC) | st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
-def jobs(queue: JobQueue, *names: str) -> st.SearchStrategy[Any]:
+def jobs(queue: JobQueue, *which: Declared) -> st.SearchStrategy[Any]:
     """Calls of the kinds declared on a `JobQueue`, or only of those named, with arguments that fit their types.
 
     Give them to `JobQueue.enqueue`, `JobQueue.enqueue_many` or `JobQueue.testing` sessions: they never raise `PayloadError`.
@@ -48,21 +52,35 @@ def jobs(queue: JobQueue, *names: str) -> st.SearchStrategy[Any]:
 
     Args:
         queue: The `JobQueue`; what `imports` names has to be imported (`JobQueue.load`).
-        names: Names of kinds; none for all.
+        which: Declared functions, classes or names of kinds; none for all.
 
     Raises:
         ValueError: There is no kind, or none of a given name.
+        TypeError: One of ``which`` names no kind.
     """
+    names = {one if isinstance(one, str) else _kind(one).name for one in which}
     kinds = [kind for kind in queue.registry if not names or kind.name in names]
-    unknown = set(names) - {kind.name for kind in kinds}
+    unknown = sorted(names - {kind.name for kind in kinds})
     if unknown or not kinds:
-        declared = ", ".join(queue.registry.names()) or "none; import the modules that declare them first"
-        raise ValueError(f"no kind of job is named {', '.join(sorted(unknown)) or 'anything'} (declared: {declared})")
+        declared = queue.registry.names()
+        meant = suggestion(unknown[0], declared) if unknown else ""
+        raise ValueError(
+            f"no kind of job is named {', '.join(unknown) or 'anything'}{meant} "
+            f"(declared: {', '.join(declared) or 'none; import the modules that declare them first'})"
+        )
     return st.one_of([calls(kind) for kind in sorted(kinds, key=lambda kind: kind.name)])
 
 
-def calls(kind: Kind[Any]) -> st.SearchStrategy[Any]:
-    """Calls of one kind (a `Call`), or instances of its class; see `jobs`."""
+def calls(what: Kind[Any] | JobFunction[..., Any, ..., Any] | type[Job]) -> st.SearchStrategy[Any]:
+    """Calls of one kind (a `Call`), or instances of its class; see `jobs`.
+
+    Args:
+        what: A declared function, or a class.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    kind = _kind(what)
     required: dict[str, st.SearchStrategy[Any]] = {}
     optional: dict[str, st.SearchStrategy[Any]] = {}
     for name, parameter in kind.codec.parameters.items():
@@ -76,6 +94,20 @@ def calls(kind: Kind[Any]) -> st.SearchStrategy[Any]:
     if inspect.isclass(kind.target):
         return arguments.map(partial(_instance, kind)).filter(lambda job: job is not None)
     return arguments.map(partial(Call, kind)).filter(_fits)
+
+
+def _kind(what: object) -> Kind[Any]:
+    if isinstance(what, Kind):
+        return what
+    if isinstance(what, JobFunction):
+        return what.kind
+    if isinstance(what, type) and issubclass(what, Job):
+        for queue in QUEUES:
+            if (kind := queue.registry.of_class(what)) is not None:
+                return kind
+    raise TypeError(
+        f"{what!r} is no kind of job: pass a declared function, or a class that is registered on a JobQueue"
+    )
 
 
 def retry_policies() -> st.SearchStrategy[RetryPolicy]:

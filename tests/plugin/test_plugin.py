@@ -288,6 +288,56 @@ def test_a_failed_test_shows_the_past_of_its_jobs_and_the_seed(
     ])  # fmt: skip
 
 
+def test_where_the_library_refuses_something_the_test_is_shown(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from kinds import charge
+        def test_type(jobqueue):
+            charge.enqueue("seven")
+        def test_number(jobqueue):
+            charge.enqueue(1, 2, 3)
+        def test_kit(jobqueue):
+            jobqueue.run_one()
+    """)
+
+    result = run()
+
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines([
+        '>       charge.enqueue("seven")', "E *argument `order`: Expected `int`, got `str`",
+        ">       charge.enqueue(1, 2, 3)", "E *too many positional arguments; nothing was stored",
+        ">       jobqueue.run_one()", "E *no job is due*",
+    ])  # fmt: skip
+    result.stdout.no_fnmatch_line("*jobqueue/*.py:*")
+    assert "jobqueue/queue.py" in run("--full-trace").stdout.str()
+
+
+def test_without_the_fixture_it_says_what_was_forgotten(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        from kinds import charge
+        def test_it():
+            charge.enqueue(7)
+    """)
+
+    result = run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([
+        ">       charge.enqueue(7)", "E *redis://nowhere.invalid* cannot be reached*",
+        "E *No testing block was open*the fixture `jobqueue`*",
+    ])  # fmt: skip
+    assert len(result.stdout.lines) < 30
+
+
+def test_a_wrong_url_is_said(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(jobqueue): ...")
+
+    result = run("--jobqueue-url=ftp://somewhere")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*--jobqueue-url: *ftp*"])
+    result.stdout.no_fnmatch_line("*jobqueue_pytest.py*")
+
+
 def test_an_exception_of_a_job_keeps_its_own_traceback(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         from kinds import charge

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 
+from jobqueue.errors import NotApplied
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.protocol import Storage
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome, Storage
 from jobqueue.storage.redis import open_redis
 from jobqueue.storage.wrappers import AsyncFromSync
 from jobqueue.testing import ConformanceError, check_async_storage, check_storage
@@ -144,3 +147,32 @@ def test_a_failure_says_what_was_expected_and_what_came() -> None:
     assert "got:      Refused(failed=(0,))" in str(caught.value)
     claimed = [case for case in cases() if case.needs is None]
     assert f"of {len(claimed)} cases failed" in str(caught.value)
+
+
+class Halved:
+    def apply(self) -> None: ...
+    def read(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (MemoryStorage(), "make is a function that makes a storage"),
+        (Halved, "no wait, interrupt, close"),
+        (lambda: None, "no apply"),
+    ],
+)
+def test_what_is_no_storage_is_said_before_anything_is_checked(make: Any, said: str) -> None:
+    for check in (check_storage, check_async_storage):
+        with pytest.raises(TypeError, match=said):
+            check(make)
+
+
+class Raises(MemoryStorage):
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        raise NotApplied("the disk is away")
+
+
+def test_an_ending_that_is_raised_is_to_be_answered() -> None:
+    with pytest.raises(ConformanceError, match="the disk is away\nwhat becomes of each batch is to be answered"):
+        check_storage(Raises)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from jobqueue import Context, Snooze
+from jobqueue.testing import check_job
 from tests.unit import shop
 from tests.unit.shop import check, name_of
 
@@ -215,6 +217,20 @@ def does_something_else_each_time() -> None:
     if len(counted) > 2:
         return
     shop.shop.debit(1)
+
+
+def test_no_effects_at_all_are_a_mistake() -> None:
+    settings: dict[str, Any] = {
+        "world": shop.Shop,
+        "use": lambda world: mock.patch.object(shop, "shop", world),
+        "state": id,
+    }
+    report = check_job(shop.charge.call(7), effects=[], **settings)
+
+    assert report.verdict == "not checked"
+    assert "effects= is empty" in report.explain()
+    with pytest.raises(TypeError, match=r"effects are names of methods of the world, as in \['send'\], not <function"):
+        check_job(shop.charge.call(7), effects=[shop.Shop.debit], **settings)  # type: ignore[list-item]
 
 
 def test_a_job_that_does_not_repeat_itself_is_not_checked() -> None:

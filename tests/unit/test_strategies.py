@@ -176,6 +176,22 @@ def test_no_such_kind() -> None:
         strategies.jobs(jobs, "nope")
     with pytest.raises(ValueError, match="none; import the modules"):
         strategies.jobs(JobQueue("memory://"))
+    with pytest.raises(ValueError, match="is named nothin; did you mean 'nothing'"):
+        strategies.jobs(jobs, "nothin")
+
+
+@given(call=strategies.calls(nothing), resize=strategies.calls(Resize), one=strategies.jobs(jobs, nothing, Resize))
+def test_a_kind_is_named_by_its_function_or_class(call: Any, resize: Any, one: Any) -> None:
+    assert is_of("nothing", call)
+    assert is_of("resize", resize)
+    assert is_of("nothing", one) or is_of("resize", one)
+
+
+@pytest.mark.parametrize("what", [7, int, nothing.opts(delay=1), None])
+def test_what_names_no_kind_is_a_type_error(what: Any) -> None:
+    for draw in (strategies.calls, partial(strategies.jobs, jobs)):
+        with pytest.raises(TypeError, match="is no kind of job"):
+            draw(what)
 
 
 @given(options=strategies.schedules())

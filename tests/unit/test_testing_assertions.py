@@ -110,7 +110,7 @@ def test_an_unknown_or_wrong_argument_is_an_error_everywhere(t: Testing, wanted:
 
 def test_a_misspelt_argument_is_answered_with_the_right_one(t: Testing) -> None:
     with pytest.raises(
-        PayloadError, match=r"no argument 'subjet'; did you mean 'subject'.*: its arguments are to, subject"
+        PayloadError, match=r"mail has no argument 'subjet', only to, subject; did you mean 'subject'\?"
     ):
         t.refute_enqueued(mail, subjet="x")
 
@@ -346,3 +346,20 @@ def test_a_context_for_plain_calls(t: Testing) -> None:
 
 async def test_a_plain_call_takes_the_context(t: Testing) -> None:
     assert await add(t.context(attempt=2), 1, 2) == 3
+
+
+def test_a_function_that_was_called_by_mistake_names_no_job(t: Testing) -> None:
+    mail.enqueue("a")
+    answer: Any = None  # of a function that was called where its `call` was meant
+
+    with pytest.raises(TypeError, match=r"None is no kind of job.*\.call\("):
+        t.assert_enqueued(answer)
+
+
+def test_in_a_block_inside_of_another_it_says_which_is_looked_at(t: Testing) -> None:
+    mail.enqueue("a")
+    with (
+        jobs.testing() as inner,
+        pytest.raises(AssertionError, match=r"in the innermost of the blocks that are open:\n  nothing"),
+    ):
+        inner.assert_enqueued(mail)

@@ -75,6 +75,7 @@ def test_crashes_and_lost_replies(t: Testing) -> None:
     assert steps(t) == [
         "  mail(to='a') ID:",
         "    +0:00:00  enqueued in low",
+        "    +0:00:00  the reply to that got lost",
         "    +0:00:00  enqueued again, and was stored already",
         "    +0:00:00  claimed, attempt 1",
         "    +0:00:00  its runner died before it began",
@@ -159,4 +160,8 @@ def test_a_result_that_was_sent_again_is_no_refusal() -> None:
         works.enqueue()
         t.drain()
 
-        assert steps(t)[-2:] == ["    +0:00:00  claimed, attempt 1", "    +0:00:00  done"]
+        assert steps(t)[-3:] == [
+            "    +0:00:00  claimed, attempt 1",
+            "    +0:00:00  done",
+            "    +0:00:00  the reply to that got lost",
+        ]

@@ -95,6 +95,9 @@ def check_job(
     """
     if isinstance(effects, str):
         raise TypeError(f"effects is a list of names: effects=[{effects!r}]")
+    effects = tuple(effects)
+    if wrong := [each for each in effects if not isinstance(each, str)]:
+        raise TypeError(f"effects are names of methods of the world, as in ['send'], not {wrong[0]!r}")
     if enqueued not in get_args(Enqueued):
         raise ValueError(f"enqueued is one of {', '.join(map(repr, get_args(Enqueued)))}, not {enqueued!r}")
     if not limit > 0 or not patience > 0:
@@ -103,7 +106,7 @@ def check_job(
         if not callable(given):
             raise TypeError(f"{name} is a function, not {given!r}")
     jobs = declared_on(job)
-    experiment = Experiment(jobs, jobs.call_of(job), world, use, tuple(effects), state, patience)
+    experiment = Experiment(jobs, jobs.call_of(job), world, use, effects, state, patience)
     return _Check(experiment, enqueued, limit).report()
 
 
@@ -141,8 +144,10 @@ class _Check:
             raise _NotChecked(f"without any fault the job did not end within {len(clean.passed)} runs")
         if not clean.calls:
             raise _NotChecked(
-                f"no effect was called (of: {effects or 'none'}). Does use= put the world where the job finds it, and do "
-                "effects= name what the job calls?"
+                f"no effect was called (of: {effects}). Does use= put the world where the job finds it, and do effects= "
+                "name what the job calls?"
+                if effects
+                else "effects= is empty: name the methods of the world with which the job does something to it"
             )
         again = play(self._experiment, Clean(), clean)
         lines = self._differences(again, clean)
