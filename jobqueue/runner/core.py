@@ -517,17 +517,17 @@ class Core:
                 return [*sent, *(self._claim(queue, 0, at) for queue in able)]
         if room <= 0 or at.local < self._claim_from:
             return sent
+        # While there is work in hand, a claim waits until it is worth its round trip.
+        half = self._rate.ahead() // 2
+        if room < half and (self._outstanding.tasks or self._landed):
+            return sent
         open_queues = self._open(at)
         if open_queues and at.local >= self._probe_at:
             # Nobody rings a busy runner.
             self._probe_at = at.local + PROBE_MS
             open_queues = [queue.keys.queue for queue in able]
-        # While there is work in hand, a claim waits until it is worth its round trip.
-        half = self._rate.ahead() // 2
-        if room < half and (self._outstanding.tasks or self._landed):
-            return sent
         # It leaves room for the next claim, which is to be under way while what this one brings is run.
-        room = min(transitions.LIMIT, max(half, room - half))
+        room = min(transitions.LIMIT, room, max(half, room - half))
         parts = self._shares.split(room, open_queues) if open_queues else {}
         return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
 

@@ -14,6 +14,7 @@ import attrs
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
+from jobqueue.errors import StorageError
 from jobqueue.flows import Flow, Read, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lookup import queue_names
@@ -89,21 +90,32 @@ class Duties:
         return after + self._every if ripe is None else min(after + self._every, ripe)
 
     def round(self) -> Flow[None]:
-        """Do what is due now."""
+        """Do what is due now, in every queue that answers; raises the first `StorageError` at the end."""
         at = self._moment()
         pruning = at.local - self._pruned >= PRUNE_EVERY_MS
         # In every second round: both seldom change. A runner with a longer lease than any known is missed for less than two
         # beats, and nothing is taken from it sooner than after two of its own.
+        failed: StorageError | None = None
+        # What a foreign writer spoiled, or whose node is away, must not keep all others from being rescued.
         if pruning or at.local - self._asked >= 1.5 * self._every:
-            yield from self._ask()
-            self._asked = at.local
+            try:
+                yield from self._ask()
+                self._asked = at.local
+            except StorageError as error:
+                failed = error
         longest = max([self._lease, *(beat.lease for beat in self._runners.values())])
         for queue in self._queues():
-            rescued = yield from patrol(queue, self._watch, longest, self._moment, self._every)
+            try:
+                rescued = yield from patrol(queue, self._watch, longest, self._moment, self._every)
+            except StorageError as error:
+                failed = failed or error
+                continue
             if rescued:
                 self._reports.rescued(rescued)
             if self._watch.work[queue.scope]:
                 self._reports.work()
+        if failed is not None:
+            raise failed
         if pruning:
             self._pruned = at.local
             yield from self._prune(self._moment().now)

@@ -194,3 +194,24 @@ def test_what_was_claimed_ahead_is_looked_at_while_the_next_request_is_under_way
 
     assert meanwhile > 0
     assert set(world.runs.values()) == {1}
+
+
+def test_a_busy_runner_soon_finds_a_job_in_a_queue_that_was_empty(world: World) -> None:
+    """Nobody rings it: it asks again every 20 ms, with the next claim that is worth a round trip."""
+    world.enqueue(*range(900), queue="high")
+    runner = Sim(world, threads=4, weights={"high": 1, "low": 1})
+    runner.settle()
+    waits = []
+    asked: float | None = None
+    for turn in range(220):
+        if turn % 50 == 30:
+            world.enqueue(1000 + turn)
+            asked = runner.at.local
+        runner.run(*runner.given[:4])
+        world.clock.advance(milliseconds=1)
+        runner.step()
+        if asked is not None and not world.numbers("ready", "low"):
+            waits.append(runner.at.local - asked)
+            asked = None
+    assert len(waits) == 4
+    assert max(waits) < 50

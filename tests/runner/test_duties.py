@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,13 +11,16 @@ import pytest
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
+from jobqueue.errors import StorageRefused
 from jobqueue.flows import Apply, Flow, Read
-from jobqueue.keys import namespace_keys
+from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.queue import Counts
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat
-from jobqueue.storage.ops import Batch, Fields, HashSet, Move
+from jobqueue.storage.ops import Answer, Batch, Fields, HashSet, Move, Query
+from jobqueue.storage.protocol import Storage
+from jobqueue.storage.wrappers import Over
 from tests.runner.sim import BEAT, LEASE, Sim, World
 
 SPACE = namespace_keys("test")
@@ -345,3 +348,32 @@ def test_what_a_foreign_writer_left_in_the_registries_stops_nothing(world: World
     assert len(keeper.rescued) == 1
     assert list(world.jobs.counts()) == ["low"]
     assert len(world.jobs.find()) == 1
+
+
+# --------------------------------------------------------------------------------------------------- what is out of order
+
+
+class Spoiled(Over):
+    """A storage in which a queue cannot be read, as if somebody had put a string where a sorted set belongs."""
+
+    def __init__(self, below: Storage, queue: str) -> None:
+        super().__init__(below)
+        self._scope = queue_keys("test", queue).scope
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        if any(getattr(query, "set", SPACE.queues).scope == self._scope for query in queries):
+            raise StorageRefused("WRONGTYPE")
+        return super().read(queries)
+
+
+def test_a_queue_that_cannot_be_read_keeps_no_other_from_being_rescued(world: World) -> None:
+    keeper = Keeper(world)
+    keeper.served = ["bad", "low", "worse"]
+    leave(world)
+    spoiled = Spoiled(Spoiled(world.memory, "bad"), "worse")
+    for _ in range(4):
+        world.clock.advance(milliseconds=LEASE)
+        with pytest.raises(StorageRefused, match="WRONGTYPE"):
+            run(keeper.duties.round(), spoiled, world.clock)
+
+    assert [job.incarnation for job in keeper.rescued] == ["gone"]

@@ -43,14 +43,16 @@ def test_the_work_is_done_although_nothing_can_be_sent() -> None:
     assert done
 
 
-def test_an_answer_that_nobody_read_is_not_the_answer_to_the_next_request(server: Server) -> None:
+@pytest.mark.parametrize("error", [KeyError("planned"), OSError("too many open files"), KeyboardInterrupt()])
+def test_an_answer_that_nobody_read_is_not_the_answer_to_the_next_request(server: Server, error: BaseException) -> None:
+    """An error of the work is none of the connection: an `OSError` of it would pass for a lost reply."""
     storage = open_redis(server.url).storage()
     storage.apply([ADD])
 
     def work() -> None:
-        raise KeyError("planned")
+        raise error
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(error)):
         storage.apply_while([ADD], work)
     [outcome] = storage.apply([put(b"a")])
     storage.close()

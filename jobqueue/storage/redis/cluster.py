@@ -151,11 +151,15 @@ class ClusterNodes:
     def exchange(self, request: Request, work: Work = nothing) -> list[Any]:
         """See `Nodes.exchange`."""
         flow = route(self.topology, request)
+        asked = False
         try:
             address, commands = next(flow)
             while True:
+                asked = True
                 address, commands = flow.send(self.pool(address).exchange(commands, work))
         except StopIteration as end:
+            if not asked:
+                work()
             replies: list[Any] = end.value
             return replies
 

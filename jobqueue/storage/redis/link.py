@@ -210,11 +210,22 @@ class Pool:
             except NotApplied as error:
                 return [error] * len(commands)
         replies: list[Any] = []
+        unsent: Exception | None = None
         try:
-            try:
-                connection.send_packed_command([packed], check_health=False)
-            finally:
-                work()
+            connection.send_packed_command([packed], check_health=False)
+        except (exceptions.RedisError, OSError) as error:
+            unsent = error
+        except BaseException:
+            connection.disconnect()
+            raise
+        try:
+            work()  # not where its errors would pass for those of the connection
+        except BaseException:
+            connection.disconnect()  # or the next one would read the answer to this
+            raise
+        try:
+            if unsent is not None:
+                raise unsent
             for _ in commands:
                 try:
                     replies.append(connection.read_response(disconnect_on_error=False))
