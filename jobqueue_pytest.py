@@ -140,7 +140,7 @@ def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
 
 
 def _fail(message: str) -> NoReturn:
-    pytest.fail(message, pytrace=False)
+    raise pytest.fail.Exception(message, pytrace=False) from None
 
 
 @pytest.fixture(scope="session")

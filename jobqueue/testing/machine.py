@@ -18,10 +18,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -30,17 +29,14 @@ from jobqueue.clock import Moment
 from jobqueue.context import current_context
 from jobqueue.drive import run
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
-from jobqueue.flows import Pause
 from jobqueue.ids import SeededChance
-from jobqueue.job import LANES
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import decode
 from jobqueue.retry import Discard, RetryPolicy, Snooze
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, Notice, Send
+from jobqueue.runner.decisions import Leave, Send
 from jobqueue.runner.execute import run_coroutine, run_function
-from jobqueue.runner.rescue import Watch, patrol
+from jobqueue.runner.rescue import patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import CLAIMS, Batch, Fields, HashKey, Kept, Page, Peek, Records
@@ -48,49 +44,22 @@ from jobqueue.storage.protocol import Storage
 from jobqueue.testing import strategies
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage
+from jobqueue.testing.members import BEAT_MS, LEASE_MS, Member, Seen, quick
 
 __all__ = ["BEAT_MS", "LEASE_MS", "DeliveryMachine"]
 
-LEASE_MS: Final = 600
-BEAT_MS: Final = 100
 PAUSE_MS: Final = 250
 """Before a retry, and of a snooze."""
 QUEUES: Final = ("high", "low")
 RUNNERS, MOST_JOBS, ROUNDS = 2, 4, 60
 THEIR_ROUNDS: Final = 1000  # a user's job may have many retries, but not without end
+TOO_MANY: Final = 100
+"""So many runs more than a job has retries, or so many other jobs, and it is said not to end."""
 
 _fates = st.sampled_from([Fault.OK] * 3 + [fault for fault in Fault if fault is not Fault.OK])
 _runners = st.integers(0, RUNNERS - 1)
 _steps = st.sampled_from([1, BEAT_MS, PAUSE_MS - 1, PAUSE_MS, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 2 * BEAT_MS])
 _ways = st.sampled_from(["ok", "ok", "fail", "once", "snooze"])
-
-
-class _Runner:
-    """A runner without threads: the machine says when it does what."""
-
-    def __init__(self, machine: DeliveryMachine, incarnation: bytes) -> None:
-        self.asleep = False
-        self.given: list[Task] = []
-        self.running: list[Task] = []
-        self.watch = Watch()
-        self.notices: list[Notice] = []
-        self.core = Core(
-            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2),
-            {queue: 2 if queue == "high" else 1 for queue in machine.queues},
-            machine.keys, machine.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
-        )  # fmt: skip
-
-
-@attrs.define
-class _Job:
-    """What the machine knows of a job, whatever the storage says."""
-
-    payload: bytes | None
-    known: bool
-    runs: set[int] = attrs.field(factory=set)
-    fence: int = 0
-    succeeded: bool = False
-    touched: bool = False
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -108,11 +77,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.fate = Fault.OK
         self.faulty = FaultyStorage(self.below, lambda _scope, _batches: self.fate)
         theirs = self.open_queue()
+        if theirs is None and type(self).open_queue is not DeliveryMachine.open_queue:
+            raise TypeError(
+                f"{type(self).__name__}.open_queue answers None, and not a JobQueue: does it lack its return?"
+            )
         self.jobs = theirs or JobQueue(namespace="machine")
         self.is_theirs = theirs is not None
         backend = GivenBackend(self.faulty, self.clock)
         self._restore = self.jobs.access.replace(backend, chance=SeededChance(1), pauses=False)
-        self.known: dict[str, _Job] = {}
+        self.known: dict[str, Seen] = {}
         self.dead: set[str] = set()
         self.counted: Counter[str] = Counter()
         self.is_broken = False
@@ -165,9 +138,10 @@ class DeliveryMachine(RuleBasedStateMachine):
 
         self.work = work
 
-    def _new_runner(self) -> _Runner:
+    def _new_runner(self) -> Member:
         self.born += 1
-        return _Runner(self, b"runner%d" % self.born)
+        weights = {queue: 2 if queue == "high" else 1 for queue in self.queues}
+        return Member(self.jobs, weights, b"runner%d" % self.born)
 
     @property
     def at(self) -> Moment:
@@ -201,9 +175,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         except (NotApplied, OutcomeUnknown) as error:
             if isinstance(error, OutcomeUnknown):
                 for record in error.records:
-                    self.known[record.id] = _Job(record.payload, known=False)
+                    self.known[record.id] = Seen(record.payload, known=False)
         else:
-            self.known[record.id] = _Job(record.payload, known=True)
+            self.known[record.id] = Seen(record.payload, known=True)
         finally:
             self.fate = Fault.OK
 
@@ -284,10 +258,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         job.runs.add(task.fence)
         job.succeeded = job.succeeded or task.outcome is None or isinstance(task.outcome, Discard)
 
-    def _adopt(self, id: str, payload: bytes | None) -> _Job:
+    def _adopt(self, id: str, payload: bytes | None) -> Seen:
         """A job that a job enqueued: only those of users do."""
         assert self.is_theirs, f"job {id} was never enqueued"
-        return self.known.setdefault(id, _Job(payload, known=True))
+        return self.known.setdefault(id, Seen(payload, known=True))
 
     @precondition(lambda self: any(runner.running for runner in self.runners))
     @rule(who=_runners)
@@ -322,7 +296,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         try:
             for queue in self.queues:
                 flow = patrol(self.keys(queue), runner.watch, LEASE_MS, lambda: self.at)
-                self.counted["rescued"] += len(run(_quick(flow), self.faulty, self.clock))
+                self.counted["rescued"] += len(run(quick(flow), self.faulty, self.clock))
         except (NotApplied, OutcomeUnknown):
             self.counted["looks without an answer"] += 1
         finally:
@@ -469,9 +443,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.faulty.stalled.clear()
         for runner in self.runners:
             runner.asleep = False
-        places: dict[str, tuple[str, Kept]] = {}
-        rounds = THEIR_ROUNDS if self.is_theirs else ROUNDS
-        for _ in range(rounds):
+        jobs = len(self.known)
+        before = {id: len(job.runs) for id, job in self.known.items()}
+        for _ in range(THEIR_ROUNDS if self.is_theirs else ROUNDS):
             for who in range(RUNNERS):
                 self.runners[who].core.woken(self.at)
                 for _ in range(6):
@@ -483,18 +457,21 @@ class DeliveryMachine(RuleBasedStateMachine):
             places = self._places()
             if all(place == "dead" for place, _ in places.values()):
                 return
+            if len(self.known) > jobs + TOO_MANY * MOST_JOBS or any(
+                len(job.runs) - before.get(id, 0) > TOO_MANY + max(0, decode(places[id][1].record).retry)
+                for id, job in self.known.items()
+                if id in places
+            ):
+                break
             self.advance(BEAT_MS)
             if self.is_theirs and all(place in ("waiting", "dead") for place, _ in places.values()):
                 self.jump()  # their retries may be hours away
-        raise AssertionError(f"after {rounds} beats without a fault these are not finished: {places}")
+        raise AssertionError("\n".join(self._unfinished()))
 
-
-def _quick(flow: Any) -> Any:
-    """The flow without its pauses: the clock stands still."""
-    answer: Any = None
-    while True:
-        try:
-            request = flow.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = None if isinstance(request, Pause) else (yield request)
+    def _unfinished(self) -> Iterator[str]:
+        left = [(id, place, decode(kept.record)) for id, (place, kept) in self._places().items() if place != "dead"]
+        yield f"without any fault {len(left)} jobs do not end:"
+        for id, place, stored in left[:MOST_JOBS]:
+            job = f"{stored.name}({stored.payload.decode(errors='replace')})"
+            yield f"  {job} is {place} after {len(self.known[id].runs)} runs"
+        yield "does a job snooze, retry or enqueue itself without end?"

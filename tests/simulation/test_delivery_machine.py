@@ -10,9 +10,10 @@ import attrs
 import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from jobqueue import transitions
+from jobqueue import JobQueue, Snooze, transitions
 from jobqueue.runner import core, rescue
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Batch, Move
@@ -127,3 +128,51 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
         run_machines(DeliveryMachine, 1_000, shrink=False)
 
     assert isinstance(caught.value, (AssertionError, ExceptionGroup)), repr(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------ users' mistakes
+
+theirs = JobQueue(namespace="theirs")
+
+
+@theirs.job(name="poll")
+def poll(number: int) -> None:
+    raise Snooze(600)
+
+
+@theirs.job(name="broken", retry=-1)
+def broken(number: int) -> None:
+    raise ValueError(number)
+
+
+@theirs.job(name="again")
+def again(number: int) -> None:
+    again.opts(delay=60).enqueue(number)
+
+
+class Theirs(DeliveryMachine):
+    kind: Any = poll
+
+    def open_queue(self) -> JobQueue:
+        return theirs
+
+    def calls(self) -> Any:
+        return st.just(self.kind.call(7))
+
+
+@pytest.mark.parametrize("kind", [poll, broken, again])
+def test_a_job_that_never_ends_is_named(kind: Any) -> None:
+    machine = type("Mine", (Theirs,), {"kind": kind})
+
+    said = rf'do not end:\n  {kind.kind.name}\({{"number":7}}\) is waiting after \d+ runs'
+    with pytest.raises(AssertionError, match=said):
+        run_machines(machine, 1, shrink=False)
+
+
+def test_a_machine_without_its_queue_is_a_mistake() -> None:
+    class Forgetful(DeliveryMachine):
+        def open_queue(self) -> Any:
+            theirs.load()
+
+    with pytest.raises(TypeError, match=r"open_queue answers None, and not a JobQueue"):
+        run_machines(Forgetful, 1, shrink=False)
