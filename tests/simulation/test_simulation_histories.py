@@ -54,3 +54,17 @@ def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
 def test_a_suspect_keeps_no_company_that_a_late_answer_brings() -> None:
     # A queue did not answer when the suspect was started; asked again while it ran, it gave jobs, which were started too.
     Simulation(seed=1125899906843279, runners=4, producers=2, jobs=30, threads=3, coroutines=3).run()
+
+
+def test_a_deleted_job_that_its_producer_sent_again_is_deleted_again() -> None:
+    # The rule was too strict, not the queue: a copy of the enqueue arrived behind the deletion, and a copy of the deletion
+    # behind that. What is seen by its due time is the same job in both lives.
+    fired = """
+        locker2.lock#10 locker2.lock#17 locker2.lock#21 locker2.lock#5 operator1.operate#14
+        operator1.operate#22 operator1.operate#29 operator1.operate#7 producer1.enqueue#2
+        producer1.enqueue#9 runner1.pump#1 runner1.pump#10 runner1.pump#17 runner1.pump#2
+        runner1.pump#20 runner1.pump#24 runner2.beat#2 runner2.beat#7 runner2.duty#10 runner2.duty#13
+        runner2.pump#10 runner2.pump#18 runner2.pump#20 runner2.pump#21 runner2.pump#25
+        runner2.pump#28 runner2.pump#29 runner2.pump#3 runner2.pump#30 runner2.pump#31
+    """
+    Simulation(seed=700782, jobs=20, threads=1, coroutines=1, only=fired.split()).run()
