@@ -12,8 +12,8 @@ from jobqueue import flows
 from jobqueue.backend import Backend
 from jobqueue.clock import Clock
 from jobqueue.drive import arun, run
-from jobqueue.errors import JobQueueError, NotApplied
-from jobqueue.flows import Flow, Pause
+from jobqueue.errors import JobQueueError
+from jobqueue.flows import Flow
 from jobqueue.ids import Chance, SystemChance
 from jobqueue.keys import NamespaceKeys, namespace_keys
 from jobqueue.storage.protocol import AsyncStorage, Storage
@@ -195,22 +195,25 @@ class Access:
     def run(self, flow: Flow[T], *, prepare: bool = True) -> T:
         """Drive a flow, blocking the calling thread; without ``prepare`` it calls `prepared` by itself."""
         opened = self.opened()
-        return run(self._driven(opened, flow, prepare), opened.storage(), opened.backend.clock)
+        if prepare:
+            flow = self._prepared_first(opened, flow)
+        return run(flow, opened.storage(), opened.backend.clock, pauses=opened.pauses)
 
     async def arun(self, flow: Flow[T], *, prepare: bool = True) -> T:
         """Drive a flow on the running event loop; see `run`."""
         opened = self.opened()
-        return await arun(self._driven(opened, flow, prepare), await opened.async_storage(), opened.backend.clock)
+        if prepare:
+            flow = self._prepared_first(opened, flow)
+        return await arun(flow, await opened.async_storage(), opened.backend.clock, pauses=opened.pauses)
 
     def prepared(self, opened: Opened) -> Flow[None]:
         """Look at first use whether this version may use the namespace."""
         if opened.epoch is None:
             opened.epoch = yield from flows.prepare(opened.keys, opened.chance)
 
-    def _driven(self, opened: Opened, flow: Flow[T], prepare: bool) -> Flow[T]:
-        if prepare:
-            yield from self.prepared(opened)
-        return (yield from (flow if opened.pauses else _without_pauses(flow)))
+    def _prepared_first(self, opened: Opened, flow: Flow[T]) -> Flow[T]:
+        yield from self.prepared(opened)
+        return (yield from flow)
 
     def close(self) -> None:
         """Give back the connections; the next use opens new ones."""
@@ -240,21 +243,3 @@ def _stranger(outer: Opened, inner: Opened) -> str:
     if outer.task is not None and inner.task not in (None, outer.task) and not outer.task.done():
         return "task"
     return ""
-
-
-def _without_pauses(flow: Flow[T]) -> Flow[T]:
-    """The same flow, never waiting."""
-    answer: Any = None
-    refusal: NotApplied | None = None
-    while True:
-        try:
-            request = flow.send(answer) if refusal is None else flow.throw(refusal)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        answer, refusal = None, None
-        if isinstance(request, Pause):
-            continue
-        try:
-            answer = yield request
-        except NotApplied as error:
-            refusal = error

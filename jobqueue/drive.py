@@ -16,8 +16,8 @@ __all__ = ["arun", "run"]
 T = TypeVar("T")
 
 
-def run(flow: Flow[T], storage: Storage, clock: Clock) -> T:
-    """Drive a flow, blocking the calling thread."""
+def run(flow: Flow[T], storage: Storage, clock: Clock, *, pauses: bool = True) -> T:
+    """Drive a flow, blocking the calling thread; without ``pauses`` it never waits."""
     answer: Any = None
     error: BaseException | None = None
     while True:
@@ -35,13 +35,14 @@ def run(flow: Flow[T], storage: Storage, clock: Clock) -> T:
                 case Refresh(max_age):
                     clock.refresh(max_age)
                 case Pause(seconds):
-                    time.sleep(seconds)
+                    if pauses:
+                        time.sleep(seconds)
         except NotApplied as refusal:
             error = refusal
 
 
-async def arun(flow: Flow[T], storage: AsyncStorage, clock: Clock) -> T:
-    """Drive a flow on the running event loop."""
+async def arun(flow: Flow[T], storage: AsyncStorage, clock: Clock, *, pauses: bool = True) -> T:
+    """Drive a flow on the running event loop; see `run`."""
     answer: Any = None
     error: BaseException | None = None
     while True:
@@ -59,6 +60,7 @@ async def arun(flow: Flow[T], storage: AsyncStorage, clock: Clock) -> T:
                 case Refresh(max_age):
                     await asyncio.to_thread(clock.refresh, max_age)
                 case Pause(seconds):
-                    await asyncio.sleep(seconds)
+                    if pauses:
+                        await asyncio.sleep(seconds)
         except NotApplied as refusal:
             error = refusal

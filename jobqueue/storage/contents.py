@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.ops import HashKey, Held, Key, ListKey, LockKey, SetKey
@@ -38,7 +39,7 @@ class Contents:
         self.sets: dict[str, SortedSet] = {} if sets is None else sets
         self.hashes: dict[str, dict[bytes, bytes]] = {} if hashes is None else hashes
         self.locks: dict[str, Held] = {} if locks is None else locks
-        self._tables: dict[type[Key], Mapping[str, object]] = {
+        self._tables: dict[type[Key], Mapping[str, Any]] = {
             ListKey: self.lists,
             SetKey: self.sets,
             HashKey: self.hashes,
@@ -73,6 +74,14 @@ class Contents:
                 raise _clash(key, seen[name])
             if name in self.sets or name in self.lists or name in self.hashes or name in self.locks:
                 raise _clash(key, next(other for other, table in self._tables.items() if name in table))
+
+    def size(self, key: Key) -> int:
+        """How many entries a list, sorted set or hash has. Raises `StorageRefused` if it exists as another kind."""
+        entries = self._tables[type(key)].get(key.full)
+        if entries is None:
+            self.check_kinds((key,))
+            return 0
+        return len(entries)
 
     def set_add(self, name: str, members: Mapping[bytes, int]) -> None:
         """Add members to a sorted set, or give them another score."""

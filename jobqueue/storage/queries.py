@@ -15,7 +15,6 @@ from jobqueue.storage.ops import (
     HashKey,
     Holder,
     Kept,
-    ListKey,
     Page,
     Peek,
     Place,
@@ -46,9 +45,7 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Records(scope, ids):
             return _kept(contents, scope, ids)
         case Sizes(keys):
-            for each in keys:
-                contents.check_kinds((each,))
-            return tuple([_size(contents, each) for each in keys])
+            return tuple([contents.size(each) for each in keys])
         case Fields(key, fields):
             contents.check_kinds((key,))
             stored = contents.hashes.get(key.full, {})
@@ -56,16 +53,6 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Holder(key):
             contents.check_kinds((key,))
             return contents.locks.get(key.full)
-
-
-def _size(contents: Contents, key: ListKey | SetKey | HashKey) -> int:
-    match key:
-        case ListKey():
-            return len(contents.lists.get(key.full, ()))
-        case SetKey():
-            return len(contents.sets.get(key.full, ()))
-        case _:
-            return len(contents.hashes.get(key.full, ()))
 
 
 def _page(contents: Contents, query: Page) -> Answer:
