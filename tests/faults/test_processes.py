@@ -307,7 +307,8 @@ def test_fault_of_a_zombie(cell: str, when: str, stage: Stage, play: Callable[..
             actor.signal(signal.SIGTERM)
         assert actor.wait() == 0
 
-    _judge(stage, scene, accepted, again=ZOMBIES[cell])
+    # What it has brought back its own threads may claim and start before the signal has stopped them all.
+    _judge(stage, scene, accepted, again=ZOMBIES[cell] or (step, when) == ("REC", "after"))
     if step == "CLM" and when == "after":
         pids = {entry.pid for entry in stage.ledger.entries("start")}
         assert pids == {os.getpid()}, "a runner starts nothing after its own deadline"
