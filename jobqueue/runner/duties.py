@@ -93,10 +93,10 @@ class Duties:
         """Do what is due now, in every queue that answers; raises the first `StorageError` at the end."""
         at = self._moment()
         pruning = at.local - self._pruned >= PRUNE_EVERY_MS
+        # What a foreign writer spoiled, or whose node is away, must not keep all others from being rescued.
+        failed: StorageError | None = None
         # In every second round: both seldom change. A runner with a longer lease than any known is missed for less than two
         # beats, and nothing is taken from it sooner than after two of its own.
-        failed: StorageError | None = None
-        # What a foreign writer spoiled, or whose node is away, must not keep all others from being rescued.
         if pruning or at.local - self._asked >= 1.5 * self._every:
             try:
                 yield from self._ask()

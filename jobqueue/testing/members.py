@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from jobqueue.flows import Pause
 from jobqueue.job import LANES
 from jobqueue.keys import queue_keys
 from jobqueue.queue import JobQueue
@@ -16,7 +15,7 @@ from jobqueue.runner.decisions import Config, Notice
 from jobqueue.runner.rescue import Watch
 from jobqueue.runner.task import Task
 
-__all__ = ["BEAT_MS", "LEASE_MS", "Member", "Seen", "quick"]
+__all__ = ["BEAT_MS", "LEASE_MS", "Member", "Seen"]
 
 LEASE_MS: Final = 600
 BEAT_MS: Final = 100
@@ -48,14 +47,3 @@ class Seen:
     fence: int = 0
     succeeded: bool = False
     touched: bool = False
-
-
-def quick(flow: Any) -> Any:
-    """The flow without its pauses: the clock stands still."""
-    answer: Any = None
-    while True:
-        try:
-            request = flow.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = None if isinstance(request, Pause) else (yield request)

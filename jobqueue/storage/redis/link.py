@@ -156,6 +156,28 @@ def stale(replies: Sequence[Any]) -> bool:
     return any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies)
 
 
+def _send(connection: Connection, packed: bytes) -> Exception | None:
+    """Send it; answers what the connection broke off with."""
+    try:
+        connection.send_packed_command([packed], check_health=False)
+    except (exceptions.RedisError, OSError) as error:
+        return error
+    return None
+
+
+def _receive(connection: Connection, count: int, replies: list[Any]) -> Exception | None:
+    """Read so many answers into ``replies``; answers what the connection broke off with."""
+    try:
+        for _ in range(count):
+            try:
+                replies.append(connection.read_response(disconnect_on_error=False))
+            except REFUSALS as error:
+                replies.append(error)
+    except (exceptions.RedisError, OSError) as error:
+        return error
+    return None
+
+
 class Pool:
     """Connections to one server. Safe to use from many threads, and in a forked child.
 
@@ -210,34 +232,16 @@ class Pool:
             except NotApplied as error:
                 return [error] * len(commands)
         replies: list[Any] = []
-        unsent: Exception | None = None
         try:
-            connection.send_packed_command([packed], check_health=False)
-        except (exceptions.RedisError, OSError) as error:
-            unsent = error
-        except BaseException:
-            connection.disconnect()
-            raise
-        try:
+            failed = _send(connection, packed)
             work()  # not where its errors would pass for those of the connection
+            failed = failed or _receive(connection, len(commands), replies)
         except BaseException:
             connection.disconnect()  # or the next one would read the answer to this
             raise
-        try:
-            if unsent is not None:
-                raise unsent
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response(disconnect_on_error=False))
-                except REFUSALS as error:
-                    replies.append(error)
-        except (exceptions.RedisError, OSError) as error:
-            connection.disconnect()
-            return [*replies, *[lost(self.label, error)] * (len(commands) - len(replies))]
-        except BaseException:
-            connection.disconnect()  # or the next one would read the answer to this
-            raise
-        if stale(replies):
+        if failed is not None:
+            replies += [lost(self.label, failed)] * (len(commands) - len(replies))
+        if failed is not None or stale(replies):
             connection.disconnect()
         else:
             self.give(connection)
