@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
-import attrs
 import msgspec
 
 from jobqueue import transitions
@@ -31,29 +30,25 @@ PATIENCE: Final = (0.05, 0.2)
 CHUNK: Final = transitions.LIMIT
 
 
-@attrs.frozen
-class Apply:
+class Apply(msgspec.Struct, frozen=True):
     """Apply batches; answered with their outcomes."""
 
     batches: tuple[Batch, ...]
 
 
-@attrs.frozen
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """Ask queries; answered with their answers."""
 
     queries: tuple[Query, ...]
 
 
-@attrs.frozen
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True):
     """Ask the server for its time if the clock's offset is older than ``max_age`` ms."""
 
     max_age: float
 
 
-@attrs.frozen
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait for some seconds."""
 
     seconds: float
@@ -211,6 +206,8 @@ def store(
             why: NotApplied | OutcomeUnknown
             if isinstance(outcome, Applied):
                 lost = _foreign(part, outcome)
+                if not lost:
+                    continue
                 why = StorageRefused(f"queue {queue!r} holds another job with this id, which was not changed")
             else:
                 assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"

@@ -398,7 +398,7 @@ def test_the_scripts_are_the_files() -> None:
     folder = PACKAGE / "storage" / "redis"
     texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in PACKAGE.rglob("*.lua")}
     interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "words", "plain", "move", "batch")]
-    put = ["interpret/bulk.lua", "interpret/store.lua", "put.lua"]
+    put = ["put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua"]
     assert sorted(texts) == sorted({*interpret, *put, "read.lua"})
     for script, header, names in [
         (scripts.PUT, b"#!lua\n", put),

@@ -99,7 +99,7 @@ class Core:
         self._probe_at = 0.0
         self._promote_from = 0.0
         self._poll_at = 0.0
-        self._ring = False
+        self._ring: set[str] = set()
         self._troubled = False
         self._stopping = False
         self._grace_until = 0.0
@@ -152,15 +152,18 @@ class Core:
         # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
         task.outcome = None
 
-    def woken(self, at: Moment) -> None:
-        """Somebody rang: there may be work in any queue."""
+    def woken(self, at: Moment, scope: str | None = None) -> None:
+        """Somebody rang: there may be work in the queue of this scope, or in any."""
         if not any(queue.next_due is None for queue in self._queues.values()):
             self._promote_from = at.local + LINGER_MS  # ready jobs come first
-        self._forget_what_was_seen()
+        rung = [queue for queue in self._queues.values() if queue.keys.scope == scope] or [*self._queues.values()]
+        for queue in rung:
+            queue.forget()
         if self._room() <= 0:
-            self._ring = True  # pass it on: another runner may have room
-        self._probe_at = at.local + PROBE_MS
-        self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
+            self._ring.update([queue.keys.queue for queue in rung])  # pass it on: another runner may have room
+        if len(rung) == len(self._queues):
+            self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
+        self._probe_at = at.local + PROBE_MS  # the others have tokens of their own, which an idle runner hears
 
     def stop(self, at: Moment) -> None:
         """Claim no more, let jobs end within the grace time, hand the rest back, leave."""
@@ -311,7 +314,8 @@ class Core:
         assert not self._sent, "the last send has not been answered"
         if at.local >= self._poll_at:
             self._poll_at = at.local + POLL_MS * (0.75 + self._jitter() / 4)
-            self._forget_what_was_seen()
+            for queue in self._queues.values():
+                queue.forget()
         self._take_back(at)
         interrupt = self._interrupt(at)
         start: Sequence[Task] = ()
@@ -429,11 +433,6 @@ class Core:
         until = min([until, *[self._promote_at(queue, at) for queue in asked]])
         return Rest(until, listen=not self._open(at) and all(queue.next_due is not None for queue in asked))
 
-    def _forget_what_was_seen(self) -> None:
-        for queue in self._queues.values():
-            queue.left = None
-            queue.next_due = None
-
     # ------------------------------------------------------------------------------------------------- what to send
 
     def _gather(self, at: Moment) -> int:
@@ -512,9 +511,9 @@ class Core:
                 sent.append(Sent("claim", queue.keys, queue.claim.batch))
                 room -= queue.claim.limit
         if self._ring:
-            self._ring = False
+            ring, self._ring = self._ring, set()
             if full <= 0 and not self._stopping:
-                return [*sent, *(self._claim(queue, 0, at) for queue in able)]
+                return [*sent, *(self._claim(queue, 0, at) for queue in able if queue.keys.queue in ring)]
         if room <= 0 or at.local < self._claim_from:
             return sent
         # While there is work in hand, a claim waits until it is worth its round trip.

@@ -46,6 +46,8 @@ class Outstanding:
             del self.tasks[task]
             assert task.kind is not None
             self.running[task.kind.lane] -= 1
+            if not self.tasks:
+                self._unproven.clear()
 
     def trust(self, task: Task) -> bool:
         """It ran to its end: whether that ends a doubt."""

@@ -59,6 +59,11 @@ class QueueState:
     failures: int = 0
     quiet_until: float = 0.0
 
+    def forget(self) -> None:
+        """It has to be asked: what was seen may not be so any more."""
+        self.left = None
+        self.next_due = None
+
     def back_off(self, local: float, jitter: float) -> None:
         """A call went without its answer: ask again after a pause that grows, by ``jitter`` (0 up to 1) of its half."""
         wait = min(BACKOFF_FIRST_MS * 2 ** min(self.failures, 10), BACKOFF_LONGEST_MS)

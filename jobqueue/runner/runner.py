@@ -420,7 +420,8 @@ class Runner:
                 self._core.returned(tasks, at)
             if RUNG in words:
                 self._listener.listening = False
-            if RUNG in words or LOOK in words:
+                self._core.woken(at, self._listener.heard)
+            if LOOK in words:
                 self._core.woken(at)
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)

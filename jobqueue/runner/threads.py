@@ -152,7 +152,12 @@ class Pool:
 
 
 class Listener:
-    """A thread that waits at the storage to be rung while the runner has nothing to do."""
+    """A thread that waits at the storage to be rung while the runner has nothing to do.
+
+    Attributes:
+        listening: It was asked to, and its `RUNG` has not been taken yet.
+        heard: Which scope was rung last, if the storage told.
+    """
 
     def __init__(self, storage: Storage, channels: Callable[[], Sequence[str]], inbox: Inbox) -> None:
         self._storage = storage
@@ -161,6 +166,7 @@ class Listener:
         self._wanted: SimpleQueue[float | None] = SimpleQueue()
         self._stopped = threading.Event()
         self.listening = False
+        self.heard: str | None = None
         self._thread = threading.Thread(target=self._listen, name="jobqueue-listener", daemon=True)
         self._thread.start()
 
@@ -184,8 +190,9 @@ class Listener:
 
     def _listen(self) -> None:
         while (seconds := self._wanted.get()) is not None and not self._stopped.is_set():
+            self.heard = None
             try:
-                self._storage.wait(self._channels(), seconds)
+                self.heard = self._storage.wait(self._channels(), seconds)
             except StorageError as error:
                 # Whoever sends next will meet the same trouble and say so; here it only must not spin.
                 _log.debug("cannot wait for wake-ups: %s", error)

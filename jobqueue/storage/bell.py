@@ -31,11 +31,12 @@ class Bell:
             self._tokens.update(scopes)
             self._changed.notify_all()
 
-    def wait(self, who: object, scopes: Sequence[str], timeout: float) -> None:
-        """Return with one token of one of the scopes, or when ``who`` is interrupted, or after ``timeout`` seconds."""
+    def wait(self, who: object, scopes: Sequence[str], timeout: float) -> str | None:
+        """Answer a scope whose token it took, or None when ``who`` is interrupted or ``timeout`` seconds are over."""
         with self._changed:
-            self._changed.wait_for(lambda: who in self._interrupted or self._take(scopes), timeout)
+            found = self._changed.wait_for(lambda: who in self._interrupted or self._take(scopes), timeout)
             self._interrupted.discard(who)
+        return found if isinstance(found, str) else None
 
     def interrupt(self, who: object) -> None:
         """End the wait of ``who`` that is under way, or its next one."""
@@ -43,9 +44,9 @@ class Bell:
             self._interrupted.add(who)
             self._changed.notify_all()
 
-    def _take(self, scopes: Sequence[str]) -> bool:
+    def _take(self, scopes: Sequence[str]) -> str | None:
         for scope in scopes:
             if scope in self._tokens:
                 self._tokens.discard(scope)
-                return True
-        return False
+                return scope
+        return None

@@ -59,9 +59,9 @@ class MemoryStorage:
         with self._shared.bell.mutex:
             return [answer(self._shared.contents, query) for query in queries]
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over."""
-        self._shared.bell.wait(self, channels, timeout)
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        """Answer the scope that was rung; None after `interrupt`, or when ``timeout`` seconds are over."""
+        return self._shared.bell.wait(self, channels, timeout)
 
     def interrupt(self) -> None:
         """End the `wait` of this storage that is under way, or the next one."""

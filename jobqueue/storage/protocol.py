@@ -45,10 +45,11 @@ class Storage(Protocol):
         """Answer each query (rule 10), in order. Raises `NotApplied` when the storage cannot be asked."""
         ...
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over (rule 9).
 
-        Raises `NotApplied` when the storage cannot be reached.
+        Answers the scope that was rung, for the caller to look there alone; None after anything else, and from a storage
+        that does not know. Raises `NotApplied` when the storage cannot be reached.
         """
         ...
 
@@ -87,7 +88,7 @@ class AsyncStorage(Protocol):
         """See `Storage.read`."""
         ...
 
-    async def wait(self, channels: Sequence[str], timeout: float, /) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Storage.wait`."""
         ...
 

@@ -38,9 +38,9 @@ class Over:
         """See `Storage.read`."""
         return self._storage.read(queries)
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """See `Storage.wait`."""
-        self._storage.wait(channels, timeout)
+        return self._storage.wait(channels, timeout)
 
     def interrupt(self) -> None:
         """See `Storage.interrupt`."""
@@ -79,12 +79,14 @@ class AsyncFromSync:
         await asyncio.sleep(0)
         return answers
 
-    async def wait(self, channels: Sequence[str], timeout: float, /) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Storage.wait`; at most 8 tasks at a time. Cancelled, it ends the wait below as well."""
         if self._waiters is None:
             self._waiters = ThreadPoolExecutor(8, "jobqueue-wait")
         try:
-            await asyncio.get_running_loop().run_in_executor(self._waiters, self._storage.wait, channels, timeout)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._waiters, self._storage.wait, channels, timeout
+            )
         except asyncio.CancelledError:
             self._storage.interrupt()
             raise

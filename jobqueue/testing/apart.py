@@ -53,9 +53,10 @@ class Apart:
         answers: list[Answer] = self._call("read", queries)
         return answers
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """See `Storage.wait`."""
-        self._call("wait", channels, timeout)
+        scope: str | None = self._call("wait", channels, timeout)
+        return scope
 
     def interrupt(self) -> None:
         """See `Storage.interrupt`."""

@@ -237,8 +237,8 @@ class _OnLoop:
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         return self._run(self.inner.read(queries))
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        self._run(self.inner.wait(channels, timeout))
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        return self._run(self.inner.wait(channels, timeout))
 
     def interrupt(self) -> None:
         self._run(self.inner.interrupt())

@@ -223,8 +223,8 @@ class Lockstep(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         """A scope was rung, so both waits end."""
-        self.memory.wait(self.scopes, 0)
-        self.real.wait(self.scopes, PATIENCE)
+        rung = self.memory.wait(self.scopes, 0)
+        assert self.real.wait(self.scopes, PATIENCE) in (rung, None), rung
         self.compare()
 
     # --------------------------------------------------------------------------------------------------- somebody else

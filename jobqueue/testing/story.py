@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from jobqueue.storage.ops import Batch, Key, Query
+from jobqueue.storage.ops import Batch, Key, Put, Query
 
 __all__ = ["Step", "Story", "rescoped", "shortest", "show"]
 
@@ -61,16 +61,25 @@ def _shorter(story: Story) -> Iterator[Story]:
 
 def _smaller(step: Step) -> Iterator[Step]:
     for index, each in enumerate(step.of):
-        if len(step.of) > 1:
-            yield msgspec.structs.replace(step, of=(*step.of[:index], *step.of[index + 1 :]))
-        if not isinstance(each, Batch):
-            continue
-        for name in ("guards", "ops"):
-            parts = getattr(each, name)
-            for part in range(len(parts)):
-                if name == "guards" or len(parts) > 1:
-                    batch = msgspec.structs.replace(each, **{name: parts[:part] + parts[part + 1 :]})
-                    yield msgspec.structs.replace(step, of=(*step.of[:index], batch, *step.of[index + 1 :]))
+        before, after = step.of[:index], step.of[index + 1 :]
+        if before or after:
+            yield Step(step.what, (*before, *after))
+        if isinstance(each, Batch):
+            for batch in _smaller_batch(each):
+                yield Step(step.what, (*before, batch, *after))
+
+
+def _smaller_batch(batch: Batch) -> Iterator[Batch]:
+    for at in range(len(batch.guards)):
+        yield msgspec.structs.replace(batch, guards=(*batch.guards[:at], *batch.guards[at + 1 :]))
+    for at, op in enumerate(batch.ops):
+        before, after = batch.ops[:at], batch.ops[at + 1 :]
+        if before or after:
+            yield msgspec.structs.replace(batch, ops=(*before, *after))
+        if isinstance(op, Put) and len(op.records) > 1:
+            for id_ in op.records:
+                rest = {other: record for other, record in op.records.items() if other != id_}
+                yield msgspec.structs.replace(batch, ops=(*before, msgspec.structs.replace(op, records=rest), *after))
 
 
 def rescoped(value: Any, scopes: Mapping[str, str]) -> Any:

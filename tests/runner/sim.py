@@ -128,7 +128,7 @@ class World:
     def rung(self, queue: str = "low") -> bool:
         """Whether the queue was rung; takes the token, as one who listens would."""
         bell = self.memory._shared.bell
-        return bell._take([self.keys(queue).scope])
+        return bell._take([self.keys(queue).scope]) is not None
 
     def counter(self, name: str, queue: str = "low") -> int:
         """A counter of a queue."""
@@ -209,8 +209,8 @@ class Sim:
         for _ in range(2_000):
             then = self.settle()
             if not self.given:
-                if isinstance(then, Rest) and then.listen and self.rung():
-                    self.core.woken(self.at)
+                if isinstance(then, Rest) and then.listen and (queue := self.rung()):
+                    self.core.woken(self.at, self.world.keys(queue).scope)
                     continue
                 if not (isinstance(then, Rest) and then.until - self.at.local < 5):
                     return then
@@ -218,10 +218,9 @@ class Sim:
             self.run()
         raise AssertionError("the work does not come to an end")
 
-    def rung(self) -> bool:
-        """Whether one of its queues was rung; takes the tokens, as one who listens would."""
-        rung = [self.world.rung(queue) for queue in self.weights]  # all of them: each has a token of its own
-        return any(rung)
+    def rung(self) -> str | None:
+        """Which of its queues was rung; takes its token, as one who listens would."""
+        return next((queue for queue in self.weights if self.world.rung(queue)), None)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, working and beating as time goes on; every rest ends when it said so."""

@@ -95,8 +95,8 @@ class Runners(RuleBasedStateMachine):
             for task in sim.given[:started]:
                 self.begin(sim, task)
             self.world.clock.advance(milliseconds=2)
-            if sim.rung():
-                sim.core.woken(sim.at)
+            if queue := sim.rung():
+                sim.core.woken(sim.at, self.world.keys(queue).scope)
 
     def begin(self, sim: Sim, task: Task) -> None:
         sim.given.remove(task)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.runner.decisions import Rest
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome
 from tests.runner.sim import Sim, World
@@ -158,6 +159,42 @@ def test_a_ring_brings_ready_jobs_first_and_waiting_ones_with_the_results(world:
     runner.run()
     runner.settle()
     assert {"finish", "promote"} <= set(world.sent)
+
+
+def test_a_ring_of_one_queue_asks_that_queue_alone(world: World) -> None:
+    runner = Sim(world, threads=4, weights={"high": 1, "low": 1})
+    runner.work()
+    world.enqueue(1)
+    world.enqueue(2, queue="high")
+    world.sent.clear()
+
+    runner.core.woken(runner.at, world.keys("low").scope)
+    runner.settle()
+    assert (world.sent, len(runner.given), world.numbers("ready", "high")) == (["claim"], 1, [2])
+    runner.core.woken(runner.at, "a scope of which it knows nothing")
+    runner.settle()
+    assert len(runner.given) == 2
+
+
+def test_a_runner_with_nothing_left_does_not_wake_up_to_take_jobs_back(world: World) -> None:
+    runner = Sim(world)
+    world.enqueue(1)
+    then = runner.work()
+    assert isinstance(then, Rest)
+    assert (then.listen, then.until - runner.at.local > 1_000) == (True, True)
+
+
+def test_a_full_runner_that_is_rung_for_one_queue_passes_its_token_on_alone(world: World) -> None:
+    runner = Sim(world, threads=1, weights={"high": 1, "low": 1})
+    world.enqueue(1, 2)
+    world.enqueue(3, queue="high")
+    runner.settle()
+    while runner.rung():
+        pass  # what the enqueues and the claims rang
+
+    runner.core.woken(runner.at, world.keys("low").scope)
+    runner.settle()
+    assert (world.rung("low"), world.rung("high")) == (True, False)
 
 
 def test_a_runner_that_is_rung_all_the_time_still_takes_what_is_due(world: World) -> None:

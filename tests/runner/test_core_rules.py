@@ -453,8 +453,8 @@ def test_a_job_whose_own_process_dies_again_and_again(world: World) -> None:
         runner.core.returned([died], runner.at)
         world.clock.advance(milliseconds=5)  # what it ends with may wait for others to travel with
         runner.step()
-        if runner.rung():
-            runner.core.woken(runner.at)
+        if queue := runner.rung():
+            runner.core.woken(runner.at, world.keys(queue).scope)
         stored = world.stored(bad)
         assert (stored.recoveries, stored.attempt) == (crashes, 0)
         assert stored.error is not None

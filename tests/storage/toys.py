@@ -405,31 +405,38 @@ class NeverRings(MemoryStorage):
 class RingIsNotKept(MemoryStorage):
     """Rule 9 broken: a wake-up before the wait is lost."""
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         self._shared.bell._tokens.clear()
-        super().wait(channels, timeout)
+        return super().wait(channels, timeout)
 
 
 class InterruptIsNotKept(MemoryStorage):
     """Rule 9 broken: an interrupt before the wait is lost."""
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         self._shared.bell._interrupted.clear()
-        super().wait(channels, timeout)
+        return super().wait(channels, timeout)
 
 
 class WaitsTooLong(MemoryStorage):
     """Rule 9 broken: milliseconds are taken for seconds, or nearly."""
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        super().wait(channels, timeout * 50)
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        return super().wait(channels, timeout * 50)
 
 
 class FirstScopeOnly(MemoryStorage):
     """Rule 9 broken: it waits for the first scope alone."""
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
-        super().wait(channels[:1], timeout)
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        return super().wait(channels[:1], timeout)
+
+
+class AnswersTheFirstScope(MemoryStorage):
+    """Rule 9 broken: it says that the first scope was rung, whichever it was."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        return super().wait(channels, timeout) and channels[0]
 
 
 class ReadsAReplica(MemoryStorage):
@@ -661,6 +668,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (9, RingIsNotKept, "a wake up is kept for the next wait"),
     (9, InterruptIsNotKept, "an interrupt ends the next wait"),
     (9, FirstScopeOnly, "any of several scopes ends a wait"),
+    (9, AnswersTheFirstScope, "a wait answers the scope that was rung or none"),
     (9, BellOfItsOwn, "another handle is woken"),
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),

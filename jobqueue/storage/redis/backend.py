@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Rings(Protocol):
     """Waits for scopes to be rung; see `Bell`."""
 
-    def wait(self, scopes: Sequence[str], timeout: float, /) -> None: ...
+    def wait(self, scopes: Sequence[str], timeout: float, /) -> str | None: ...
     def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
@@ -29,7 +29,7 @@ class Rings(Protocol):
 class AsyncRings(Protocol):
     """The same for one event loop."""
 
-    async def wait(self, scopes: Sequence[str], timeout: float, /) -> None: ...  # noqa: ASYNC109
+    async def wait(self, scopes: Sequence[str], timeout: float, /) -> str | None: ...  # noqa: ASYNC109
     def interrupt(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -90,9 +90,9 @@ class RedisStorage:
         """See `Storage.read`."""
         return self._drive(read_flow(self._server, queries))
 
-    def wait(self, channels: Sequence[str], timeout: float, /) -> None:
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """See `Storage.wait`."""
-        self._bell.wait(channels, timeout)
+        return self._bell.wait(channels, timeout)
 
     def interrupt(self) -> None:
         """See `Storage.interrupt`; may be called in a signal handler."""
@@ -150,9 +150,9 @@ class AsyncRedisStorage:
         """See `AsyncStorage.read`."""
         return await self._drive(read_flow(self._server, queries))
 
-    async def wait(self, channels: Sequence[str], timeout: float, /) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `RedisStorage.wait`."""
-        await self._bell.wait(channels, timeout)
+        return await self._bell.wait(channels, timeout)
 
     async def interrupt(self) -> None:
         """See `AsyncStorage.interrupt`."""

@@ -47,6 +47,11 @@ def _blpop(scopes: Sequence[str], timeout: float) -> bytes:
     return pack([(b"BLPOP", *map(wake_key, scopes), b"%.3f" % max(timeout, 0.001))])
 
 
+def _rung(scopes: Sequence[str], answer: Any) -> str | None:
+    """Which of the scopes the answer to BLPOP, list and token, is about."""
+    return next((scope for scope in scopes if wake_key(scope) == answer[0]), None) if answer else None
+
+
 def unblock(connection: bytes) -> Command:
     """Ends the BLPOP of the connection: its answer comes at once then."""
     return (b"CLIENT", b"UNBLOCK", connection)
@@ -117,8 +122,8 @@ class Bell:
         """End the wait that is under way, or the next one."""
         self._interrupts.interrupt()
 
-    def wait(self, scopes: Sequence[str], timeout: float) -> None:
-        """Return when one of the scopes has a token, after an interrupt, or after ``timeout`` seconds.
+    def wait(self, scopes: Sequence[str], timeout: float) -> str | None:
+        """Answer a scope whose token it took, or None after an interrupt, or after ``timeout`` seconds.
 
         Raises:
             NotApplied: The server cannot be reached.
@@ -126,16 +131,16 @@ class Bell:
         if self._pid != os.getpid():
             self._reset()
         if timeout <= 0 or not self._turn.acquire(timeout=timeout):
-            return
+            return None
         try:
             if self._interrupts.heard():
-                return
+                return None
             connection = self._connected()
             connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
             if self._ended(connection, timeout + MARGIN):
-                connection.read_response()
-            else:
-                self._drop()
+                return _rung(scopes, connection.read_response())
+            self._drop()
+            return None
         except (exceptions.RedisError, OSError) as error:
             self._drop()
             raise unreachable(self._label, error) from error
@@ -207,18 +212,18 @@ class AsyncBell:
         """See `Bell.interrupt`; on the loop's own thread."""
         self._rung.set()
 
-    async def wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, scopes: Sequence[str], timeout: float) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Bell.wait`."""
         if timeout <= 0:
-            return
+            return None
         try:
             async with asyncio.timeout(timeout):
                 await self._turn.acquire()
         except TimeoutError:
-            return
+            return None
         try:
             async with asyncio.timeout(timeout + MARGIN):
-                await self._wait(scopes, timeout)
+                return await self._wait(scopes, timeout)
         except (exceptions.RedisError, OSError) as error:
             await self._drop()
             raise unreachable(self._label, error) from error
@@ -228,10 +233,10 @@ class AsyncBell:
         finally:
             self._turn.release()
 
-    async def _wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def _wait(self, scopes: Sequence[str], timeout: float) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         if self._rung.is_set():
             self._rung.clear()
-            return
+            return None
         connection = await self._connected()
         await connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
         answer = asyncio.ensure_future(connection.read_response(timeout=math.inf))
@@ -242,8 +247,8 @@ class AsyncBell:
                 self._rung.clear()
                 if not await self._end(answer):
                     await self._drop()
-                    return
-            await answer
+                    return None
+            return _rung(scopes, await answer)
         finally:
             rung.cancel()
             answer.cancel()

@@ -188,7 +188,7 @@ class ClusterBell:
         self._interrupts = Interrupts()
         self._bells: dict[Address, Bell] = {}
 
-    def wait(self, scopes: Sequence[str], timeout: float) -> None:
+    def wait(self, scopes: Sequence[str], timeout: float) -> str | None:
         """See `Bell.wait`."""
         flow = find(self._nodes.topology, scopes[0])
         try:
@@ -201,7 +201,7 @@ class ClusterBell:
         if bell is None:
             bell = self._bells[address] = self._nodes.pool(address).bell(self._interrupts)
         try:
-            bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+            return bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
         except NotApplied:
             self._nodes.topology.forget()
             raise
@@ -263,7 +263,7 @@ class AsyncClusterBell:
         self._rung = asyncio.Event()
         self._bells: dict[Address, AsyncBell] = {}
 
-    async def wait(self, scopes: Sequence[str], timeout: float) -> None:  # noqa: ASYNC109 - the seam's own bound
+    async def wait(self, scopes: Sequence[str], timeout: float) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Bell.wait`."""
         flow = find(self._nodes.topology, scopes[0])
         try:
@@ -276,7 +276,7 @@ class AsyncClusterBell:
         if bell is None:
             bell = self._bells[address] = self._nodes.pool(address).bell(self._rung)
         try:
-            await bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+            return await bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
         except NotApplied:
             self._nodes.topology.forget()
             raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
-import attrs
+import msgspec
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.ops import (
@@ -67,8 +67,7 @@ Decode: TypeAlias = Callable[[Any], Any]
 """Makes an answer of what the script answered to one operation or query."""
 
 
-@attrs.frozen
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One run of a script.
 
     Attributes:

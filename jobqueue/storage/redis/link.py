@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
@@ -116,7 +117,11 @@ def connected(label: str, connect: Connect) -> Connection:
 def usable(connection: Connection) -> bool:
     """Whether an idle connection still is one: the server may have closed it, which shows as something to read."""
     try:
-        if not connection.can_read():
+        # The library's own look takes three calls of the system. It is asked where there is something, for that need not
+        # be meant for us: TLS sends messages of its own.
+        poll = select.poll()
+        poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
+        if not poll.poll(0) or not connection.can_read():
             return True
     except (exceptions.RedisError, OSError):
         pass

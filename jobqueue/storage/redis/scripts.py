@@ -30,7 +30,7 @@ def _interpret(header: str) -> Script:
     return _load(header, *(f"interpret/{name}.lua" for name in ("bulk", "store", "words", "plain", "move", "batch")))
 
 
-PUT: Final = _load("#!lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua")
+PUT: Final = _load("#!lua", "put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua")
 """For a call that is one `Put` and nothing else."""
 GROW: Final = _interpret("#!lua")
 """For other calls that store something new, too: a full server refuses them before they begin."""

@@ -229,16 +229,20 @@ class Bench:
         what: str,
         meanwhile: Callable[[], object] | None = None,
         timeout: float | None = None,
-    ) -> None:
-        """Fail unless a wait for the scopes returns early, with ``meanwhile`` called by another thread."""
+    ) -> str | None:
+        """Fail unless a wait for the scopes returns early, with ``meanwhile`` called by another thread.
+
+        Answers what the wait did.
+        """
         started = time.monotonic()
         with ThreadPoolExecutor(1) as helper:
             done = helper.submit(meanwhile if meanwhile is not None else lambda: None)
-            self.storage.wait(scopes, self.patience if timeout is None else timeout)
+            scope = self.storage.wait(scopes, self.patience if timeout is None else timeout)
             took = time.monotonic() - started
             done.result()
         if took > self.patience / 2:
             raise CaseFailed(f"{what}\n  expected: wait returns early\n  got:      it took {took:.1f} s")
+        return scope
 
 
 def record(id_: bytes, nonce: bytes = b"nonce-01", body: bytes = b"a job ") -> bytes:

@@ -59,6 +59,20 @@ def any_of_several_scopes_ends_a_wait(t: Bench) -> None:
 
 
 @case(9)
+def a_wait_answers_the_scope_that_was_rung_or_none(t: Bench) -> None:
+    scopes = [t, t.another(), t.another()]
+    names = [each.scope for each in scopes]
+    for each in (scopes[2], scopes[0], scopes[1]):
+        each.put(Put(each.ready, {b"a": record(b"a")}, wake=True))
+        answered = t.returns_early(names, "a Put into one of three scopes")
+        if answered is not None:
+            t.check(answered, each.scope, "what a wait answered after a Put into one of three scopes")
+    t.check(t.returns_early(names, "nobody rings", timeout=0.01), None, "what a wait answered that nobody rang")
+    t.storage.interrupt()
+    t.check(t.returns_early(names, "an interrupt"), None, "what a wait answered that was interrupted")
+
+
+@case(9)
 def what_can_be_run_or_comes_first_rings(t: Bench) -> None:
     """Each step rings a scope of its own, so that no token of another step can answer for it."""
 

@@ -126,6 +126,7 @@ class SimRunner(Actor):
         self._inbox: list[Task] = []
         self._words: dict[str, None] = {}
         self._listening = False
+        self._heard: str | None = None
         self._keys_of_all = namespace_keys(settings.namespace)
         self._epoch = b""
         self._since = self.clock.now()
@@ -194,7 +195,7 @@ class SimRunner(Actor):
                 if then.listen:
                     self._listen()
                 elif self._listening and self.world.hush(self):
-                    self._rung()
+                    self._rung(None)
                 if not self._inbox and not self._words:
                     yield Idle(self.clock.virtual(then.until))
                 self._collect()
@@ -213,7 +214,8 @@ class SimRunner(Actor):
             self.core.returned(tasks, at)
         if "rung" in words:
             self._listening = False
-        if "rung" in words or "look" in words:
+            self.core.woken(at, self._heard)
+        if "look" in words:
             self.core.woken(at)
         if "stop" in words and not self.core.stopping:
             self.core.stop(at)
@@ -231,9 +233,10 @@ class SimRunner(Actor):
 
     def _enough(self, _: None) -> None:
         if self.world.hush(self):
-            self._rung()
+            self._rung(None)
 
-    def _rung(self) -> None:
+    def _rung(self, scope: str | None) -> None:
+        self._heard = scope
         self._words["rung"] = None
         self._pump.wake(self.world.latency())
 

@@ -101,7 +101,7 @@ class World:
         self._events: list[tuple[float, int, Callable[..., None], Any]] = []
         self._number = 0
         self._tokens: dict[str, None] = {}
-        self._listeners: dict[Any, tuple[Actor, Sequence[str], Callable[[], None]]] = {}
+        self._listeners: dict[Any, tuple[Actor, Sequence[str], Callable[[str], None]]] = {}
 
     # ------------------------------------------------------------------------------------------------- time and events
 
@@ -253,12 +253,12 @@ class World:
 
     # -------------------------------------------------------------------------------------------------------- wake-ups
 
-    def listen(self, key: Any, actor: Actor, scopes: Sequence[str], rung: Callable[[], None]) -> None:
-        """Call ``rung`` once when one of the scopes is rung; at once if a token was left."""
+    def listen(self, key: Any, actor: Actor, scopes: Sequence[str], rung: Callable[[str], None]) -> None:
+        """Call ``rung`` once with the scope when one of them is rung; at once if a token was left."""
         for scope in scopes:
             if scope in self._tokens:
                 del self._tokens[scope]
-                rung()
+                rung(scope)
                 return
         self._listeners[key] = (actor, scopes, rung)
 
@@ -274,7 +274,7 @@ class World:
             if scope in scopes:
                 del self._listeners[key]
                 if actor.alive:  # else it went to a connection that nobody reads any more
-                    rung()
+                    rung(scope)
                 return
         self._tokens[scope] = None
 
