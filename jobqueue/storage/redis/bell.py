@@ -158,7 +158,7 @@ class Bell:
         ready = [fd for fd, _ in poll.poll(seconds * 1000)]
         if not ready:
             raise TimeoutError("no answer to BLPOP")
-        if not (self._interrupts.heard() and len(ready) == 1):
+        if self._interrupts.fileno() not in ready or not self._interrupts.heard() or len(ready) > 1:
             return True
         poll.unregister(self._interrupts)
         for pause in PATIENCE:
