@@ -397,14 +397,14 @@ def test_importing_the_package_loads_neither_clients_nor_tools() -> None:
 def test_the_scripts_are_the_files() -> None:
     folder = PACKAGE / "storage" / "redis"
     texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in PACKAGE.rglob("*.lua")}
-    interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "words", "plain", "move", "batch")]
+    interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "batch")]
     put = ["put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua"]
     assert sorted(texts) == sorted({*interpret, *put, "read.lua"})
     for script, header, names in [
         (scripts.PUT, b"#!lua\n", put),
         (scripts.GROW, b"#!lua\n", interpret),
         (scripts.DRAIN, b"#!lua flags=allow-oom\n", interpret),
-        (scripts.READ, b"#!lua flags=no-writes\n", ["read.lua"]),
+        (scripts.READ, b"#!lua flags=no-writes\n", ["interpret/bulk.lua", "interpret/cursor.lua", "read.lua"]),
     ]:
         assert script in scripts.ALL
         assert script.source == header + b"".join(texts[name] for name in names)

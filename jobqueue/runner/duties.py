@@ -57,6 +57,9 @@ class Duties:
         moment: Reads the clocks.
         reports: Where to tell.
         discover: Whether to look for queues that are not served yet.
+
+    Attributes:
+        every: How much time passes between two rounds at most, in ms.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Duties:
         self._keys = keys
         self._queues = queues
         self._lease = lease
-        self._every = min(beat, LOOK_EVERY_MS)
+        self.every = min(beat, LOOK_EVERY_MS)
         self._keep_dead = keep_dead
         self._moment = moment
         self._reports = reports
@@ -87,7 +90,7 @@ class Duties:
     def next_due(self, after: float) -> float:
         """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe."""
         ripe = self._watch.next_look()
-        return after + self._every if ripe is None else min(after + self._every, ripe)
+        return after + self.every if ripe is None else min(after + self.every, ripe)
 
     def round(self) -> Flow[None]:
         """Do what is due now, in every queue that answers; raises the first `StorageError` at the end."""
@@ -97,7 +100,7 @@ class Duties:
         failed: StorageError | None = None
         # In every second round: both seldom change. A runner with a longer lease than any known is missed for less than two
         # beats, and nothing is taken from it sooner than after two of its own.
-        if pruning or at.local - self._asked >= 1.5 * self._every:
+        if pruning or at.local - self._asked >= 1.5 * self.every:
             try:
                 yield from self._ask()
                 self._asked = at.local
@@ -106,7 +109,7 @@ class Duties:
         longest = max([self._lease, *(beat.lease for beat in self._runners.values())])
         for queue in self._queues():
             try:
-                rescued = yield from patrol(queue, self._watch, longest, self._moment, self._every)
+                rescued = yield from patrol(queue, self._watch, longest, self._moment, self.every)
             except StorageError as error:
                 failed = failed or error
                 continue

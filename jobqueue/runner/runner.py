@@ -29,7 +29,7 @@ from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
-from jobqueue.runner.duties import LOOK_EVERY_MS, Duties, Reports
+from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import persistence, unserved
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.process_child import is_importing
@@ -439,7 +439,7 @@ class Runner:
     def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
         while not over.is_set():
             started = self._clock.monotonic()
-            due = started + min(self._beat, LOOK_EVERY_MS)
+            due = started + duties.every
             try:
                 run(duties.round(), storage, self._clock)
                 due = duties.next_due(started)

@@ -32,6 +32,13 @@ RUNNERS: Final = (
         "                if True:\n",
     ),
     Variant(
+        "rung-elsewhere",
+        "looks into all queues but the one that was rung",
+        "runner/core.py",
+        "if queue.keys.scope == scope]",
+        "if queue.keys.scope != scope]",
+    ),
+    Variant(
         "due-forgotten",
         "forgets the waiting jobs behind the first page of those that are due",
         "runner/core.py",

@@ -157,6 +157,20 @@ STORAGES: Final = (
         "",
     ),
     Variant(
+        "script-puts-one-blindly",
+        "notices only half-way that what it puts a single job into is no queue, on the server",
+        "storage/redis/put_one.lua",
+        "(seen == 'list' or seen == 'none') and ",
+        "",
+    ),
+    Variant(
+        "script-puts-one-quietly",
+        "does not ring for a single job, on the server",
+        "storage/redis/put_one.lua",
+        "if tokens == 0 then",
+        "if tokens == 1 then",
+    ),
+    Variant(
         "script-reverses-hand-backs",
         "puts jobs that were handed back in reverse order, on the server",
         _MOVES,

@@ -114,14 +114,21 @@ def connected(label: str, connect: Connect) -> Connection:
     return connection
 
 
+def _is_silent(connection: Connection) -> bool:
+    """Whether there is nothing to read, by one call of the system; the library's own look takes three."""
+    if not hasattr(select, "poll"):
+        return False  # Windows
+    poll = select.poll()
+    poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
+    return not poll.poll(0)
+
+
 def usable(connection: Connection) -> bool:
     """Whether an idle connection still is one: the server may have closed it, which shows as something to read."""
     try:
-        # The library's own look takes three calls of the system. It is asked where there is something, for that need not
-        # be meant for us: TLS sends messages of its own.
-        poll = select.poll()
-        poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
-        if not poll.poll(0) or not connection.can_read():
+        # The library is asked where there is something to read, for that need not be meant for us: TLS sends messages of its
+        # own.
+        if _is_silent(connection) or not connection.can_read():
             return True
     except (exceptions.RedisError, OSError):
         pass

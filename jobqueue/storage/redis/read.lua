@@ -11,51 +11,19 @@
 -- reply  per query: P values | G {member, score …} | R {records, claims, scores in waiting, in working, in dead} |
 --        S sizes | F {value …} of the fields, or {field, value …} of all | H {token, until, fence}. Missing is false.
 
-local KEYS, ARGV, call, unpack = KEYS, ARGV, redis.call, unpack
-local CHUNK = 1000 -- arguments per command; `unpack` fails near 8000
-local at = 1
-
-local function take()
-  local value = ARGV[at]
-  at = at + 1
-  return value
-end
-
-local function number()
-  return tonumber(take())
-end
-
-local function skip(n)
-  local base = at - 1
-  at = at + n
-  return base
-end
-
 -- The key of that index; ends the script unless it holds this kind, or nothing.
 local function key(index, kind)
   local name = KEYS[index]
   local seen = call('TYPE', name).ok
   if seen ~= kind and seen ~= 'none' then
-    error({ err = 'WRONGTYPE key ' .. name .. ' holds a ' .. seen .. ' where a ' .. kind .. ' belongs' })
+    error({ err = 'WRONGTYPE ' .. misplaced(name, seen, kind) })
   end
   return name
 end
 
-local function ask(command, name, base, n)
-  local all, known = {}, 0
-  for i = base + 1, base + n, CHUNK do
-    local part = call(command, name, unpack(ARGV, i, math.min(i + CHUNK - 1, base + n)))
-    for j = 1, #part do
-      all[known + j] = part[j]
-    end
-    known = known + #part
-  end
-  return all
-end
-
 -- Byte by byte: `<` on strings asks the server's locale.
 local function after(a, b)
-  for i = 1, math.min(#a, #b) do
+  for i = 1, min(#a, #b) do
     local x, y = a:byte(i), b:byte(i)
     if x ~= y then
       return x > y
@@ -89,18 +57,19 @@ local answer = {
     local name, limit, before, score, member = key(number(), 'zset'), number(), take(), take(), take()
     local first = score ~= '' and rank_behind(name, score, member) or 0
     local stop = before ~= '' and call('ZCOUNT', name, '-inf', before) or call('ZCARD', name)
-    local n = math.min(limit, stop - first)
+    local n = min(limit, stop - first)
     return n > 0 and call('ZRANGE', name, first, first + n - 1, 'WITHSCORES') or {}
   end,
   R = function()
     local n = number()
-    local base = skip(n)
+    local first = skip(n) + 1
+    local last = first + n - 1
     return {
-      ask('HMGET', key(1, 'hash'), base, n),
-      ask('HMGET', key(2, 'hash'), base, n),
-      ask('ZMSCORE', key(3, 'zset'), base, n),
-      ask('ZMSCORE', key(4, 'zset'), base, n),
-      ask('ZMSCORE', key(5, 'zset'), base, n),
+      ask('HMGET', key(1, 'hash'), ARGV, first, last),
+      ask('HMGET', key(2, 'hash'), ARGV, first, last),
+      ask('ZMSCORE', key(3, 'zset'), ARGV, first, last),
+      ask('ZMSCORE', key(4, 'zset'), ARGV, first, last),
+      ask('ZMSCORE', key(5, 'zset'), ARGV, first, last),
     }
   end,
   S = function()
@@ -116,7 +85,8 @@ local answer = {
     if n < 0 then
       return call('HGETALL', name)
     end
-    return ask('HMGET', name, skip(n), n)
+    local base = skip(n)
+    return ask('HMGET', name, ARGV, base + 1, base + n)
   end,
   H = function()
     return call('HMGET', key(number(), 'hash'), 'token', 'until', 'fence')

@@ -27,7 +27,9 @@ def _load(header: str, *names: str) -> Script:
 
 
 def _interpret(header: str) -> Script:
-    return _load(header, *(f"interpret/{name}.lua" for name in ("bulk", "store", "words", "plain", "move", "batch")))
+    return _load(
+        header, *(f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "batch"))
+    )
 
 
 PUT: Final = _load("#!lua", "put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua")
@@ -36,5 +38,5 @@ GROW: Final = _interpret("#!lua")
 """For other calls that store something new, too: a full server refuses them before they begin."""
 DRAIN: Final = _interpret("#!lua flags=allow-oom")
 """For calls that only move, extend, finish and the like: a full server must let jobs drain."""
-READ: Final = _load("#!lua flags=no-writes", "read.lua")
+READ: Final = _load("#!lua flags=no-writes", "interpret/bulk.lua", "interpret/cursor.lua", "read.lua")
 ALL: Final = (PUT, GROW, DRAIN, READ)

@@ -1,6 +1,6 @@
 -- Applies batches of one scope, in order, each whole or not at all.
 --
--- One script in six files, joined by scripts.py in this order: bulk, store, words, plain, move, batch.
+-- One script in seven files, joined by scripts.py in this order: bulk, store, cursor, words, plain, move, batch.
 -- Registered twice: under "#!lua" for calls that store new things (refused by a full server) and under
 -- "#!lua flags=allow-oom" for calls that only move, extend, finish …, so that a full server drains.
 --
@@ -24,7 +24,6 @@
 local format = string.format
 local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LIMIT = 9007199254740992 -- 2^53
-local at = 1
 local problem, kinds -- of the batch being parsed
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
@@ -32,23 +31,6 @@ local silent -- whether the scope is known not to be rung
 -- Code → what reads the arguments of an operation, what runs it, whether a guard holds. Filled when a code is met first, by
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
 local parse, run, holds = {}, {}, {}
-
-local function take()
-  local value = ARGV[at]
-  at = at + 1
-  return value
-end
-
-local function number()
-  return tonumber(take())
-end
-
--- Skips n arguments; answers the index before the first of them.
-local function skip(n)
-  local base = at - 1
-  at = at + n
-  return base
-end
 
 -- The key of that index; notes a problem unless it holds this kind, or nothing.
 local function key(index, kind)
