@@ -49,8 +49,8 @@ RUNNERS: Final = (
         "ring-swallowed",
         "keeps a wake-up that it has no room for",
         "runner/core.py",
-        "            self._ring = True  # pass it on",
-        "            self._ring = False  # pass it on",
+        "            self._ring.update(",
+        "            self._ring.difference_update(",
     ),
     # ------------------------------------------------------------------------------------------------- start and stop
     Variant(

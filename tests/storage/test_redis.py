@@ -426,11 +426,12 @@ def test_a_busy_server_is_certainly_not_applied(own_server: MakeServer) -> None:
     assert count(server) == 1
 
 
-def test_a_foreign_key_is_named(server: Server, storage: RedisStorage) -> None:
+@pytest.mark.parametrize("op", [Put(READY, {b"a": RECORD}), Put(READY, {b"a": RECORD}, wake=True)], ids=["plain", "usual"])
+def test_a_foreign_key_is_named(server: Server, storage: RedisStorage, op: Put) -> None:
     with server.client() as client:
         client.set(READY.full, "mine")
 
-        (outcome,) = storage.apply([put(b"a")])
+        (outcome,) = storage.apply([Batch(SCOPE, (op,))])
         with pytest.raises(StorageRefused, match=re.escape(READY.full)):
             storage.read([Peek(READY, 0, 1)])
 
