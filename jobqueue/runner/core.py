@@ -96,9 +96,7 @@ class Core:
         self._claim_from = 0.0
         self._rate = Rate()
         self._failing: set[str] = set()
-        self._probe_at = 0.0
-        self._promote_from = 0.0
-        self._poll_at = 0.0
+        self._probe_at = self._promote_from = self._poll_at = 0.0
         self._ring: set[str] = set()
         self._troubled = False
         self._stopping = False
@@ -156,13 +154,15 @@ class Core:
         """Somebody rang: there may be work in the queue of this scope, or in any."""
         if not any(queue.next_due is None for queue in self._queues.values()):
             self._promote_from = at.local + LINGER_MS  # ready jobs come first
-        rung = [queue for queue in self._queues.values() if queue.keys.scope == scope] or [*self._queues.values()]
-        for queue in rung:
-            queue.forget()
-        if self._room() <= 0:
-            self._ring.update([queue.keys.queue for queue in rung])  # pass it on: another runner may have room
-        if len(rung) == len(self._queues):
+        rung = [name for name, queue in self._queues.items() if queue.keys.scope == scope]
+        if not rung or self.config.strict:  # one of a larger weight comes first, whichever was heard
+            rung = [*self._queues]
             self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
+        for name in rung:
+            self._queues[name].forget()
+            self._queues[name] = self._queues.pop(name)  # to the end, see `weights`
+        if self._room() <= 0:
+            self._ring.update(rung)  # pass it on: another runner may have room
         self._probe_at = at.local + PROBE_MS  # the others have tokens of their own, which an idle runner hears
 
     def stop(self, at: Moment) -> None:
@@ -345,8 +345,8 @@ class Core:
 
     @property
     def weights(self) -> dict[str, int]:
-        """The queues it serves, with their weights."""
-        return dict(self._shares.weights)
+        """The queues it serves, with their weights; to listen in this order, for the one heard last not to drown others."""
+        return {name: self._shares.weights[name] for name in self._queues}
 
     @property
     def stopping(self) -> bool:

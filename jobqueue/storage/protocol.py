@@ -48,8 +48,10 @@ class Storage(Protocol):
     def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over (rule 9).
 
-        Answers the scope that was rung, for the caller to look there alone; None after anything else, and from a storage
-        that does not know. Raises `NotApplied` when the storage cannot be reached.
+        Answers the scope that was rung, the first of ``channels`` if several were, for the caller to look there alone and
+        to name it last the next time. None after anything else, and from a storage that does not know.
+
+        Raises `NotApplied` when the storage cannot be reached.
         """
         ...
 

@@ -39,6 +39,13 @@ RUNNERS: Final = (
         "if queue.keys.scope != scope]",
     ),
     Variant(
+        "one-queue-drowns-others",
+        "listens first to the queue that it heard last",
+        "runner/core.py",
+        "            self._queues[name] = self._queues.pop(name)  # to the end",
+        "            pass  # to the end",
+    ),
+    Variant(
         "due-forgotten",
         "forgets the waiting jobs behind the first page of those that are due",
         "runner/core.py",

@@ -220,7 +220,7 @@ class Sim:
 
     def rung(self) -> str | None:
         """Which of its queues was rung; takes its token, as one who listens would."""
-        return next((queue for queue in self.weights if self.world.rung(queue)), None)
+        return next((queue for queue in self.core.weights if self.world.rung(queue)), None)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, working and beating as time goes on; every rest ends when it said so."""

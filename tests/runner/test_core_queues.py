@@ -184,6 +184,38 @@ def test_a_runner_with_nothing_left_does_not_wake_up_to_take_jobs_back(world: Wo
     assert (then.listen, then.until - runner.at.local > 1_000) == (True, True)
 
 
+def test_a_queue_that_is_rung_all_the_time_does_not_drown_the_others(world: World) -> None:
+    runner = Sim(world, threads=4, weights={"high": 1, "low": 1})
+    runner.settle()
+    waited = []
+    for number in range(20):
+        asked = len(world.runs)
+        world.enqueue(number)
+        for turn in range(1, 5):
+            world.enqueue(1000 + 10 * number + turn, queue="high")  # a token of this one is there at every wait
+            queue = runner.rung()
+            assert queue is not None
+            runner.core.woken(runner.at, world.keys(queue).scope)
+            runner.settle()
+            runner.run()
+            if number in world.runs:
+                waited.append(turn)
+                break
+        assert len(world.runs) > asked
+    assert (len(waited), max(waited)) == (20, 2)
+
+
+def test_a_strict_runner_asks_all_of_its_queues_whichever_was_rung(world: World) -> None:
+    runner = Sim(world, weights={"high": 2, "low": 1}, strict=True)
+    runner.work()
+    world.enqueue(1)
+    world.enqueue(2, queue="high")
+    runner.core.woken(runner.at, world.keys("low").scope)
+    runner.settle()
+    runner.run()
+    assert list(world.runs) == [2]
+
+
 def test_a_full_runner_that_is_rung_for_one_queue_passes_its_token_on_alone(world: World) -> None:
     runner = Sim(world, threads=1, weights={"high": 1, "low": 1})
     world.enqueue(1, 2)

@@ -426,7 +426,9 @@ def test_a_busy_server_is_certainly_not_applied(own_server: MakeServer) -> None:
     assert count(server) == 1
 
 
-@pytest.mark.parametrize("op", [Put(READY, {b"a": RECORD}), Put(READY, {b"a": RECORD}, wake=True)], ids=["plain", "usual"])
+@pytest.mark.parametrize(
+    "op", [Put(READY, {b"a": RECORD}), Put(READY, {b"a": RECORD}, wake=True)], ids=["plain", "usual"]
+)
 def test_a_foreign_key_is_named(server: Server, storage: RedisStorage, op: Put) -> None:
     with server.client() as client:
         client.set(READY.full, "mine")

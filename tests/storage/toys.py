@@ -439,6 +439,13 @@ class AnswersTheFirstScope(MemoryStorage):
         return super().wait(channels, timeout) and channels[0]
 
 
+class WaitsInItsOwnOrder(MemoryStorage):
+    """Rule 9 broken: whichever comes first by name is answered first."""
+
+    def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
+        return super().wait(sorted(channels), timeout)
+
+
 class ReadsAReplica(MemoryStorage):
     """Rule 10 broken: what is read is a step behind."""
 
@@ -669,6 +676,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (9, InterruptIsNotKept, "an interrupt ends the next wait"),
     (9, FirstScopeOnly, "any of several scopes ends a wait"),
     (9, AnswersTheFirstScope, "a wait answers the scope that was rung or none"),
+    (9, WaitsInItsOwnOrder, "a wait answers the scope that was rung or none"),
     (9, BellOfItsOwn, "another handle is woken"),
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),

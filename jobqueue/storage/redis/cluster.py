@@ -201,7 +201,10 @@ class ClusterBell:
         if bell is None:
             bell = self._bells[address] = self._nodes.pool(address).bell(self._interrupts)
         try:
-            return bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+            if len(scopes) == 1:
+                return bell.wait(scopes, timeout)
+            bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS))
+            return None  # others may have been rung, and nobody listens there
         except NotApplied:
             self._nodes.topology.forget()
             raise
@@ -276,7 +279,10 @@ class AsyncClusterBell:
         if bell is None:
             bell = self._bells[address] = self._nodes.pool(address).bell(self._rung)
         try:
-            return await bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS) if len(scopes) > 1 else timeout)
+            if len(scopes) == 1:
+                return await bell.wait(scopes, timeout)
+            await bell.wait(scopes[:1], min(timeout, SHARED_WAIT_SECONDS))
+            return None
         except NotApplied:
             self._nodes.topology.forget()
             raise
