@@ -154,16 +154,17 @@ class Core:
         """Somebody rang: there may be work in the queue of this scope, or in any."""
         if not any(queue.next_due is None for queue in self._queues.values()):
             self._promote_from = at.local + LINGER_MS  # ready jobs come first
+        self._probe_at = at.local + LINGER_MS  # should there be more than one claim's worth, others come in as well
         rung = [name for name, queue in self._queues.items() if queue.keys.scope == scope]
         if not rung or self.config.strict:  # one of a larger weight comes first, whichever was heard
             rung = [*self._queues]
+            self._probe_at = at.local + PROBE_MS
             self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
         for name in rung:
             self._queues[name].forget()
             self._queues[name] = self._queues.pop(name)  # to the end, see `weights`
         if self._room() <= 0:
             self._ring.update(rung)  # pass it on: another runner may have room
-        self._probe_at = at.local + PROBE_MS  # the others have tokens of their own, which an idle runner hears
 
     def stop(self, at: Moment) -> None:
         """Claim no more, let jobs end within the grace time, hand the rest back, leave."""

@@ -205,6 +205,19 @@ def test_a_queue_that_is_rung_all_the_time_does_not_drown_the_others(world: Worl
     assert (len(waited), max(waited)) == (20, 2)
 
 
+def test_with_more_than_one_claim_can_take_the_others_come_in_soon(world: World) -> None:
+    runner = Sim(world, threads=1, weights={"high": 5, "low": 1})
+    runner.work()
+    world.enqueue(*range(50))
+    world.enqueue(100, queue="high")
+    runner.core.woken(runner.at, world.keys("low").scope)
+    for _ in range(5):
+        runner.settle()
+        runner.run()
+        world.clock.advance(milliseconds=1)
+    assert 100 in list(world.runs)[:4]
+
+
 def test_a_strict_runner_asks_all_of_its_queues_whichever_was_rung(world: World) -> None:
     runner = Sim(world, weights={"high": 2, "low": 1}, strict=True)
     runner.work()
