@@ -162,7 +162,6 @@ class Core:
             self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
         for name in rung:
             self._queues[name].forget()
-            self._queues[name] = self._queues.pop(name)  # to the end, see `weights`
         if self._room() <= 0:
             self._ring.update(rung)  # pass it on: another runner may have room
 
@@ -346,8 +345,8 @@ class Core:
 
     @property
     def weights(self) -> dict[str, int]:
-        """The queues it serves, with their weights; to listen in this order, for the one heard last not to drown others."""
-        return {name: self._shares.weights[name] for name in self._queues}
+        """The queues it serves, with their weights."""
+        return dict(self._shares.weights)
 
     @property
     def stopping(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -9,7 +10,7 @@ import attrs
 from jobqueue.keys import QueueKeys
 from jobqueue.storage.ops import Batch
 
-__all__ = ["NEVER", "PendingClaim", "QueueState"]
+__all__ = ["NEVER", "PendingClaim", "QueueState", "behind"]
 
 NEVER: Final = 2**53
 """A time in ms that does not come."""
@@ -69,3 +70,9 @@ class QueueState:
         wait = min(BACKOFF_FIRST_MS * 2 ** min(self.failures, 10), BACKOFF_LONGEST_MS)
         self.failures += 1
         self.quiet_until = local + wait * (0.5 + jitter / 2)
+
+
+def behind(heard: str | None, scopes: Sequence[str]) -> list[str]:
+    """The order in which to listen: behind the one heard last, which would drown the others if it is rung all the time."""
+    at = scopes.index(heard) + 1 if heard in scopes else 0
+    return [*scopes[at:], *scopes[:at]]

@@ -17,6 +17,7 @@ from typing import Final
 
 from jobqueue.errors import StorageError
 from jobqueue.runner.execute import run_function
+from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
 
@@ -190,9 +191,9 @@ class Listener:
 
     def _listen(self) -> None:
         while (seconds := self._wanted.get()) is not None and not self._stopped.is_set():
-            self.heard = None
+            scopes, self.heard = behind(self.heard, self._channels()), None
             try:
-                self.heard = self._storage.wait(self._channels(), seconds)
+                self.heard = self._storage.wait(scopes, seconds)
             except StorageError as error:
                 # Whoever sends next will meet the same trouble and say so; here it only must not spin.
                 _log.debug("cannot wait for wake-ups: %s", error)

@@ -41,9 +41,9 @@ RUNNERS: Final = (
     Variant(
         "one-queue-drowns-others",
         "listens first to the queue that it heard last",
-        "runner/core.py",
-        "            self._queues[name] = self._queues.pop(name)  # to the end",
-        "            pass  # to the end",
+        "runner/queue_state.py",
+        "return [*scopes[at:], *scopes[:at]]",
+        "return [*scopes[at - 1 :], *scopes[: at - 1]] if at else [*scopes]",
     ),
     Variant(
         "due-forgotten",

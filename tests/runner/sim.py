@@ -22,6 +22,7 @@ from jobqueue.record import Stored, decode
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.execute import run_function
+from jobqueue.runner.queue_state import behind
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
@@ -160,6 +161,7 @@ class Sim:
         self.given: list[Task] = []
         self.notices: list[Notice] = []
         self.decided: Decision | None = None
+        self.heard: str | None = None
         self.watch = Watch()
         self.weights = dict(weights or {"low": 1})
         self.core = Core(
@@ -220,7 +222,9 @@ class Sim:
 
     def rung(self) -> str | None:
         """Which of its queues was rung; takes its token, as one who listens would."""
-        return next((queue for queue in self.core.weights if self.world.rung(queue)), None)
+        order = behind(self.heard, [*self.core.weights])
+        self.heard = next((queue for queue in order if self.world.rung(queue)), None)
+        return self.heard
 
     def wait(self, seconds: float) -> None:
         """Let time pass, working and beating as time goes on; every rest ends when it said so."""

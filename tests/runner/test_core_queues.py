@@ -171,6 +171,7 @@ def test_a_ring_of_one_queue_asks_that_queue_alone(world: World) -> None:
     runner.core.woken(runner.at, world.keys("low").scope)
     runner.settle()
     assert (world.sent, len(runner.given), world.numbers("ready", "high")) == (["claim"], 1, [2])
+    assert [*runner.core.weights] == ["high", "low"], "in this order they are shown, whichever was rung"
     runner.core.woken(runner.at, "a scope of which it knows nothing")
     runner.settle()
     assert len(runner.given) == 2

@@ -112,6 +112,21 @@ class Deaf(MemoryStorage):
         raise NotApplied("not there")
 
 
+def test_a_listener_hears_a_queue_beside_one_that_is_rung_all_the_time() -> None:
+    inbox, storage = Inbox(), MemoryStorage()
+    listener = Listener(storage, lambda: ["test:high", "test:low"], inbox)
+    heard = []
+    storage._shared.bell.ring(["test:low"])
+    for _ in range(4):
+        storage._shared.bell.ring(["test:high"])
+        listener.listen(10)
+        assert inbox.take(10) == ([], {RUNG})
+        listener.listening = False
+        heard.append(listener.heard)
+    listener.close()
+    assert heard == ["test:high", "test:low", "test:high", "test:high"]
+
+
 def test_a_listener_whose_storage_is_away_does_not_spin() -> None:
     inbox, storage = Inbox(), Deaf()
     listener = Listener(storage, lambda: ["test:low"], inbox)

@@ -24,6 +24,7 @@ from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.queue_state import behind
 from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
 from jobqueue.runner_info import Beat
@@ -228,7 +229,8 @@ class SimRunner(Actor):
     def _listen(self) -> None:
         if not self._listening:
             self._listening = True
-            self.world.listen(self, self, [self._keys(queue).scope for queue in self.core.weights], self._rung)
+            scopes = behind(self._heard, [self._keys(queue).scope for queue in self.core.weights])
+            self.world.listen(self, self, scopes, self._rung)
             self.world.at(self.world.now + LISTEN_MS, self._enough)
 
     def _enough(self, _: None) -> None:
