@@ -140,7 +140,8 @@ class Interpreter(Contents):
                     if op.count is not None:
                         self._check_sum(written, op.count[0].full, op.count[1])
                     if isinstance(op.stamp, Stamp):
-                        self._check_sum(written, full_name(batch.scope, COUNTERS), FENCE)
+                        counters = full_name(batch.scope, COUNTERS)
+                        self._check_sum(written, counters, FENCE, 1, op.stamp.now)
                     if op.once is not None:  # its value is no number
                         written[full_name(batch.scope, REQUESTS), op.once.incarnation] = b""
                 case HashAdd():
@@ -153,13 +154,19 @@ class Interpreter(Contents):
                     pass
 
     def _check_sum(
-        self, written: dict[tuple[str, bytes], bytes | None], name: str, field: bytes, amount: int = 0
+        self,
+        written: dict[tuple[str, bytes], bytes | None],
+        name: str,
+        field: bytes,
+        amount: int = 0,
+        least: int = -_LIMIT,
     ) -> None:
         value = written.get((name, field), self.hashes.get(name, {}).get(field))
-        total = 0 if value is None else _integer(value)
-        if total is None or abs(total + amount) >= _LIMIT:
+        now = 0 if value is None else _integer(value)
+        total = None if now is None else max(now + amount, least)
+        if total is None or abs(total) >= _LIMIT:
             raise StorageRefused(f"{name}: the field {field!r} holds {value!r:.40}, to which nothing can be added")
-        written[name, field] = b"%d" % (total + amount)
+        written[name, field] = b"%d" % total
 
     def _holds(self, guard: Guard) -> bool:
         match guard:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -14,6 +14,7 @@ from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import (
+    FENCE,
     Answer,
     Applied,
     Batch,
@@ -107,6 +108,13 @@ class SumsUnchecked(Interpreter):
     def _check_integers(self, batch: Batch) -> None:
         with contextlib.suppress(StorageRefused):
             super()._check_integers(batch)
+
+
+class FencesUnchecked(Interpreter):
+    """Rule 1 broken: fences may grow past what a number of the server holds."""
+
+    def _check_sum(self, written: Any, name: str, field: bytes, amount: int = 0, least: int = 0) -> None:
+        super()._check_sum(written, name, field, 0 if field == FENCE else amount)
 
 
 class FirstFailureOnly(Interpreter):
@@ -631,6 +639,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, _with(TornMove), "adding to no integer refuses the whole batch"),
     (1, _with(KindsOfRequestsUnchecked), "a claim whose bookkeeping is of another kind moves nothing"),
     (1, _with(SumsUnchecked), "sums stay exact"),
+    (1, _with(FencesUnchecked), "fences stay exact"),
     (1, _with(FirstFailureOnly), "every failing guard is named"),
     (1, _with(OneGuardOnly), "a refused batch changes nothing"),
     (1, GuardsFirst, "nothing comes between a guard and its batch"),

@@ -199,6 +199,26 @@ def sums_stay_exact(t: Bench) -> None:
 
 
 @case(1)
+def fences_stay_exact(t: Bench) -> None:
+    last = 2**53 - 1
+    before_it, at_it = Stamp(b"runner", 5000, last - 2), Stamp(b"runner", 5000, last)
+    t.fill(b"a", b"b", b"c")
+
+    def claim(stamp: Stamp) -> Move:
+        return Move(t.ready, t.working, Head(1, 1000), NOW, stamp=stamp)
+
+    for stamps in ((at_it, at_it), (before_it, before_it, before_it, before_it)):
+        outcome = t.outcome(*(claim(stamp) for stamp in stamps))
+        if not isinstance(outcome, StorageRefused):
+            raise CaseFailed(
+                f"claims up to fence {last} and one more\n  expected: StorageRefused\n  got:      {outcome!r}"
+            )
+        t.check(t.read(Peek(t.ready, 0, 9)), (b"a", b"b", b"c"), "ready after a batch with one claim too many")
+    fences = [t.move(claim(before_it)).fence for _ in range(3)]
+    t.check(fences, [last - 2, last - 1, last], "the last three fences there are")
+
+
+@case(1)
 def adding_to_no_integer_refuses_the_whole_batch(t: Bench) -> None:
     t.fill(b"a")
     for value in (b"x", b"", b"1.5", b" 1", b"01", b"99999999999999999999"):

@@ -1,14 +1,14 @@
 -- Whether every number that the operations add to is one, with what the same batch writes before it.
 local function check_numbers(ops)
   local written = {}
-  local function add(name, field, amount)
+  local function add(name, field, amount, least)
     local place = #name .. ':' .. name .. field
     local text = written[place]
     if text == nil then
       text = call('HGET', name, field)
     end
     local now = integer(text or '0')
-    local sum = now and now + amount
+    local sum = now and math.max(now + amount, least or -LIMIT)
     if not sum or sum >= LIMIT or sum <= -LIMIT then
       problem = problem or ('field ' .. field .. ' of key ' .. name .. ' holds no number that can be added to')
       return
@@ -32,7 +32,7 @@ local function check_numbers(ops)
         add(op.count, op.field, 0)
       end
       if op.stamp == 's' then
-        add(COUNTERS, 'fence', 0)
+        add(COUNTERS, 'fence', 1, op.now)
       end
       if op.requester then -- its value is no number
         written[#REQUESTS .. ':' .. REQUESTS .. op.requester] = ''
