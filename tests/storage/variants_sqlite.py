@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import sqlite_storage
 from sqlite_storage import SqliteStorage
 
 from jobqueue.storage.interpreter import Interpreter
-from jobqueue.storage.ops import Applied, Batch, Guard, Locked, Move, Moved, Once, Put, Unlocked
+from jobqueue.storage.ops import Answer, Applied, Batch, Guard, Locked, Move, Moved, Once, Put, Query, Unlocked
 from jobqueue.storage.protocol import Outcome
 
 
@@ -33,27 +34,37 @@ class CommitsAfterGuards(SqliteStorage):
 
 
 class CommitsLater(SqliteStorage):
-    """It answers first and commits with the next call."""
+    """It answers first and commits when somebody reads: nothing that was answered since is there after a crash."""
 
-    def connect(self) -> sqlite3.Connection:
-        db = super().connect()
-        db.execute("PRAGMA busy_timeout=50")  # the others meet its open transaction
-        return db
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._lock = threading.RLock()
 
     def db(self) -> sqlite3.Connection:
-        db = super().db()
-        if not db.in_transaction:
-            return db
-        sqlite3.Connection.commit(db)
-        return db
+        with self._lock:  # one for all threads, so that they do not meet its open transaction
+            if not self._opened:
+                self._opened.append(self.connect())
+                self._opened[0].execute("PRAGMA busy_timeout=50")  # but other handles do
+            return self._opened[0]
 
     def apply_together(self, scope: str, batches: Sequence[Batch]) -> Sequence[Outcome]:
-        db = self.db()
-        db.execute("BEGIN IMMEDIATE")
-        done = [self.contents(db).apply(batch) for batch in batches]
-        if any(rings for _, rings in done):
-            db.execute("INSERT OR IGNORE INTO bells VALUES (?)", (scope,))
-        return [outcome for outcome, _ in done]
+        with self._lock:
+            db = self.db()
+            if not db.in_transaction:
+                db.execute("BEGIN IMMEDIATE")
+            done = [self.contents(db).apply(batch) for batch in batches]
+            if any(rings for _, rings in done):
+                db.execute("INSERT OR IGNORE INTO bells VALUES (?)", (scope,))
+            return [outcome for outcome, _ in done]
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        with self._lock:
+            self.db().commit()
+            return super().read(queries)
+
+    def is_rung(self, channels: Sequence[str]) -> bool:
+        with self._lock:
+            return super().is_rung(channels)
 
 
 class Retries(SqliteStorage):
