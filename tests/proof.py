@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from jobqueue import __version__
 from jobqueue.storage.ops import Applied, Refused
@@ -35,7 +34,7 @@ from tests.mutants.variants import VARIANTS
 from tests.mutants.workshop import Workshop
 from tests.pages import table, write_part
 from tests.servers import kinds, start_server, version_of
-from tests.storage.test_lockstep import OPS, WANTED, machine
+from tests.storage.test_lockstep import OPS, WANTED, run_machine
 
 __all__ = ["PAGE", "PARTS", "main"]
 
@@ -122,9 +121,7 @@ def lockstep(sequences: int = 200) -> str:
         met: Counter[Any] = Counter()
         server = start_server(kind)
         try:
-            run_state_machine_as_test(
-                machine(server, met), settings=settings(max_examples=sequences, stateful_step_count=40, deadline=None)
-            )
+            run_machine(server, met, settings(max_examples=sequences, stateful_step_count=40, deadline=None))
         finally:
             server.stop()
         columns.append((f"{kind.capitalize()} {version_of(kind)}", met))

@@ -135,6 +135,7 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 @needs_redis
+@pytest.mark.timeout(400)  # it waits for two minutes by itself before it says that something hangs
 def test_a_short_soak_holds(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -394,12 +394,14 @@ def watched(pid: int) -> Iterator[Callable[[], bool]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_with_all_its_processes(play: Playing, number: int) -> None:
     play.until("killed with SIGKILL")  # and now it waits for the lease to run out
+    os.killpg(play.process.pid, signal.SIGSTOP)  # in time, however long this process may be kept from going on
     runners = play.runners()
     assert len(runners) == 2
     [server] = play.temporary.glob("jobqueue-demo-*/server/pid")
     with watched(int(server.read_text())) as server_ends:
         # Ctrl-C reaches the whole group of the terminal, SIGTERM the one process.
         (os.killpg if number == signal.SIGINT else os.kill)(play.process.pid, number)
+        os.killpg(play.process.pid, signal.SIGCONT)
         while play.read():
             pass
         assert play.process.wait(30) == 130

@@ -333,6 +333,8 @@ CLEAR: Final = Clear()
 class Stamp(msgspec.Struct, frozen=True):
     """Writes a claim (`claim_mark`) on all that moved, with one new fence = max(last fence + 1, now).
 
+    A batch whose stamps could come to 2**53 is refused (`StorageRefused`), whether they find something to move or not.
+
     Attributes:
         incarnation: Whose claim.
         beat: The owner's beat in ms, for those who watch its lease.

@@ -152,7 +152,9 @@ def test_fault_of_the_last_seconds(kind: str, own_server: MakeServer, on: Callab
     jobs = stage.jobs()
     for key in "abcd":
         jobs.enqueue(stage.deed(key))
-    kept = len(_journal(server).read_bytes())
+    written = _journal(server)
+    await_that(lambda: b'"key":"d"' in written.read_bytes(), "the journal written: a busy disk takes its time")
+    kept = len(written.read_bytes())
     with stage.worker(jobs):
         stage.settle()
     jobs.close()

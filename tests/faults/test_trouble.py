@@ -100,7 +100,8 @@ def test_fault_impatience(kind: str, own_server: MakeServer, on: Callable[[Serve
     url = f"{server.tcp_url}?socket_timeout=0.2"
     producer = stage.jobs(url)
     with stage.worker(stage.jobs(url), lease=LEASE_S), stage.worker(stage.jobs(url), lease=LEASE_S):
-        flow(stage, producer)
+        flow(stage, stage.jobs())  # patient: one sent again while its job ends would rightly run twice
+        producer.counts()  # it has seen the server while that is awake
         holding(stage)
         sleeper = server.client()
         asleep = threading.Thread(target=lambda: sleeper.execute_command("DEBUG", "SLEEP", "0.9"))  # type: ignore[no-untyped-call]

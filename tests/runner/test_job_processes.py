@@ -363,7 +363,7 @@ def test_worker_processes_end_with_a_runner_that_is_killed(
         runner.wait()
     died = time.monotonic()
     await_that(lambda: not lives(started.pid), "the worker process is gone")
-    assert time.monotonic() - died < 2
+    assert time.monotonic() - died < 10, "at once, not when its job ends"
 
 
 def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
@@ -399,7 +399,7 @@ def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
     finally:
         supervisor.terminate()
         assert supervisor.wait(PATIENCE) == 0
-    assert took < 3, "at once; a second when nothing else is going on"
+    assert took < 10, "at once; a second when nothing else is going on, thirty if nobody but the lease told"
     assert ledger.runs("end") == {"a": 1, "x": 1, "y": 1}
 
 

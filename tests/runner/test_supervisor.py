@@ -135,7 +135,7 @@ def test_the_jobs_of_a_killed_runner_run_again_at_once(crew: tuple[Crew, Supervi
     await_that(lambda: all(people.ledger.runs()[key] == 2 for key in held), "they are run again")
     took = time.monotonic() - died
 
-    assert took < 3, "at once; a second when nothing else is going on"
+    assert took < 10, "at once; a second when nothing else is going on, thirty if nobody but the lease told"
     assert victim not in [runner.pid for runner in people.jobs.runners()], "nobody takes the dead one for alive"
     supervised.works(2)
     gate.touch()

@@ -158,12 +158,16 @@ class OnServer(Lockstep):
         met["records replaced"] += any(id_ in (op.records or ()) for id_ in answer.ids)
 
 
-def machine(server: Server, met: Counter[Any]) -> type[OnServer]:
+def run_machine(server: Server, met: Counter[Any], how: settings) -> None:
     class Machine(OnServer):
         pass
 
     Machine.client, Machine.real, Machine.met = server.client(), open_redis(server.url).storage(), met
-    return Machine
+    try:
+        run_state_machine_as_test(Machine, settings=how)
+    finally:
+        Machine.real.close()
+        Machine.client.close()
 
 
 WANTED: list[Any] = [
@@ -181,7 +185,7 @@ def test_memory_and_server_agree(server: Server) -> None:
     met: Counter[Any] = Counter()
     lacking = WANTED
     for _ in range(4):  # more, in the rare case that something was not met
-        run_state_machine_as_test(machine(server, met), settings=settings(max_examples=100, stateful_step_count=40))
+        run_machine(server, met, settings(max_examples=100, stateful_step_count=40))
         lacking = [what for what in WANTED if not met[what]]
         if not lacking:
             break
@@ -213,6 +217,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_script_is_found(
     running_servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch, mistake: str
@@ -226,10 +231,11 @@ def test_a_mistake_in_the_script_is_found(
         monkeypatch.setattr(flow, name, scripts.Script(wrong, hashlib.sha1(wrong).hexdigest().encode()))
 
     with pytest.raises((AssertionError, TypeError, ValueError)):
-        run_state_machine_as_test(
-            machine(running_servers("valkey"), Counter()),
-            settings=settings(
-                max_examples=3000,  # it stops at the first that differs
+        run_machine(
+            running_servers("valkey"),
+            Counter(),
+            settings(
+                max_examples=20_000,  # it stops at the first that differs: the rarest needs 500 in the mean
                 stateful_step_count=40,
                 phases=[Phase.generate],
                 database=None,

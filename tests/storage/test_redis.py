@@ -525,7 +525,9 @@ def test_the_label_of_a_server_has_no_password(url: str, label: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- waiting
 
 
-def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(server: Server, storage: RedisStorage) -> None:
+def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(own_server: MakeServer) -> None:
+    server = own_server()  # where nobody else is connected
+    storage = open_redis(server.url).storage()
     with server.client() as client:
         for _ in range(3):
             waiter = threading.Thread(target=storage.wait, args=([SCOPE], 60))
@@ -537,6 +539,7 @@ def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(server: Server, sto
         clients = client.client_list()
     assert isinstance(clients, list)
     assert len([one for one in clients if one["name"] == "jobqueue"]) == 2  # one that waited, one that ended it
+    storage.close()
 
 
 @pytest.mark.parametrize("forbidden", ["-client|unblock", "-client|id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +17,24 @@ from redis.crc import key_slot
 from redis.sentinel import Sentinel
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
-from jobqueue.storage.ops import Applied, Batch, HashAdd, HashKey, ListKey, Peek, Put, Sizes
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    HashAdd,
+    HashKey,
+    Head,
+    ListKey,
+    Move,
+    Once,
+    Peek,
+    Put,
+    Sizes,
+    Stamp,
+    These,
+)
 from jobqueue.storage.redis import RedisServer, RedisStorage, open_redis
 from jobqueue.testing import check_async_storage, check_storage
+from jobqueue.testing.cases.bench import NOW, Bench
 from tests.conftest import MakeServer
 from tests.servers import Server, _free_port, binary_of, kinds, start_server
 
@@ -168,20 +184,50 @@ def test_a_slot_that_moved_is_found_and_nothing_is_sent_twice(
             run(node, "CLUSTER", "SETSLOT", slot_of(scope), "NODE", ids[0])
 
 
-def test_a_slot_that_is_moving_is_certainly_not_applied(nodes: tuple[Server, Server], storage: RedisStorage) -> None:
-    here, there = nodes
-    scope = LOW[3]
+@contextlib.contextmanager
+def moving(scope: str, here: Server, there: Server) -> Iterator[None]:
+    """The slot is on its way, and none of its keys have gone yet."""
     run(there, "CLUSTER", "SETSLOT", slot_of(scope), "IMPORTING", run(here, "CLUSTER", "MYID").decode())
     run(here, "CLUSTER", "SETSLOT", slot_of(scope), "MIGRATING", run(there, "CLUSTER", "MYID").decode())
     try:
+        yield
+    finally:
+        for node in (here, there):
+            run(node, "CLUSTER", "SETSLOT", slot_of(scope), "STABLE")
+
+
+def test_a_slot_that_is_moving_is_certainly_not_applied(nodes: tuple[Server, Server], storage: RedisStorage) -> None:
+    here, there = nodes
+    scope = LOW[3]
+    with moving(scope, here, there):
         (outcome,) = storage.apply([add(scope)])
         assert isinstance(outcome, NotApplied)
         assert "moving" in str(outcome)
-    finally:
-        for node in nodes:
-            run(node, "CLUSTER", "SETSLOT", slot_of(scope), "STABLE")
     assert storage.apply([add(scope)]) == [Applied((None,))]
     assert run(here, "HGET", f"{{{scope}}}:count", "n") == b"1"
+
+
+def test_no_script_breaks_off_in_a_slot_that_is_moving(nodes: tuple[Server, Server], storage: RedisStorage) -> None:
+    """All keys are there when it begins, and the first move empties one: a node refuses to touch that one again."""
+    here, there = nodes
+    t = Bench(storage, 1.0, scope=LOW[4])
+
+    def claim(number: int) -> Move:
+        stamp, once = Stamp(b"runner", 5000, NOW), Once(b"runner", number)
+        return Move(t.ready, t.working, Head(1, 1000), NOW, stamp=stamp, once=once, wake=True)
+
+    t.fill(b"a", b"b", b"c")
+    assert t.move(claim(1)).ids == (b"a",)
+    before = t.state()
+    batches = [t.batch(Move(t.working, None, These((b"a",)))), t.batch(claim(2))]
+
+    with moving(t.scope, here, there):
+        outcomes = storage.apply(batches)
+
+    assert t.state() == before
+    assert all(isinstance(outcome, NotApplied) for outcome in outcomes)
+    assert all(isinstance(outcome, Applied) for outcome in storage.apply(batches))
+    assert t.places() == {"ready": [b"c"], "working": [(b"b", NOW)]}
 
 
 def test_waiting_in_a_cluster(storage: RedisStorage) -> None:

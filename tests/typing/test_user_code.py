@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # they check the whole package, with nothing remembered from before
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CODE = HERE / "user_code.py"

@@ -15,6 +15,7 @@ import pytest
 
 from jobqueue import Context, Job, JobQueue, UnknownJob
 from jobqueue.testing import TestingError, check_job
+from tests.faults.ledger import await_that
 from tests.unit import shop
 from tests.unit.shop import Shop, check
 
@@ -180,17 +181,19 @@ def never_gives_up(ctx: Context) -> None:
 def test_a_job_that_no_death_ends_is_left_standing() -> None:
     assert check(never_gives_up.call()).ok
 
-    [*left] = [thread for thread in threading.enumerate() if "never_gives_up" in thread.name]
-    assert len(left) == 2  # one for each of the two crashes; all others came to their end
-    assert all(thread.daemon for thread in left)
+    def left() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if "never_gives_up" in thread.name]
+
+    await_that(lambda: len(left()) == 2, "one for each of the two crashes; all others came to their end")
+    assert all(thread.daemon for thread in left())
 
 
 def test_nothing_else_is_left_behind() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     check(shop.swallows_crashes.call(7))
     check(shop.acharge.call(7))
 
-    assert threading.active_count() == before
+    await_that(lambda: set(threading.enumerate()) <= before, "all its threads end")
     assert type(shop.shop) is Shop
 
 

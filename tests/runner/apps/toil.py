@@ -68,7 +68,7 @@ def wait(ctx: Context, ledger: str, key: str, gate: str) -> None:
     write(ctx, "end", ledger, key)
 
 
-@jobs.job(name="endless", process=True, timeout=0.5, retry=QUICK)
+@jobs.job(name="endless", process=True, timeout=2, retry=QUICK)
 def endless(ctx: Context, ledger: str, key: str) -> None:
     """The first attempt starts a program and never ends; the next does."""
     write(ctx, "start", ledger, key)
