@@ -64,13 +64,14 @@ class RetryPolicy:
     Attributes:
         limit: How many retries; 0 is one run, negative is without end.
         backoff: The pause before retry ``n`` (1 for the first), in seconds or as a `timedelta`.
-        on: Only these exceptions are retried, the others end the job at once.
+        on: Only these exceptions are retried, the others end the job at once. By default all are: a `SystemExit`, or the
+            `CancelledError` of something that the job awaited, is a failure like any other.
         give_up_on: These are not retried, although ``on`` names them.
     """
 
     limit: int = attrs.field(default=DEFAULT_LIMIT, validator=_is_limit)
     backoff: Callable[[int], float | timedelta] = attrs.field(default=minutes_backoff, validator=_is_backoff)
-    on: tuple[type[BaseException], ...] = attrs.field(default=(Exception,), validator=_are_errors)
+    on: tuple[type[BaseException], ...] = attrs.field(default=(BaseException,), validator=_are_errors)
     give_up_on: tuple[type[BaseException], ...] = attrs.field(default=(), validator=_are_errors)
 
     def next_delay(self, n: int) -> int:

@@ -192,7 +192,7 @@ def run(
         from jobqueue.runner.lifeline import Lifeline
 
         line.append(Lifeline(lifeline, runner.stop))
-    for module in modules:
+    for module in (*jobs.imports, *modules):
         import_module(module)
     with jobs:
         runner.run()

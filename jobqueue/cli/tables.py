@@ -37,16 +37,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
     if not rows:
         out.print(empty)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
+        heading = column.removeprefix(">")
         table.add_column(
-            column.removeprefix(">"),
+            heading,
             justify="right" if column.startswith(">") else "left",
             no_wrap=index == 0,  # ids and names are copied from here
-            overflow="fold",
+            min_width=len(heading),
         )
     for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
+        # One line each, cut where the terminal is narrow: wrapped cells of several columns cannot be read.
+        table.add_row(*(Text(clean(cell), no_wrap=True, overflow="ellipsis") for cell in row))
     out.print(table)
 
 

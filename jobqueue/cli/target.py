@@ -6,8 +6,8 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
 
 __all__ = ["import_module", "load_target", "put_first_on_path"]
+
+_PASSED: Final = frozenset({"jobqueue", "importlib"})
 
 
 def put_first_on_path(folder: Path) -> None:
@@ -40,9 +42,17 @@ def import_module(name: str) -> ModuleType:
             ) from error
         if isinstance(error, ValueError | TypeError) and not name.strip("."):
             raise DeclarationError(f"{name!r} is no name of a module") from error
-        # It is the user's code that fails: where, is what helps.
-        traceback.print_exception(error)
+        # It is the user's code that fails: where, is what helps, and not how it was come to.
+        traceback.print_exception(error.with_traceback(_theirs(error.__traceback__)))
         raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _theirs(trace: TracebackType | None) -> TracebackType | None:
+    """The trace from the first frame on that is neither ours nor of the import system."""
+    first = trace
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED:
+        first = first.tb_next
+    return first
 
 
 def _is_part(missing: str | None, name: str) -> bool:

@@ -100,9 +100,13 @@ def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callabl
 def _raised(task: Task, error: BaseException) -> None:
     task.outcome = error
     if isinstance(error, Snooze | Discard):
+        task.text = clean(error.reason) if isinstance(error, Discard) else ""
         return
     # The last line first: it is what people look for, and what is kept if the text has to be cut. No locals: they hold
     # what arguments hold.
     summary = "".join(traceback.format_exception_only(error)).strip()
-    frames = "".join(traceback.format_tb(error.__traceback__, limit=-FRAMES))
+    trace = error.__traceback__
+    if trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next  # where this module called the job, which says nothing
+    frames = "".join(traceback.format_tb(trace, limit=-FRAMES))
     task.text = clean(f"{summary}\n{frames}".rstrip())

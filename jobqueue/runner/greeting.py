@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from jobqueue.queue import JobQueue
+import attrs
 
-__all__ = ["persistence", "unserved"]
+from jobqueue.names import suggestion
+from jobqueue.queue import DEFAULT_QUEUES, JobQueue
+
+__all__ = ["persistence", "undeclared", "unserved"]
 
 
 def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
@@ -29,6 +32,17 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
             "Set appendonly yes"
         )
     return logging.INFO, f"{name}: keeps jobs in this process, or does not tell how it keeps them"
+
+
+def undeclared(jobs: JobQueue, serving: Iterable[str]) -> Iterator[str]:
+    """A line for each queue that is to be served, is no kind's, and holds nothing: its name may be mistyped."""
+    declared = sorted({*DEFAULT_QUEUES, *(kind.queue for kind in jobs.registry)})
+    others = [queue for queue in serving if queue not in declared]
+    used = {queue for queue, counts in jobs.counts().items() if any(attrs.astuple(counts))} if others else ()
+    for queue in others:
+        if queue not in used:
+            meant = suggestion(queue, declared) or f" (there are {', '.join(declared)})"
+            yield f"no kind is declared for queue {queue!r}, and nothing is in it{meant}"
 
 
 def unserved(jobs: JobQueue, serving: Container[str]) -> Iterator[str]:

@@ -88,8 +88,9 @@ class Journal:
         label = f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
         if what in ("retried", "dead"):
             self._status.failed += 1
-            level = logging.WARNING if what == "retried" else logging.ERROR
-            self._log.log(level, "job %s failed (%s): %s", label, what, printable(task.text.split("\n", 1)[0]))
+            self._failed(label, what, task.text)
+        elif what == "discarded":
+            self._log.info("job %s asked to be discarded: %s", label, printable(task.text) or "it does not say why")
         elif what == "crashed":
             self._log.error("job %s: %s; it will run again", label, printable(task.text))
         elif what == "late":
@@ -98,6 +99,18 @@ class Journal:
             self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
         else:
             self._log.debug("job %s: %s", label, what)
+
+    def _failed(self, label: str, what: str, text: str) -> None:
+        level = logging.WARNING if what == "retried" else logging.ERROR
+        if not self._log.isEnabledFor(level):
+            return
+        error, *frames = map(printable, text.split("\n"))
+        record = self._log.makeRecord(
+            self._log.name, level, __file__, 0, "job %s failed (%s): %s", (label, what, error), None, "_failed"
+        )
+        # Not the exception itself: it would keep everything alive that its frames hold until the result is stored.
+        record.exc_text = "\n".join(f"  {frame}" for frame in frames) or None
+        self._log.handle(record)
 
     def rescued(self, rescued: Sequence[Rescued]) -> None:
         """A duty brought jobs back."""

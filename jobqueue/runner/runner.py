@@ -30,7 +30,7 @@ from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
-from jobqueue.runner.greeting import persistence, unserved
+from jobqueue.runner.greeting import persistence, undeclared, unserved
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
@@ -94,6 +94,8 @@ class Runner:
         named: Callable[[bytes], None] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
+        if not isinstance(jobs, JobQueue):
+            raise DeclarationError(f"a Runner runs the jobs of a JobQueue, not of {jobs!r}")
         self.jobs = jobs
         self.status = RunnerStatus()
         self._threads = check_count("threads", threads, 1)
@@ -353,7 +355,7 @@ class Runner:
         try:
             level, line = persistence(self.jobs.access.opened().backend.describe())
             self._log.log(level, line)
-            for line in unserved(self.jobs, self._core.weights):
+            for line in (*undeclared(self.jobs, self._weights or ()), *unserved(self.jobs, self._core.weights)):
                 self._log.warning(line)
         except StorageError as error:
             self._log.warning("could not look at the server and its queues: %s", error)

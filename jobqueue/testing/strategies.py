@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
@@ -92,8 +92,16 @@ def calls(what: Kind[Any] | JobFunction[..., Any, ..., Any] | type[Job]) -> st.S
         (required if parameter.default is REQUIRED else optional)[name] = strategy
     arguments = st.fixed_dictionaries(required, optional=optional)
     if inspect.isclass(kind.target):
-        return arguments.map(partial(_instance, kind)).filter(lambda job: job is not None)
-    return arguments.map(partial(Call, kind)).filter(_fits)
+        return _with_arguments(_instance, kind, arguments).filter(lambda job: job is not None)
+    return _with_arguments(Call, kind, arguments).filter(_fits)
+
+
+@st.composite
+def _with_arguments(
+    draw: st.DrawFn, make: Callable[..., Any], kind: Kind[Any], arguments: st.SearchStrategy[dict[str, Any]]
+) -> Any:
+    # Not `arguments.map(partial(make, kind))`: a failed test would print that, instead of what was made.
+    return make(kind, draw(arguments))
 
 
 def _kind(what: object) -> Kind[Any]:

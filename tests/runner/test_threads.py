@@ -301,7 +301,7 @@ def test_a_backoff_that_fails_is_replaced_by_the_default(jobs: JobQueue, answer:
     assert "backoff" in (waiting.error or "")
 
 
-def test_snooze_and_discard(jobs: JobQueue) -> None:
+def test_snooze_and_discard(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
     runs: Counter[str] = Counter()
 
     @jobs.job(name="sleepy", retry=0)
@@ -316,8 +316,10 @@ def test_snooze_and_discard(jobs: JobQueue) -> None:
 
     sleepy.enqueue()
     useless.enqueue()
-    runner = run_until_drained(jobs)
+    with caplog.at_level(logging.INFO):
+        runner = run_until_drained(jobs)
     assert runs == {"sleepy": 3, "useless": 1}
+    assert any(line.endswith(" asked to be discarded: no use") for line in caplog.messages)
     assert (runner.status.snoozed, runner.status.discarded, runner.status.failed) == (2, 1, 0)
 
 
@@ -440,6 +442,36 @@ def test_named_queues_alone_are_served(jobs: JobQueue, caplog: pytest.LogCapture
     assert ran == ["high"]
     assert jobs.length("other") == 1
     assert "other" in caplog.text, "it is said that nobody serves it"
+
+
+def test_a_queue_whose_name_may_be_mistyped_is_said(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    @jobs.job(name="work", queue="images")
+    def work() -> None: ...
+
+    work.opts(queue="used").enqueue()
+    queues = {"images": 1, "imgaes": 1, "low": 1, "used": 1}
+    with caplog.at_level(logging.WARNING), running(jobs, queues=queues):
+        await_that(drained(jobs), "the job ended")
+    [said] = [line for line in caplog.messages if "no kind" in line]
+    assert said == "no kind is declared for queue 'imgaes', and nothing is in it; did you mean 'images'?"
+
+
+def test_a_failure_is_logged_with_its_place(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    @jobs.job(name="broken", retry=RetryPolicy(limit=1, backoff=lambda _: 0))
+    def broken() -> None:
+        raise SystemExit("not\nfound")
+
+    broken.enqueue()
+    with caplog.at_level(logging.WARNING):
+        run_until_drained(jobs)
+    retried, dead = [entry for entry in caplog.records if "broken" in entry.getMessage()]
+    assert (retried.levelname, dead.levelname) == ("WARNING", "ERROR")
+    for entry in (retried, dead):
+        assert entry.getMessage().endswith(": SystemExit: not")
+        lines = logging.Formatter().format(entry).split("\n")
+        [frame] = [line for line in lines if line.startswith("    File")]
+        assert frame.endswith("in broken"), "its own frames alone"
+        assert all(line.startswith("  ") for line in lines[1:]), "or it could look like a line of the log"
 
 
 # ------------------------------------------------------------------------------------------------------------ timeouts

@@ -478,7 +478,11 @@ def test_a_single_connection_is_refused(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost", "localhost:6379", "redis+sentinel://host:26379", "redis://u:secret@h:port/x", "redis"]
+    "url",
+    [
+        *("http://localhost", "localhost:6379", "redis+sentinel://host:26379", "redis://u:secret@h:port/x", "redis"),
+        *("redis://:secret@h?foo=1", "rediss://h?foo=1", "unix:///s?foo=1", "redis+cluster://h?foo=1"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(DeclarationError) as caught:

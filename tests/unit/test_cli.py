@@ -86,6 +86,21 @@ def test_stats_of_nothing(queue: JobQueue, call: Cli, capsys: pytest.CaptureFixt
     assert "no queue was ever used here" in capsys.readouterr().out
 
 
+def test_in_a_narrow_terminal_every_job_has_one_line(
+    queue: JobQueue, call: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = {send(queue, "a", delay=60).id, send(queue, "b").id}
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert call("jobs") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if "low" in line} == ids
+    assert max(map(len, lines[3:])) <= 80
+    assert len([line for line in lines if line.strip()]) == 4, "headings, a rule, and two jobs"
+
+
 # --------------------------------------------------------------------------------------------------------------- jobs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 from datetime import timedelta
@@ -59,7 +60,9 @@ def test_only_the_named_exceptions_are_retried() -> None:
     assert not policy.wants(KeyError())
     assert not policy.wants(ValueError())
     assert RetryPolicy().wants(ValueError())
-    assert not RetryPolicy().wants(KeyboardInterrupt())
+    assert RetryPolicy().wants(SystemExit(1))
+    assert RetryPolicy().wants(asyncio.CancelledError())
+    assert not RetryPolicy(on=(Exception,)).wants(SystemExit(1))
 
 
 @pytest.mark.parametrize(

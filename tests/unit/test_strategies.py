@@ -187,6 +187,18 @@ def test_a_kind_is_named_by_its_function_or_class(call: Any, resize: Any, one: A
     assert is_of("nothing", one) or is_of("resize", one)
 
 
+def test_a_failed_test_prints_the_call_itself() -> None:
+    @given(strategies.calls(nothing) | strategies.calls(Resize))
+    def fails(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fails()
+    [said] = [line for line in caught.value.__notes__ if "_=" in line]
+    assert "Kind(" not in said
+    assert "<call nothing(" in said or "Resize(" in said
+
+
 @pytest.mark.parametrize("what", [7, int, nothing.opts(delay=1), None])
 def test_what_names_no_kind_is_a_type_error(what: Any) -> None:
     for draw in (strategies.calls, partial(strategies.jobs, jobs)):

@@ -210,6 +210,10 @@ def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
         raise _decoding(_hidden(url))
     by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[base]
     place = Place(by, _with_timeouts(settings, by), nodes, unquote(service))
+    try:
+        _CONNECTIONS[place.by](**_unretried(place.settings))  # it connects with its first use
+    except TypeError as error:
+        raise DeclarationError(f"{_hidden(url)!r} has a setting that no connection knows: {error}") from None
     return RedisServer(place, allow_eviction=allow_eviction)
 
 
