@@ -291,10 +291,11 @@ class Runner:
         heart.beat()  # the last one says that the runner has ended
         for storage in storages:
             storage.close()
-        status = self.status
-        self._log.info(
-            "stopped: %d executed, %d failed, %d handed back, %d late", status.executed, status.failed, status.released,
-            status.late,
+        status, left = self.status, len(self._core.leases.held)
+        self._log.log(
+            logging.WARNING if left else logging.INFO, "stopped: %d executed, %d failed, %d handed back, %d late%s",
+            status.executed, status.failed, status.released, status.late,
+            f"; {left} left as they are, to run again when their leases have ended" if left else "",
         )  # fmt: skip
         return hard
 

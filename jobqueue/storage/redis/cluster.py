@@ -90,7 +90,7 @@ def _unbroken(scope: str, words: tuple[bytes, ...]) -> tuple[str, tuple[bytes, .
     script would break off as soon as it asked again for a list that it had emptied, with half of a batch done. One key that
     is missing from the beginning makes the node refuse the whole call (TRYAGAIN), before the script runs.
 
-    Rejected: to name it in every call. A single server never moves a slot, and would read it for nothing.
+    What was rejected is in docs/decisions/0050.
     """
     if words[0] not in _SCRIPTS:
         return scope, words
