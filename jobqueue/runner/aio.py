@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib.util
 import threading
@@ -51,6 +52,7 @@ class Loop:
         self._loop = loop
         self._new_loop = new_loop
         self._thread: threading.Thread | None = None
+        self._closing = False
         self._running: dict[Task, asyncio.Task[None]] = {}
 
     def start(self, tasks: Sequence[Task]) -> None:
@@ -66,6 +68,7 @@ class Loop:
         """End the loop, if it is our own."""
         if self._thread is not None:
             assert self._loop is not None
+            self._closing = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=1)
             self._thread = None
@@ -77,11 +80,14 @@ class Loop:
             self._thread.start()
         return self._loop
 
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while not self._closing:
+                # A task that a job started may end so. asyncio tells whoever awaits it, and then leaves the loop as well,
+                # where the other jobs still are.
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
@@ -97,6 +103,8 @@ class Loop:
         del self._running[task]
         if running.cancelled():
             task.handed_back = True  # it had not begun
+        elif self._thread is None and isinstance(task.outcome, asyncio.CancelledError) and running.cancelling():
+            task.handed_back = True  # the caller's loop comes to its end, with all that is on it
         self._inbox.put(task)
 
     def _cancel(self, tasks: list[Task]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -102,15 +103,17 @@ class Journal:
 
     def _failed(self, label: str, what: str, text: str) -> None:
         level = logging.WARNING if what == "retried" else logging.ERROR
-        if not self._log.isEnabledFor(level):
-            return
-        error, *frames = map(printable, text.split("\n"))
-        record = self._log.makeRecord(
-            self._log.name, level, __file__, 0, "job %s failed (%s): %s", (label, what, error), None, "_failed"
-        )
-        # Not the exception itself: it would keep everything alive that its frames hold until the result is stored.
-        record.exc_text = "\n".join(f"  {frame}" for frame in frames) or None
-        self._log.handle(record)
+        error, *rest = text.split("\n")
+        message, values = "job %s failed (%s): %s", (label, what, printable(error))
+        if not isinstance(self._log, logging.Logger):
+            self._log.log(level, message, *values)  # an adapter makes no records
+        elif self._log.isEnabledFor(level):
+            record = self._log.makeRecord(self._log.name, level, __file__, 0, message, values, None, "_failed")
+            # The frames alone: further lines of the error may tell what the job was given. And not the exception itself: it
+            # would keep alive what its frames hold until the result is stored.
+            frames = itertools.dropwhile(lambda line: not line.startswith('  File "'), rest)
+            record.exc_text = "\n".join(f"  {printable(frame)}" for frame in frames) or None
+            self._log.handle(record)
 
     def rescued(self, rescued: Sequence[Rescued]) -> None:
         """A duty brought jobs back."""

@@ -270,9 +270,12 @@ class Running(Looking):
             if self._loop is None:
                 # With a factory of its own it leaves the thread's current event loop, and its end, alone.
                 self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-            self._loop.run(run_coroutine(task, monotonic))
+            # In a task of its own: what Ctrl-C cancels is the one around it, and not the job's business.
+            self._loop.run(arun_task(task, monotonic))
         else:
             run_function(task, monotonic)
+        if isinstance(task.outcome, KeyboardInterrupt):
+            raise task.outcome  # whoever runs the test wants it to end
 
     def _new_runner(self) -> InlineRunner:
         return InlineRunner(

@@ -55,6 +55,8 @@ def test_fault(nodes: tuple[Server, Server], tmp_path: Path) -> None:
         await_that(lambda: keys <= set(stage.ledger.runs("end")), "all jobs run")
         await_that(settled, "all results stored")
     stage.ledger.check(keys, runs={key: 2 for key in keys if key.startswith("fails")})
+    counters = run(here, "HKEYS", f"{{{NAMESPACE}:{QUEUE}}}:counters")
+    assert b"rescued" not in counters, "a claim was torn, and its jobs waited for the end of a lease"
     met = _errors(pair)
     assert met & {"errorstat_MOVED"}, f"nobody met a slot that had moved: {met}"
     assert met & ON_ITS_WAY, f"nobody met a slot that was moving: {met}"

@@ -130,6 +130,29 @@ async def test_cancelling_arun_stops_it_and_hands_back(jobs: JobQueue) -> None:
     assert (again.place, again.attempt, again.recoveries) == ("ready", 0, 0)
 
 
+@pytest.mark.parametrize("retry", [0, 3])
+def test_the_end_of_the_callers_loop_is_no_failure(jobs: JobQueue, retry: int) -> None:
+    """The loop cancels all that is on it, in any order: the runner is not the first to know."""
+
+    @jobs.job(name="slow", retry=retry)
+    async def slow() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        running = asyncio.create_task(Runner(jobs, lease=0.6, grace=0).arun())
+        await asyncio.wait_for(begun.wait(), 10)
+        assert not running.done()
+
+    begun = asyncio.Event()
+    record = slow.enqueue()
+    asyncio.run(main())
+
+    again = jobs.get(record.id)
+    assert again is not None
+    assert (again.place, again.attempt, again.recoveries) == ("ready", 0, 0)
+
+
 # ---------------------------------------------------------------------------------------------------- what a job sees
 
 
@@ -222,6 +245,37 @@ def test_whatever_a_job_raises_ends_its_run_and_not_the_runner(
     assert dead is not None
     assert dead.place == "dead"
     assert (dead.error or "").split("\n")[0].split(":")[0].endswith(type(error).__name__)
+
+
+def test_a_task_that_exits_ends_no_other_coroutine(jobs: JobQueue) -> None:
+    """asyncio lets a `SystemExit` of any task out of the loop."""
+    left: list[str] = []
+
+    twice = threading.Barrier(2)
+
+    async def leave() -> None:
+        left.append("exits")
+        if len(left) == 2:
+            twice.wait(20)
+        raise SystemExit(3)
+
+    @jobs.job(name="exits", retry=RetryPolicy(limit=1, backoff=lambda _: 0))
+    async def exits() -> None:
+        await asyncio.gather(leave())
+
+    @jobs.job(name="stays")
+    async def stays() -> None:
+        await asyncio.to_thread(twice.wait, 20)
+        left.append("stays")
+
+    stays.enqueue()
+    exits.enqueue()
+    runner = run_until_drained(jobs)
+
+    [dead] = jobs.dead()
+    assert (dead.name, dead.attempt, (dead.error or "").split("\n")[0]) == ("exits", 2, "SystemExit: 3")
+    assert left == ["exits", "exits", "stays"]
+    assert (runner.status.done, runner.status.released) == (1, 0)
 
 
 def test_a_coroutine_that_was_cancelled_by_itself_has_failed(jobs: JobQueue) -> None:
@@ -459,8 +513,9 @@ def test_a_queue_whose_name_may_be_mistyped_is_said(jobs: JobQueue, caplog: pyte
 def test_a_failure_is_logged_with_its_place(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
     @jobs.job(name="broken", retry=RetryPolicy(limit=1, backoff=lambda _: 0))
     def broken() -> None:
-        raise SystemExit("not\nfound")
+        raise SystemExit(f"not\nfound: what={secret}")
 
+    secret = "4111"
     broken.enqueue()
     with caplog.at_level(logging.WARNING):
         run_until_drained(jobs)
@@ -472,6 +527,19 @@ def test_a_failure_is_logged_with_its_place(jobs: JobQueue, caplog: pytest.LogCa
         [frame] = [line for line in lines if line.startswith("    File")]
         assert frame.endswith("in broken"), "its own frames alone"
         assert all(line.startswith("  ") for line in lines[1:]), "or it could look like a line of the log"
+        assert secret not in str(lines[1:]), "what a job was given is for `show`"
+
+
+def test_a_logger_may_be_an_adapter(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    @jobs.job(name="broken", retry=0)
+    def broken() -> None:
+        raise ValueError("no")
+
+    broken.enqueue()
+    adapter: Any = logging.LoggerAdapter(logging.getLogger("own"), {})
+    with caplog.at_level(logging.WARNING):
+        assert run_until_drained(jobs, logger=adapter).status.dead == 1
+    assert any(line.endswith("failed (dead): ValueError: no") for line in caplog.messages)
 
 
 # ------------------------------------------------------------------------------------------------------------ timeouts

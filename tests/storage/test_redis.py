@@ -39,7 +39,7 @@ from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis import RedisServer, RedisStorage, open_redis
 from tests.conftest import MakeServer
 from tests.faults.proxy import Cut, Proxy, Rule
-from tests.servers import Server
+from tests.servers import Server, kinds
 
 SCOPE = "n:q"
 READY, WORKING = ListKey(SCOPE, "ready"), SetKey(SCOPE, "working")
@@ -529,8 +529,9 @@ def test_the_label_of_a_server_has_no_password(url: str, label: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- waiting
 
 
-def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(own_server: MakeServer) -> None:
-    server = own_server()  # where nobody else is connected
+@pytest.mark.parametrize("kind", kinds())
+def test_an_interrupt_ends_a_wait_and_the_connection_is_kept(kind: str, own_server: MakeServer) -> None:
+    server = own_server(kind)  # where nobody else is connected
     storage = open_redis(server.url).storage()
     with server.client() as client:
         for _ in range(3):

@@ -60,6 +60,7 @@ def test_only_the_named_exceptions_are_retried() -> None:
     assert not policy.wants(KeyError())
     assert not policy.wants(ValueError())
     assert RetryPolicy().wants(ValueError())
+    assert RetryPolicy().wants(KeyboardInterrupt())
     assert RetryPolicy().wants(SystemExit(1))
     assert RetryPolicy().wants(asyncio.CancelledError())
     assert not RetryPolicy(on=(Exception,)).wants(SystemExit(1))

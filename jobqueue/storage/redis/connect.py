@@ -212,8 +212,8 @@ def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
     place = Place(by, _with_timeouts(settings, by), nodes, unquote(service))
     try:
         _CONNECTIONS[place.by](**_unretried(place.settings))  # it connects with its first use
-    except TypeError as error:
-        raise DeclarationError(f"{_hidden(url)!r} has a setting that no connection knows: {error}") from None
+    except (TypeError, ValueError, redis.RedisError) as error:
+        raise DeclarationError(f"{_hidden(url)!r} has a setting that cannot be: {error}") from None
     return RedisServer(place, allow_eviction=allow_eviction)
 
 

@@ -14,6 +14,10 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 
 __all__ = ["lost", "refused", "unreachable"]
 
+_MOVING: Final = (
+    "the key is moving to another node of the cluster: try again; a move that was given up half-way is ended by "
+    "redis-cli --cluster fix"
+)
 # Code of the server's answer → what to do about it. Longest story first: what an operator reads at three in the morning.
 _ADVICE: Final = {
     "OOM": "the server is full: raise maxmemory, or let the runners drain it (they still can)",
@@ -28,8 +32,8 @@ _ADVICE: Final = {
     "MASTERDOWN": "this replica has lost its primary: try again, or connect to the primary",
     "NOREPLICAS": "too few replicas are connected for min-replicas-to-write: bring them back",
     "MOVED": "the key moved to another node of the cluster: try again, and connect with redis+cluster://",
-    "ASK": "the key is moving to another node of the cluster: try again",
-    "TRYAGAIN": "the key is moving to another node of the cluster: try again",
+    "ASK": _MOVING,
+    "TRYAGAIN": _MOVING,
     "WRONGTYPE": "something other than jobqueue writes to these keys: look at the key, and rename it or delete it",
     "ERR": "see the server's log",
 }
