@@ -143,3 +143,6 @@ class Retry(Exception):
     def __init__(self, after: float | timedelta | None = None) -> None:
         super().__init__(after)
         self.after_ms = None if after is None else milliseconds(after, "the time of Retry")
+
+    def __str__(self) -> str:
+        return "it asked for another run" + ("" if self.after_ms is None else f" in {self.after_ms / 1000:g} s")
