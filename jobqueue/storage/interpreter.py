@@ -68,6 +68,7 @@ from jobqueue.storage.ops import (
     SetKey,
     SetRemove,
     Stamp,
+    These,
     Unlocked,
     claim_mark,
 )
@@ -138,7 +139,8 @@ class Interpreter(Contents):
             match op:
                 case Move():
                     if op.count is not None:
-                        self._check_sum(written, op.count[0].full, op.count[1])
+                        most = len(op.pick.ids) if isinstance(op.pick, These) else op.pick.limit
+                        self._check_sum(written, op.count[0].full, op.count[1], most)
                     if isinstance(op.stamp, Stamp):
                         counters = full_name(batch.scope, COUNTERS)
                         self._check_sum(written, counters, FENCE, 1, op.stamp.now)
@@ -163,8 +165,7 @@ class Interpreter(Contents):
     ) -> None:
         value = written.get((name, field), self.hashes.get(name, {}).get(field))
         now = 0 if value is None else _integer(value)
-        total = None if now is None else max(now + amount, least)
-        if total is None or abs(total) >= _LIMIT:
+        if now is None or max(abs(now), abs(total := max(now + amount, least))) >= _LIMIT:
             raise StorageRefused(f"{name}: the field {field!r} holds {value!r:.40}, to which nothing can be added")
         written[name, field] = b"%d" % total
 

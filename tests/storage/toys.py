@@ -117,6 +117,14 @@ class FencesUnchecked(Interpreter):
         super()._check_sum(written, name, field, 0 if field == FENCE else amount)
 
 
+class CountsUnchecked(Interpreter):
+    """Rule 1 broken: a count may grow past what a number of the server holds."""
+
+    def _check_integers(self, batch: Batch) -> None:
+        ops = [msgspec.structs.replace(op, count=None) if isinstance(op, Move) else op for op in batch.ops]
+        super()._check_integers(msgspec.structs.replace(batch, ops=tuple(ops)))
+
+
 class FirstFailureOnly(Interpreter):
     """Rule 1 broken: only the first failing guard is named."""
 
@@ -640,6 +648,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, _with(KindsOfRequestsUnchecked), "a claim whose bookkeeping is of another kind moves nothing"),
     (1, _with(SumsUnchecked), "sums stay exact"),
     (1, _with(FencesUnchecked), "fences stay exact"),
+    (1, _with(CountsUnchecked), "counts stay exact"),
     (1, _with(FirstFailureOnly), "every failing guard is named"),
     (1, _with(OneGuardOnly), "a refused batch changes nothing"),
     (1, GuardsFirst, "nothing comes between a guard and its batch"),

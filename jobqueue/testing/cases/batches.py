@@ -199,6 +199,21 @@ def sums_stay_exact(t: Bench) -> None:
 
 
 @case(1)
+def counts_stay_exact(t: Bench) -> None:
+    largest = 2**53 - 1
+    count = (t.notes, b"moved")
+    t.fill(b"a", b"b", b"c")
+    t.do(HashSet(t.notes, {b"moved": b"%d" % (largest - 1)}))
+    before = t.state()
+    outcome = t.outcome(Move(t.ready, t.working, Head(2, 1000), NOW, count=count))
+    if not isinstance(outcome, StorageRefused):
+        raise CaseFailed(f"two jobs counted up to {largest + 1}\n  expected: StorageRefused\n  got:      {outcome!r}")
+    t.check(t.state(), before, "after it")
+    t.move(Move(t.ready, t.working, Head(1, 1000), NOW, count=count))
+    t.check(t.read(Fields(t.notes)), {b"moved": b"%d" % largest}, "the largest count there is")
+
+
+@case(1)
 def fences_stay_exact(t: Bench) -> None:
     last = 2**53 - 1
     before_it, at_it = Stamp(b"runner", 5000, last - 2), Stamp(b"runner", 5000, last)

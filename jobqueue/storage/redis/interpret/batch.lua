@@ -9,7 +9,7 @@ local function check_numbers(ops)
     end
     local now = integer(text or '0')
     local sum = now and math.max(now + amount, least or -LIMIT)
-    if not sum or sum >= LIMIT or sum <= -LIMIT then
+    if not sum or math.abs(now) >= LIMIT or math.abs(sum) >= LIMIT then
       problem = problem or ('field ' .. field .. ' of key ' .. name .. ' holds no number that can be added to')
       return
     end
@@ -29,7 +29,7 @@ local function check_numbers(ops)
       end
     elseif op.code == 'V' then
       if op.count then
-        add(op.count, op.field, 0)
+        add(op.count, op.field, op.pick == 'T' and op.n or tonumber(op.pick == 'H' and op.bound or op.limit))
       end
       if op.stamp == 's' then
         add(COUNTERS, 'fence', 1, op.now)
