@@ -139,8 +139,7 @@ class Interpreter(Contents):
             match op:
                 case Move():
                     if op.count is not None:
-                        most = len(op.pick.ids) if isinstance(op.pick, These) else op.pick.limit
-                        self._check_sum(written, op.count[0].full, op.count[1], most)
+                        self._check_sum(written, op.count[0].full, op.count[1], _most(op))
                     if isinstance(op.stamp, Stamp):
                         counters = full_name(batch.scope, COUNTERS)
                         self._check_sum(written, counters, FENCE, 1, op.stamp.now)
@@ -451,6 +450,14 @@ def _keys_of(batch: Batch) -> list[Key]:
 def _integer(value: bytes) -> int | None:
     """The integer that the value spells out in its one canonical way, else None."""
     return int(value) if _INTEGER.fullmatch(value) else None
+
+
+def _most(op: Move) -> int:
+    """How many can move at most, whatever is stored."""
+    if not isinstance(op.pick, These):
+        return op.pick.limit
+    ids = {*op.pick.ids}
+    return len(ids & op.expect.keys() if isinstance(op.expect, Mapping) else ids)
 
 
 def _within(ids: list[bytes], max_bytes: int, records: Mapping[bytes, bytes]) -> list[bytes]:
