@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from jobqueue.embedded import EmbeddedServer
     from jobqueue.storage.redis import RedisServer
 
-__all__ = ["Backend", "GivenBackend", "MemoryBackend", "RedisBackend", "check_url", "open_backend"]
+__all__ = [
+    "Backend", "GivenBackend", "MemoryBackend", "RedisBackend", "check_url", "embedded_folder", "named_url", "open_backend",
+]  # fmt: skip
 
 REDIS_SCHEMES: Final = (
     "redis",
@@ -176,6 +178,25 @@ def check_url(url: str) -> str:
     )
 
 
+def named_url(url: str | None) -> str:
+    """Answer the URL, or else the environment's JOBQUEUE_URL. Raises `DeclarationError` where there is none."""
+    if url is not None:
+        return url
+    found = os.environ.get(ENVIRONMENT)
+    if not found:
+        raise DeclarationError(
+            f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
+            "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
+        )
+    return found
+
+
+def embedded_folder(url: str) -> Path | None:
+    """The folder of the server that an ``embedded://`` URL names; None for any other URL."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "embedded" else None
+
+
 def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = False) -> Backend:
     """Open the storage that a client, a URL, or else the environment's JOBQUEUE_URL, names. Nothing is connected yet.
 
@@ -186,23 +207,16 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
         from jobqueue.storage.redis import RedisServer
 
         return RedisBackend(RedisServer.of(client, allow_eviction=allow_eviction))
-    if url is None:
-        url = os.environ.get(ENVIRONMENT)
-        if not url:
-            raise DeclarationError(
-                f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
-                "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
-            )
-    scheme = urlsplit(check_url(url)).scheme
-    if scheme == "memory":
+    url = named_url(url)
+    if urlsplit(check_url(url)).scheme == "memory":
         return MemoryBackend()
     from jobqueue.storage.redis import open_redis
 
-    if scheme == "embedded":
+    if (folder := embedded_folder(url)) is not None:
         from jobqueue.embedded import EmbeddedServer
 
         try:
-            embedded = EmbeddedServer.open(Path(unquote(urlsplit(url).path)))
+            embedded = EmbeddedServer.open(folder)
         except StorageError as error:
             raise NotApplied(str(error)) from error
         return RedisBackend(open_redis(f"unix://{embedded.socket}"), embedded)

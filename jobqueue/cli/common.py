@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -45,14 +42,14 @@ def opened(url: str | None, namespace: str) -> Iterator[JobQueue]:
     Raises:
         DeclarationError: The URL or the namespace cannot be, or the folder of an embedded server is not there.
     """
-    from jobqueue.backend import ENVIRONMENT, MemoryBackend
+    from jobqueue.backend import MemoryBackend, embedded_folder, named_url
     from jobqueue.queue import JobQueue
 
-    place = urlsplit(url or os.environ.get(ENVIRONMENT, ""))
     jobs = JobQueue(url, namespace=namespace)
-    if place.scheme == "embedded" and not Path(unquote(place.path)).is_dir():
+    folder = embedded_folder(named_url(url))
+    if folder is not None and not folder.is_dir():
         # A server would be started there, to say that it holds nothing.
-        raise DeclarationError(f"there is no folder {unquote(place.path)!r}, so nothing was ever stored in it")
+        raise DeclarationError(f"there is no folder {str(folder)!r}, so nothing was ever stored in it")
     with jobs:
         if isinstance(jobs.access.opened().backend, MemoryBackend):
             raise click.UsageError("memory:// lives inside of one program; nothing can be seen of it from here")

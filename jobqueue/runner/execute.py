@@ -99,8 +99,9 @@ def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callabl
 
 def _raised(task: Task, error: BaseException) -> None:
     task.outcome = error
+    if isinstance(error, Discard):
+        task.text = clean(error.reason)
     if isinstance(error, Snooze | Discard):
-        task.text = clean(error.reason) if isinstance(error, Discard) else ""
         return
     # The last line first: it is what people look for, and what is kept if the text has to be cut. No locals: they hold
     # what arguments hold.

@@ -11,7 +11,7 @@ import attrs
 from jobqueue.names import suggestion
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 
-__all__ = ["persistence", "undeclared", "unserved"]
+__all__ = ["doubtful", "persistence"]
 
 
 def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
@@ -34,20 +34,21 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
     return logging.INFO, f"{name}: keeps jobs in this process, or does not tell how it keeps them"
 
 
-def undeclared(jobs: JobQueue, serving: Iterable[str]) -> Iterator[str]:
-    """A line for each queue that is to be served, is no kind's, and holds nothing: its name may be mistyped."""
+def doubtful(jobs: JobQueue, named: Iterable[str], serving: Container[str]) -> Iterator[str]:
+    """A line for each queue that may be mistyped, and for each that nobody serves.
+
+    Args:
+        jobs: The queues.
+        named: Those that this runner was told to serve.
+        serving: Those that it serves.
+    """
+    found = jobs.counts()
     declared = sorted({*DEFAULT_QUEUES, *(kind.queue for kind in jobs.registry)})
-    others = [queue for queue in serving if queue not in declared]
-    used = {queue for queue, counts in jobs.counts().items() if any(attrs.astuple(counts))} if others else ()
-    for queue in others:
-        if queue not in used:
+    for queue in named:
+        if queue not in declared and not (queue in found and any(attrs.astuple(found[queue]))):
             meant = suggestion(queue, declared) or f" (there are {', '.join(declared)})"
             yield f"no kind is declared for queue {queue!r}, and nothing is in it{meant}"
-
-
-def unserved(jobs: JobQueue, serving: Container[str]) -> Iterator[str]:
-    """A line for each queue that has jobs and that no living runner serves."""
     others = {queue for runner in jobs.runners() for queue in runner.queues}
-    for queue, counts in jobs.counts().items():
+    for queue, counts in found.items():
         if queue not in serving and queue not in others and counts.ready + counts.waiting:
             yield f"queue {queue!r} has {counts.ready + counts.waiting} jobs and no runner serves it"

@@ -140,7 +140,7 @@ class _Worker:
         if isinstance(outcome, Snooze):
             return Ended("snooze", after=outcome.delay_ms)
         if isinstance(outcome, Discard):
-            return Ended("discard", clean(outcome.reason))
+            return Ended("discard", text)
         if isinstance(outcome, Retry):
             return Ended("retry", text, after=outcome.after_ms)
         return Ended("raised", text, wanted=task.kind.retry.wants(outcome))

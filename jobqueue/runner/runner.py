@@ -30,7 +30,7 @@ from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
-from jobqueue.runner.greeting import persistence, undeclared, unserved
+from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
@@ -356,7 +356,7 @@ class Runner:
         try:
             level, line = persistence(self.jobs.access.opened().backend.describe())
             self._log.log(level, line)
-            for line in (*undeclared(self.jobs, self._weights or ()), *unserved(self.jobs, self._core.weights)):
+            for line in doubtful(self.jobs, self._weights or (), self._core.weights):
                 self._log.warning(line)
         except StorageError as error:
             self._log.warning("could not look at the server and its queues: %s", error)

@@ -274,8 +274,6 @@ class Running(Looking):
             self._loop.run(arun_task(task, monotonic))
         else:
             run_function(task, monotonic)
-        if isinstance(task.outcome, KeyboardInterrupt):
-            raise task.outcome  # whoever runs the test wants it to end
 
     def _new_runner(self) -> InlineRunner:
         return InlineRunner(

@@ -249,3 +249,20 @@ def test_fault_of_the_primary(kind: str, own_server: MakeServer, on: Callable[[S
     stage.ledger.check({"a", "b", "unheard", "after"}, again={"a", "b"})
     assert stage.ledger.runs()["after"] == 1
     operator.close()
+
+
+def test_what_could_not_be_stored_is_said_at_the_end(
+    own_server: MakeServer, on: Callable[[Server], Stage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A clean stop of a runner whose server is gone, as when both are told to end: its jobs will run again."""
+    server = own_server("valkey")
+    stage = on(server)
+    stage.jobs().enqueue(stage.deed("held", gate=str(stage.gate())))
+    with caplog.at_level("INFO"), stage.worker(stage.jobs(), grace=0.1):
+        await_that(lambda: stage.ledger.runs()["held"], "the job running")
+        server.kill()
+        stage.gate().touch()
+        await_that(lambda: stage.ledger.runs("end")["held"], "the job at its end")
+    [last] = [entry for entry in caplog.records if entry.getMessage().startswith("stopped")]
+    assert "; 1 left as they are, to run again" in last.getMessage()
+    assert last.levelname == "WARNING"

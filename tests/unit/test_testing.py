@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
-import os
-import signal
 import subprocess
 import sys
 import weakref
@@ -482,28 +479,6 @@ def test_run_until_idle_ends_although_a_job_does_not(t: Testing) -> None:
 
     with pytest.raises(TestingError, match="after 100 runs"):
         t.run_until_idle(limit=100)
-
-
-@pytest.mark.parametrize("how", ["run_until_idle", "drain"])
-def test_ctrl_c_ends_the_test_and_not_the_job(how: str) -> None:
-    queue = JobQueue(namespace="kit")
-
-    @queue.job(name="interrupted")
-    async def interrupted() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(60)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with queue.testing() as t:
-            record = interrupted.enqueue()
-            with pytest.raises(KeyboardInterrupt):
-                getattr(t, how)(reraise=False)
-            held = queue.get(record.id)
-            assert held is not None
-            assert (held.place, held.attempt) == ("working", 0), "as if its runner had died"
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_the_retries_of_thirty_days_wait_for_nothing(t: Testing, monkeypatch: pytest.MonkeyPatch) -> None:

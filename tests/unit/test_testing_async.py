@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -208,3 +210,25 @@ def test_the_methods_are_themselves_again_afterwards() -> None:
 
     assert JobQueue.aenqueue is before
     assert inspect.iscoroutinefunction(jobs.aenqueue)
+
+
+@pytest.mark.parametrize("how", ["run_until_idle", "drain"])
+def test_ctrl_c_ends_the_test_and_not_the_job(how: str) -> None:
+    queue = JobQueue(namespace="kit")
+
+    @queue.job(name="interrupted")
+    async def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with queue.testing() as t:
+            record = interrupted.enqueue()
+            with pytest.raises(KeyboardInterrupt):
+                getattr(t, how)(reraise=False)
+            held = queue.get(record.id)
+            assert held is not None
+            assert (held.place, held.attempt) == ("working", 0), "as if its runner had died"
+    finally:
+        signal.signal(signal.SIGINT, before)
