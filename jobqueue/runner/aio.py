@@ -106,6 +106,8 @@ class Loop:
         elif self._thread is None and isinstance(task.outcome, asyncio.CancelledError) and running.cancelling():
             task.handed_back = True  # the caller's loop comes to its end, with all that is on it
         self._inbox.put(task)
+        if not self._running:
+            self._inbox.idle_since = self._monotonic()
 
     def _cancel(self, tasks: list[Task]) -> None:
         for task in tasks:

@@ -25,12 +25,12 @@ from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspec
 from jobqueue.keys import QueueKeys
 from jobqueue.record import rewrite
 from jobqueue.runner.admit import admitted
+from jobqueue.runner.ahead import ClaimAhead
 from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.outstanding import HAND_BACK_MS, Outstanding
+from jobqueue.runner.outstanding import Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
-from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
-from jobqueue.runner.rate import Rate
+from jobqueue.runner.queue_state import NEVER, PendingClaim, Queues, QueueState
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, claim_mark
@@ -43,9 +43,13 @@ LINGER_MS: Final = 2.0
 ENOUGH: Final = 200
 """So many results do not wait."""
 PROBE_MS: Final = 20.0
-"""How often a busy runner asks queues that were empty."""
+"""How often a busy runner asks some of the queues that were empty: nobody notifies it."""
+PROBES: Final = 16
+"""How many of them it asks at a time, in turn."""
+FIRST_ASKED: Final = 100
+"""How many queues of which nothing is known are asked in one request: each costs the server a call."""
 POLL_MS: Final = 30_000.0
-"""How often an idle runner looks although nobody rang. Its duties see sooner what a wake-up that was lost was for."""
+"""How often an idle runner asks up to `FIRST_ASKED` queues: the last resort. Its duties find work sooner."""
 LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
 
@@ -81,7 +85,7 @@ class Core:
         self._jitter = jitter
         self._notice = notice
         self._shares = Shares(weights, strict=config.strict)
-        self._queues = {queue: QueueState(keys(queue)) for queue in weights}
+        self._queues = Queues(weights, keys)
         self._sent: list[Sent] = []
         self._landed: list[Landed] = []
         self._fresh: list[Task] = []
@@ -94,8 +98,8 @@ class Core:
             {"thread": config.threads, "loop": config.coroutines, "process": config.processes}
         )
         self._claim_from = 0.0
-        self._rate = Rate()
-        self._failing: set[str] = set()
+        self._ahead = ClaimAhead()
+        self._called_at = 0.0
         self._probe_at = self._promote_from = self._poll_at = 0.0
         self._ring: set[str] = set()
         self._troubled = False
@@ -106,8 +110,12 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------ what happened
 
-    def returned(self, tasks: Iterable[Task], at: Moment) -> None:
-        """The driver is done with jobs: they ended, or it did not start them (``handed_back``)."""
+    def returned(self, tasks: Iterable[Task], at: Moment, idle_since: float | None = None) -> None:
+        """The driver is done with jobs: they ended, or it did not start them (``handed_back``).
+
+        ``idle_since`` is when (local ms) the driver had nothing left to run, if it knows. While it waited for an answer of
+        the storage that may have been long ago.
+        """
         count = 0
         held = self.leases.held
         for task in tasks:
@@ -137,7 +145,9 @@ class Core:
             self._results.append(task)
         if count:
             self._promote_from = min(self._promote_from, at.local)  # it travels with the results
-            self._rate.count(count, at.local)
+            idle = not self._outstanding.tasks
+            ended = at.local if not idle or idle_since is None else min(at.local, idle_since)
+            self._ahead.ended(count, ended, idle=idle)
 
     def _judge(self, task: Task, now: int) -> None:
         assert task.outcome is not None
@@ -152,16 +162,16 @@ class Core:
 
     def woken(self, at: Moment, scope: str | None = None) -> None:
         """Somebody rang: there may be work in the queue of this scope, or in any."""
-        if not any(queue.next_due is None for queue in self._queues.values()):
+        if not any(queue.next_due is None for queue in self._queues.active.values()):
             self._promote_from = at.local + LINGER_MS  # ready jobs come first
         self._probe_at = at.local + LINGER_MS  # should there be more than one claim's worth, others come in as well
-        rung = [name for name, queue in self._queues.items() if queue.keys.scope == scope]
+        name = self._queues.of_scope(scope)
+        rung = [] if name is None else [name]
         if not rung or self.config.strict:  # one of a larger weight comes first, whichever was heard
             rung = [*self._queues]
             self._probe_at = at.local + PROBE_MS
             self._poll_at = at.local + 1.1 * POLL_MS  # all are asked now, and the wait of an idle runner ends before
-        for name in rung:
-            self._queues[name].forget()
+        self._queues.forget(rung)
         if self._room() <= 0:
             self._ring.update(rung)  # pass it on: another runner may have room
 
@@ -170,12 +180,13 @@ class Core:
         if not self._stopping:
             self._stopping = True
             self._grace_until = at.local + self.config.grace
+            self._queues.activate_all()  # each is to refuse what this runner still asks
 
     def serve(self, queue: str, weight: int) -> None:
         """Serve one more queue."""
         if queue not in self._queues:
             self._shares.add(queue, weight)
-            self._queues[queue] = QueueState(self._keys(queue))
+            self._queues.serve(queue)
 
     def renew(self, incarnation: bytes) -> None:
         """Go on under another name: the storage lost what it knew of this one."""
@@ -208,24 +219,18 @@ class Core:
                 self._noted(entry.tasks[0], outcome)
             else:
                 self._landed.append(Landed(entry, outcome))
-        self._pace({entry.queue.queue for entry in sent}, failing, at)
+        if not failing:
+            self._ahead.called(at.local - self._called_at)
+        asked = {entry.queue.queue for entry in sent}
+        self._queues.answered(asked, failing, at.local, self._jitter() if failing else 0.0)
+        if not self._stopping:
+            self._queues.settle(asked)
         if failed is not None:
             self._troubled = True
             self._notice(Notice("trouble", detail=str(failed)))
-        elif self._troubled and not self._failing:
+        elif self._troubled and self._queues.all_answer:
             self._troubled = False
             self._notice(Notice("answers"))
-
-    def _pace(self, asked: Collection[str], failing: Collection[str], at: Moment) -> None:
-        """Ask the queues that did not answer again after a pause."""
-        jitter = self._jitter() if failing else 0.0
-        for name in asked:
-            if name in failing:
-                self._queues[name].back_off(at.local, jitter)
-                self._failing.add(name)
-            elif name in self._failing:
-                self._queues[name].failures = 0
-                self._failing.discard(name)
 
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
@@ -262,7 +267,7 @@ class Core:
             if task.id in moved or task.unsure:
                 what: str = verdict.ending if verdict else "released" if released else "done"
                 if verdict is not None and verdict.score is not None and verdict.step != "bury":
-                    queue = self._queues[task.queue.queue]
+                    queue = self._queues.activate(task.queue.queue)
                     if queue.next_due is not None:
                         queue.next_due = min(queue.next_due, verdict.score)
             elif released:
@@ -313,9 +318,9 @@ class Core:
         """
         assert not self._sent, "the last send has not been answered"
         if at.local >= self._poll_at:
-            self._poll_at = at.local + POLL_MS * (0.75 + self._jitter() / 4)
-            for queue in self._queues.values():
-                queue.forget()
+            many = max(1.0, len(self._queues) / FIRST_ASKED)
+            self._poll_at = at.local + many * POLL_MS * (0.75 + self._jitter() / 4)
+            self._queues.forget(self._queues)
         self._take_back(at)
         interrupt = self._interrupt(at)
         start: Sequence[Task] = ()
@@ -327,6 +332,7 @@ class Core:
             start = self.meanwhile(at)
             room = self._gather(at)
         if self._sent:
+            self._called_at = at.local
             return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stopping and self._over(at):
             return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
@@ -347,6 +353,11 @@ class Core:
     def weights(self) -> dict[str, int]:
         """The queues it serves, with their weights."""
         return dict(self._shares.weights)
+
+    @property
+    def served(self) -> list[QueueKeys]:
+        """The keys of the queues it serves."""
+        return [queue.keys for queue in self._queues.values()]
 
     @property
     def stopping(self) -> bool:
@@ -374,7 +385,10 @@ class Core:
                 self._hand_back([task])
                 continue
             start.append(task)
-        self._outstanding.start(start, at.local)
+        if start:
+            if not self._outstanding.tasks:
+                self._ahead.began(at.local)
+            self._outstanding.start(start, at.local + self._ahead.patience)
         return start
 
     def _hand_back(self, tasks: Iterable[Task]) -> None:
@@ -386,9 +400,9 @@ class Core:
         """Take back from the driver what it has not started in time, or should not start any more."""
         everything = self._stopping or (bool(self._suspects) and self._alone is None)
         if back := self._outstanding.take_back(at.local, everything=everything):
-            self._rate.forget()  # jobs take longer than they did: claim no more ahead
+            self._ahead.forget()  # jobs take longer than they did: claim no more ahead
             if not everything:
-                self._claim_from = at.local + HAND_BACK_MS  # somebody else's turn
+                self._claim_from = at.local + self._ahead.patience  # somebody else's turn
             self._hand_back(back)
         # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
         going = [task for task in self._suspects if task is not self._alone and (self._stopping or task.lease_lost)]
@@ -409,7 +423,7 @@ class Core:
         """Whether the runner may leave."""
         if self._leave_at is not None and at.local >= self._leave_at + 3 * LAST_WORDS_MS:
             return True  # the storage does not answer; what is held comes back when its lease ends
-        if self._results or self._back or any(queue.claim for queue in self._queues.values()):
+        if self._results or self._back or any(queue.claim for queue in self._queues.active.values()):
             return False
         if self._last_words:
             return True
@@ -420,7 +434,7 @@ class Core:
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
-        quiet = self._quiet(at)
+        quiet = self._queues.quiet(at.local)
         for name in quiet:
             until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
@@ -429,9 +443,9 @@ class Core:
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
-        asked = [queue for name, queue in self._queues.items() if name not in quiet]
+        asked = [queue for name, queue in self._queues.active.items() if name not in quiet]
         until = min([until, *[self._promote_at(queue, at) for queue in asked]])
-        return Rest(until, listen=not self._open(at) and all(queue.next_due is not None for queue in asked))
+        return Rest(until, listen=not any(self._queues.open(at)) and all(queue.next_due is not None for queue in asked))
 
     # ------------------------------------------------------------------------------------------------- what to send
 
@@ -443,7 +457,7 @@ class Core:
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
             self._hand_back(list(self._outstanding.tasks))
             self._last_words = True
-        quiet = self._quiet(at)
+        quiet = self._queues.quiet(at.local)
         results, results_later = parted(self._results, quiet)
         back, back_later = parted(self._back, quiet)
         flush = (
@@ -460,14 +474,16 @@ class Core:
             self._back = back_later
         if self._suspects and self._alone is None and not self._stopping:
             self._gather_note(at)
-        for name, queue in self._queues.items():
+        promotes = 0
+        for name, queue in self._queues.active.items():
             if name in quiet:
                 continue
             if self._stopping:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif room > 0 and self._promote_at(queue, at) <= at.local:
+            elif room > 0 and promotes < FIRST_ASKED and self._promote_at(queue, at) <= at.local:
+                promotes += 1
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._sent.extend(claims)
         # Claims before results: then working never empties under load, and the server need not make it anew.
@@ -478,9 +494,9 @@ class Core:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
         if self._outstanding.tasks or self._results or self._back or self._sent or self._landed:
             return
-        quiet = self._quiet(at)
+        quiet = self._queues.quiet(at.local)
         task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
-        if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.items()):
+        if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.active.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
         batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
@@ -490,7 +506,7 @@ class Core:
         """How many more jobs can be taken without knowing of which kind they are."""
         if self._stopping or self._suspects or self._fresh:
             return 0
-        return self._outstanding.room(self._lanes(), self._rate.ahead() - self._to_admit())
+        return self._outstanding.room(self._lanes(), self._ahead.jobs() - self._to_admit())
 
     def _to_admit(self) -> int:
         return sum([landed.claimed for landed in self._landed]) if self._landed else 0
@@ -498,57 +514,42 @@ class Core:
     def _claims(self, at: Moment, full: int) -> list[Sent]:
         """The claims to send: those that are not settled, again, or new ones; ``full`` is the room there is."""
         sent = []
-        able = []
         room = full
-        for queue in self._queues.values():
+        for queue in self._queues.active.values():
             # No room is kept for the claim of a queue that does not answer, or all others would stand still with it. Should
             # it have taken something after all, what is too much goes back.
-            if queue.quiet_until > at.local:
-                continue
-            if queue.claim is None:
-                able.append(queue)
-            else:
+            if queue.claim is not None and queue.quiet_until <= at.local:
                 sent.append(Sent("claim", queue.keys, queue.claim.batch))
                 room -= queue.claim.limit
         if self._ring:
             ring, self._ring = self._ring, set()
             if full <= 0 and not self._stopping:
-                return [*sent, *(self._claim(queue, 0, at) for queue in able if queue.keys.queue in ring)]
+                return [*sent, *(self._claim(name, 0, at) for name in ring if self._queues.is_able(name, at.local))]
         if room <= 0 or at.local < self._claim_from:
             return sent
         # While there is work in hand, a claim waits until it is worth its round trip.
-        half = self._rate.ahead() // 2
+        half = self._ahead.jobs() // 2
         if room < half and (self._outstanding.tasks or self._landed):
             return sent
-        open_queues = self._open(at)
-        if open_queues and at.local >= self._probe_at:
-            # Nobody rings a busy runner.
-            self._probe_at = at.local + PROBE_MS
-            open_queues = [queue.keys.queue for queue in able]
         # It leaves room for the next claim, which is to be under way while what this one brings is run.
         room = min(transitions.LIMIT, room, max(half, room - half))
-        parts = self._shares.split(room, open_queues) if open_queues else {}
-        return [*sent, *(self._claim(self._queues[name], limit, at) for name, limit in parts.items())]
-
-    def _open(self, at: Moment) -> list[str]:
-        """The queues that answer and may have something to claim."""
-        return [
-            name
-            for name, queue in self._queues.items()
-            if (queue.left != 0 or (queue.next_due is not None and queue.next_due <= at.now))
-            and queue.claim is None
-            and queue.quiet_until <= at.local
-        ]
+        known, unknown = self._queues.open(at)
+        if not (known or unknown):
+            return sent
+        unknown = unknown[:FIRST_ASKED]
+        parts = self._shares.split(room, known + unknown)
+        # A claim of nothing asks as well: its answer says what the queue holds.
+        if at.local >= self._probe_at:
+            self._probe_at = at.local + PROBE_MS
+            unknown += self._queues.some_empty(PROBES, at.local)
+        return [*sent, *(self._claim(name, parts.get(name, 0), at) for name in dict.fromkeys([*parts, *unknown]))]
 
     def _promote_at(self, queue: QueueState, at: Moment) -> float:
         """When (local ms) to take to ready what is due."""
         return self._promote_from if queue.next_due is None else at.local + queue.next_due - at.now
 
-    def _quiet(self, at: Moment) -> Collection[str]:
-        """The queues that did not answer and are not asked now."""
-        return [name for name in self._failing if self._queues[name].quiet_until > at.local] if self._failing else ()
-
-    def _claim(self, queue: QueueState, limit: int, at: Moment) -> Sent:
+    def _claim(self, name: str, limit: int, at: Moment) -> Sent:
+        queue = self._queues.activate(name)
         queue.number += 1
         batch = transitions.claim(
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,

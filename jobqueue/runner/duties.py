@@ -7,7 +7,7 @@ names what it expects.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -18,7 +18,7 @@ from jobqueue.errors import StorageError
 from jobqueue.flows import Flow, Read, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lookup import queue_names
-from jobqueue.runner.rescue import Rescued, Watch, patrol
+from jobqueue.runner.rescue import Rescued, Watch, follow, look_at
 from jobqueue.runner_info import Beat, read_beats
 from jobqueue.storage.ops import Applied, Fields
 
@@ -27,7 +27,9 @@ __all__ = ["Duties", "Reports"]
 DAY_MS: Final = 24 * 3_600_000
 PRUNE_EVERY_MS: Final = 300_000.0
 LOOK_EVERY_MS: Final = 5_000
-"""How often the queues are looked at if a beat takes longer: a wake-up may be lost."""
+"""How often the queues are looked at if a beat takes longer: a notification may be lost."""
+GROUP: Final = 100
+"""So many queues are asked in one request, and so many empty ones are looked at in one round at least."""
 
 
 @attrs.frozen
@@ -37,12 +39,12 @@ class Reports:
     Attributes:
         rescued: Jobs came back from a runner that is gone.
         queue: A queue exists.
-        work: A queue has jobs that are ready, or due soon. Whoever waits to be rung may have missed it.
+        work: A queue has jobs that are ready, or due soon. Whoever waits to be notified may have missed it.
     """
 
     rescued: Callable[[list[Rescued]], None]
     queue: Callable[[str], None]
-    work: Callable[[], None]
+    work: Callable[[QueueKeys], None]
 
 
 class Duties:
@@ -83,6 +85,8 @@ class Duties:
         self._reports = reports
         self._discover = discover
         self._watch = Watch()
+        self._empty: set[str] = set()  # scopes of queues that held nothing at the last look
+        self._turn = 0
         self._pruned = moment().local
         self._asked = -math.inf
         self._runners: dict[bytes, Beat] = {}
@@ -106,22 +110,59 @@ class Duties:
                 self._asked = at.local
             except StorageError as error:
                 failed = error
-        longest = max([self._lease, *(beat.lease for beat in self._runners.values())])
-        for queue in self._queues():
-            try:
-                rescued = yield from patrol(queue, self._watch, longest, self._moment, self.every)
-            except StorageError as error:
-                failed = failed or error
-                continue
-            if rescued:
-                self._reports.rescued(rescued)
-            if self._watch.work[queue.scope]:
-                self._reports.work()
+        leases = [self._lease, *(beat.lease for beat in self._runners.values())]
+        queues = self._to_look_at(min(leases))
+        for start in range(0, len(queues), GROUP):
+            trouble = yield from self._patrol(queues[start : start + GROUP], max(leases))
+            failed = failed or trouble
         if failed is not None:
             raise failed
         if pruning:
             self._pruned = at.local
             yield from self._prune(self._moment().now)
+
+    def _to_look_at(self, shortest: int) -> list[QueueKeys]:
+        """The queues to look at in this round: those that held something at the last look, and some empty ones in turn.
+
+        An empty queue is looked at again before a lease that began right after the last look can end. So all are rescued in
+        time, and what is looked at grows with the work and not with the queues.
+        """
+        queues = self._queues()
+        empty = [queue for queue in queues if queue.scope in self._empty]
+        share = max(GROUP, math.ceil(len(empty) * self.every / shortest))
+        if len(empty) <= share:
+            return queues
+        start = self._turn % len(empty)
+        self._turn = start + share
+        turn = {queue.scope for queue in (*empty[start : start + share], *empty[: max(0, start + share - len(empty))])}
+        return [queue for queue in queues if queue.scope not in self._empty or queue.scope in turn]
+
+    def _patrol(self, queues: Sequence[QueueKeys], longest: int) -> Flow[StorageError | None]:
+        """Look at some queues and rescue there; answers the first error."""
+        try:
+            looks = yield from look_at(queues, longest, self._moment, self.every)
+        except StorageError as error:
+            if len(queues) == 1:
+                return error
+            # One of them does not answer. Each is asked by itself, so that the others are looked at.
+            failed: StorageError | None = None
+            for queue in queues:
+                one = yield from self._patrol((queue,), longest)
+                failed = failed or one
+            return failed
+        failed = None
+        for look in looks:
+            (self._empty.add if look.is_empty else self._empty.discard)(look.queue.scope)
+            try:
+                rescued = yield from follow(look, self._watch, self._moment)
+            except StorageError as error:
+                failed = failed or error
+                continue
+            if rescued:
+                self._reports.rescued(rescued)
+            if look.has_work:
+                self._reports.work(look.queue)
+        return failed
 
     def _ask(self) -> Flow[None]:
         """Ask which queues and runners the namespace has."""

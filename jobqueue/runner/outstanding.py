@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Final
 
 from jobqueue.job import Lane
 from jobqueue.runner.queue_state import NEVER
 from jobqueue.runner.task import Task
 
-__all__ = ["HAND_BACK_MS", "Outstanding"]
-
-HAND_BACK_MS: Final = 50.0
-"""What has not started within this time of its claim goes back."""
+__all__ = ["Outstanding"]
 
 
 class Outstanding:
@@ -32,13 +28,13 @@ class Outstanding:
         # Whether some were not started in time, and none has ended since.
         self._doubted: dict[Lane, bool] = dict.fromkeys(capacity, False)
 
-    def start(self, tasks: Sequence[Task], local: float) -> None:
-        """The driver is given these."""
+    def start(self, tasks: Sequence[Task], until: float) -> None:
+        """The driver is given these, and is to start them by ``until`` (local ms)."""
         for task in tasks:
             assert task.kind is not None
             self.tasks[task] = None
             self.running[task.kind.lane] += 1
-        self._unproven.append((local + HAND_BACK_MS, tasks))
+        self._unproven.append((until, tasks))
 
     def end(self, task: Task) -> None:
         """The driver is done with it, if it had it."""

@@ -120,6 +120,8 @@ class Processes:
                     worker = None
                 _fail(task, error, clean(f"{type(error).__name__}: its worker process could not be used: {error}"))
             self._inbox.put(task)
+            if self._tasks.empty():
+                self._inbox.idle_since = self._monotonic()
             if worker is not None and worker.jobs >= self._jobs_per_process:
                 worker.leave()
                 worker = None

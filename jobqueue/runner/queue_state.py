@@ -1,16 +1,19 @@
-"""What a runner knows of one queue."""
+"""What a runner knows of its queues."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 import attrs
 
+from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
 from jobqueue.storage.ops import Batch
 
-__all__ = ["NEVER", "PendingClaim", "QueueState", "behind"]
+__all__ = ["NEVER", "PendingClaim", "QueueState", "Queues", "behind"]
 
 NEVER: Final = 2**53
 """A time in ms that does not come."""
@@ -60,6 +63,11 @@ class QueueState:
     failures: int = 0
     quiet_until: float = 0.0
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to do with it until somebody notifies, or it is asked again."""
+        return self.left == 0 and self.next_due == NEVER and self.claim is None and not self.failures
+
     def forget(self) -> None:
         """It has to be asked: what was seen may not be so any more."""
         self.left = None
@@ -70,6 +78,101 @@ class QueueState:
         wait = min(BACKOFF_FIRST_MS * 2 ** min(self.failures, 10), BACKOFF_LONGEST_MS)
         self.failures += 1
         self.quiet_until = local + wait * (0.5 + jitter / 2)
+
+
+class Queues(dict[str, QueueState]):
+    """The queues that a runner serves, by name.
+
+    Args:
+        names: The queues to begin with.
+        keys: Answers the keys of a queue.
+
+    Attributes:
+        active: Those that may have something to do, or whose answer is awaited. What a runner does at every turn looks at
+            these alone, so that a thousand empty queues cost nothing.
+    """
+
+    def __init__(self, names: Iterable[str], keys: Callable[[str], QueueKeys]) -> None:
+        super().__init__()
+        self._keys = keys
+        self.active: dict[str, QueueState] = {}
+        self._by_scope: dict[str, str] = {}
+        self._turn: deque[str] = deque()
+        self._failing: set[str] = set()
+        for name in names:
+            self.serve(name)
+
+    def serve(self, name: str) -> None:
+        """Serve one more."""
+        state = self[name] = self.active[name] = QueueState(self._keys(name))
+        self._by_scope[state.keys.scope] = name
+        self._turn.append(name)
+
+    def of_scope(self, scope: str | None) -> str | None:
+        """The name of the queue of this scope, if it is served."""
+        return None if scope is None else self._by_scope.get(scope)
+
+    def activate(self, name: str) -> QueueState:
+        """Look at it at the next turn."""
+        state = self.active[name] = self[name]
+        return state
+
+    def activate_all(self) -> None:
+        """Look at all of them at the next turn."""
+        self.active = dict(self)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Ask these: what was seen of them may not be so any more."""
+        for name in names:
+            self.activate(name).forget()
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Look no more at those of these that have nothing to do."""
+        for name in names:
+            if self[name].is_settled:
+                self.active.pop(name, None)
+
+    def is_able(self, name: str, local: float) -> bool:
+        """Whether it answers and has no claim under way."""
+        queue = self[name]
+        return queue.claim is None and queue.quiet_until <= local
+
+    def open(self, at: Moment) -> tuple[list[str], list[str]]:
+        """Those that answer and have something to claim, and those of which it is not known."""
+        known: list[str] = []
+        unknown: list[str] = []
+        for name, queue in self.active.items():
+            if self.is_able(name, at.local):
+                if queue.left is None:
+                    unknown.append(name)
+                elif queue.left or (queue.next_due is not None and queue.next_due <= at.now):
+                    known.append(name)
+        return known, unknown
+
+    def some_empty(self, count: int, local: float) -> list[str]:
+        """Of the next ``count`` in turn, those that were empty and can be asked."""
+        names = [*islice(self._turn, count)]
+        self._turn.rotate(-count)
+        return [name for name in names if self[name].left == 0 and self.is_able(name, local)]
+
+    def answered(self, asked: Collection[str], failing: Collection[str], local: float, jitter: float) -> None:
+        """Of those ``asked``, ``failing`` did not answer: ask these again after a pause."""
+        for name in asked:
+            if name in failing:
+                self[name].back_off(local, jitter)
+                self._failing.add(name)
+            elif name in self._failing:
+                self[name].failures = 0
+                self._failing.discard(name)
+
+    @property
+    def all_answer(self) -> bool:
+        """Whether none failed when it was last asked."""
+        return not self._failing
+
+    def quiet(self, local: float) -> Collection[str]:
+        """Those that did not answer and are not asked now."""
+        return [name for name in self._failing if self[name].quiet_until > local] if self._failing else ()
 
 
 def behind(heard: str | None, scopes: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ Pure: the flow yields what to ask and apply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -27,9 +27,9 @@ from jobqueue.flows import Flow, Read, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Records, Sizes
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Query, Records, Sizes
 
-__all__ = ["Rescued", "Watch", "hand_back", "patrol"]
+__all__ = ["Look", "Rescued", "Watch", "follow", "hand_back", "look_at", "patrol"]
 
 PAGE: Final = 500
 PART: Final = 100
@@ -77,11 +77,14 @@ def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
 
 
 class Watch:
-    """What one observer has seen of expired leases."""
+    """What one observer has seen of expired leases.
+
+    Attributes:
+        seen: Scope → the expired leases that were seen at the last look.
+    """
 
     def __init__(self) -> None:
         self.seen: dict[str, dict[bytes, _Seen]] = {}
-        self.work: dict[str, bool] = {}  # by scope, where a patrol was to look for it
 
     def next_look(self) -> float | None:
         """When (local ms) the first lease under watch may be taken."""
@@ -90,30 +93,105 @@ class Watch:
         )
 
 
-def patrol(
-    queue: QueueKeys,
-    watch: Watch,
-    longest: int,
-    moment: Callable[[], Moment],
-    work_within: int | None = None,
-) -> Flow[list[Rescued]]:
-    """Look at all expired leases of a queue and take those that are ripe.
+@attrs.frozen
+class Look:
+    """What one request found in a queue.
+
+    Attributes:
+        queue: The queue.
+        at: When it was asked.
+        questions: The first pages of expired leases that were asked for.
+        pages: Their entries.
+        has_work: Jobs are ready, or due soon; if that was asked.
+        is_empty: No job is waiting, ready or working; if that was asked.
+    """
+
+    queue: QueueKeys
+    at: Moment
+    questions: tuple[Page, Page]
+    pages: tuple[Sequence[tuple[bytes, int]], Sequence[tuple[bytes, int]]]
+    has_work: bool = False
+    is_empty: bool = False
+
+
+def look_at(
+    queues: Sequence[QueueKeys], longest: int, moment: Callable[[], Moment], work_within: int | None = None
+) -> Flow[list[Look]]:
+    """Ask some queues for their expired leases, all in one request.
 
     Args:
-        queue: The queue.
-        watch: What this observer saw before; changed.
+        queues: The queues.
         longest: The longest lease in use, in ms: an end further away than that is a jump of the server's clock.
         moment: Reads the clocks.
-        work_within: Look, in the same request, for jobs that are ready, or due within so many ms, and note in the watch
-            whether there are some.
+        work_within: Ask also for jobs that are ready, or due within so many ms, and whether there are any jobs.
     """
     at = moment()
-    before = watch.seen.get(queue.scope, {})
-    seen: dict[bytes, _Seen] = {}
-    expired = yield from _expired(queue, watch, at.now, longest, work_within)
+    asked: list[tuple[Page, Page]] = []
+    queries: list[Query] = []
+    for queue in queues:
+        questions = (
+            Page(queue.working, PAGE, before=at.now),
+            Page(queue.working, PAGE, after=(at.now + longest, _LAST)),
+        )
+        asked.append(questions)
+        queries += questions
+        if work_within is not None:
+            queries.append(Page(queue.waiting, 1, before=at.now + work_within))
+            queries.append(Sizes((queue.ready, queue.working, queue.waiting)))
+    answers = iter((yield Read(tuple(queries))))
+    looks = []
+    for queue, questions in zip(queues, asked, strict=True):
+        pages = (next(answers), next(answers))
+        if work_within is None:
+            looks.append(Look(queue, at, questions, pages))
+        else:
+            soon, (ready, working, waiting) = next(answers), next(answers)
+            looks.append(
+                Look(queue, at, questions, pages, bool(soon or ready), not (ready or working or waiting))
+            )  # fmt: skip
+    return looks
+
+
+def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+    """Look at all expired leases of a queue and take those that are ripe: `look_at`, then `follow`."""
+    [look] = yield from look_at((queue,), longest, moment)
+    return (yield from follow(look, watch, moment))
+
+
+def follow(look: Look, watch: Watch, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+    """Take the expired leases that are ripe, and watch the others.
+
+    Args:
+        look: What was found in the queue.
+        watch: What this observer saw before; changed.
+        moment: Reads the clocks.
+    """
+    queue, at = look.queue, look.at
+    expired = yield from _all_pages(look)
     # Counted from the answer. A server that stood still answers seconds later, and from the question it would seem that
     # its owners, whom it has not answered either, had all this time to extend what they hold.
     sight = Moment(at.now, moment().local)
+    before = watch.seen.get(queue.scope, {})
+    watch.seen[queue.scope] = seen = yield from _sighted(queue, expired, before, sight)
+    return (yield from _take_ripe(queue, seen, at))
+
+
+def _all_pages(look: Look) -> Flow[list[tuple[bytes, int]]]:
+    found: list[tuple[bytes, int]] = []
+    for question, first in zip(look.questions, look.pages, strict=True):
+        entries = first
+        found.extend(entries)
+        while len(entries) == PAGE:
+            [entries] = yield Read((msgspec.structs.replace(question, after=(entries[-1][1], entries[-1][0])),))
+            found.extend(entries)
+    return found
+
+
+def _sighted(
+    queue: QueueKeys, expired: Sequence[tuple[bytes, int]], before: Mapping[bytes, _Seen], sight: Moment
+) -> Flow[dict[bytes, _Seen]]:
+    """What is seen of these leases now, those that are as they were with the time of their first sight."""
+    seen: dict[bytes, _Seen] = {}
     for start in range(0, len(expired), PAGE):
         part = expired[start : start + PAGE]
         fresh = {id: None for id, end in part if id not in before or before[id].end != end}
@@ -131,7 +209,11 @@ def patrol(
                 seen[id] = _first_sight(claims[id] or b"", end, sight)
             elif id not in fresh:
                 seen[id] = before[id]
-    watch.seen[queue.scope] = seen
+    return seen
+
+
+def _take_ripe(queue: QueueKeys, seen: dict[bytes, _Seen], at: Moment) -> Flow[list[Rescued]]:
+    """Take the leases that were watched for long enough; they are not watched any more."""
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
     # Each step puts its jobs before those of the step before, so the last part goes first.
@@ -142,26 +224,6 @@ def patrol(
         for id in ids:
             del seen[id]
     return rescued
-
-
-def _expired(
-    queue: QueueKeys, watch: Watch, now: int, longest: int, work_within: int | None
-) -> Flow[list[tuple[bytes, int]]]:
-    found: list[tuple[bytes, int]] = []
-    # Most often there is neither, and one question tells.
-    firsts = (Page(queue.working, PAGE, before=now), Page(queue.working, PAGE, after=(now + longest, _LAST)))
-    if work_within is None:
-        pages = yield Read(firsts)
-    else:
-        due = Page(queue.waiting, 1, before=now + work_within)
-        *pages, soon, (ready,) = yield Read((*firsts, due, Sizes((queue.ready,))))
-        watch.work[queue.scope] = bool(soon or ready)
-    for first, entries in zip(firsts, pages, strict=True):
-        found.extend(entries)
-        while len(entries) == PAGE:
-            [entries] = yield Read((msgspec.structs.replace(first, after=(entries[-1][1], entries[-1][0])),))
-            found.extend(entries)
-    return found
 
 
 def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:

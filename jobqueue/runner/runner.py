@@ -37,7 +37,7 @@ from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
-from jobqueue.runner.threads import LOOK, RUNG, STOP, Doorbell, Inbox, Listener, Pool
+from jobqueue.runner.threads import RUNG, STOP, UNHEARD, Doorbell, Inbox, Listener, Pool, Work
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.wrappers import overlapped
@@ -420,12 +420,15 @@ class Runner:
         at = self._moment()
         with self._guard:
             if tasks:
-                self._core.returned(tasks, at)
+                self._core.returned(tasks, at, self._inbox.idle_since)
             if RUNG in words:
                 self._listener.listening = False
                 self._core.woken(at, self._listener.heard)
-            if LOOK in words:
-                self._core.woken(at)
+            elif UNHEARD in words:
+                self._listener.listening = False
+            for word in words:
+                if isinstance(word, Work):
+                    self._core.woken(at, word)
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)
                 self._log.info("stopping: %d jobs running", self._core.outstanding)
@@ -437,7 +440,7 @@ class Runner:
 
     def _served(self) -> list[QueueKeys]:
         with self._guard:
-            return [self._queue_keys(queue) for queue in self._core.weights]
+            return self._core.served
 
     def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
         while not over.is_set():
@@ -458,9 +461,10 @@ class Runner:
 
     def _rescued(self, rescued: list[Rescued]) -> None:
         self._journal.rescued(rescued)
-        # The rescue rang, but the bell may have been heard by the very runner that is out of touch: its wait at the server
-        # goes on. Looking now keeps the bound of a rescue; if there is no room here, the wake-up is passed on.
-        self._inbox.say(LOOK)
+        # The rescue notified somebody, but that may be the very runner that is out of touch: its wait at the server goes on.
+        # Looking now keeps the bound of a rescue; if there is no room here, the notification is passed on.
+        for queue in {job.queue for job in rescued}:
+            self._work(self._queue_keys(queue))
 
     def _discovered(self, queue: str) -> None:
         with self._guard:
@@ -469,8 +473,8 @@ class Runner:
             self._core.serve(queue, default_weight(queue))
         self._listener.hush()  # it listens to the queues that there were
 
-    def _work(self) -> None:
-        self._inbox.say(LOOK)
+    def _work(self, queue: QueueKeys) -> None:
+        self._inbox.say(Work(queue.scope))
 
     def _data_lost(self, storage: Storage) -> tuple[bytes, bytes] | None:
         self._log.error(

@@ -24,6 +24,7 @@ share of seven, after a queue of weight 10 had left).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from heapq import heapify, heapreplace
 from typing import Final
 
 __all__ = ["Shares"]
@@ -44,17 +45,19 @@ class Shares:
         self.weights = dict(weights)
         self._strict = strict
         self._positions = dict.fromkeys(self.weights, 0)
+        self._order = {queue: order for order, queue in enumerate(self.weights)}
         self._last = 0  # where the one furthest behind was, of those that had work
 
     def add(self, queue: str, weight: int) -> None:
         """Let another queue take part."""
         self.weights[queue] = weight
         self._positions[queue] = self._last
+        self._order.setdefault(queue, len(self._order))
 
     def split(self, units: int, queues: Collection[str]) -> dict[str, int]:
         """Split ``units`` among the queues that may have work; those that get nothing are left out."""
         weights, positions = self.weights, self._positions
-        taking = [queue for queue in weights if queue in queues]
+        taking = sorted([queue for queue in queues if queue in weights], key=self._order.__getitem__)
         if not taking or units <= 0:
             return {}
         if self._strict:
@@ -67,9 +70,15 @@ class Shares:
         parts = {queue: rounds * weights[queue] for queue in taking}
         for queue in taking:
             positions[queue] += rounds * _TURN
-        for _ in range(rest):
-            chosen = min(taking, key=lambda queue: (positions[queue], -weights[queue]))
-            positions[chosen] += _TURN // weights[chosen]
-            parts[chosen] += 1
+        if rest:
+            # Of those equally far behind the larger weight comes first, then the order of the queues.
+            behind = [(positions[queue], -weights[queue], order, queue) for order, queue in enumerate(taking)]
+            heapify(behind)
+            for _ in range(rest):
+                position, weight, order, chosen = behind[0]
+                position += _TURN // -weight
+                positions[chosen] = position
+                parts[chosen] += 1
+                heapreplace(behind, (position, weight, order, chosen))
         self._last = max(self._last, min(positions[queue] for queue in taking))
         return {queue: part for queue, part in parts.items() if part}

@@ -21,7 +21,7 @@ from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
 
-__all__ = ["Doorbell", "Inbox", "Listener", "Pool", "Word"]
+__all__ = ["Doorbell", "Inbox", "Listener", "Pool", "Word", "Work"]
 
 _log = logging.getLogger("jobqueue.runner")
 
@@ -32,10 +32,15 @@ class Word(str):
     __slots__ = ()
 
 
+class Work(Word):
+    """The scope of a queue that has work: found by a look, since the notification may have gone to a runner out of touch."""
+
+    __slots__ = ()
+
+
 RUNG: Final = Word("rung")
 STOP: Final = Word("stop")
-LOOK: Final = Word("look")
-"""There is work in ready, though nobody rang: the token may have gone to a runner that is out of touch."""
+UNHEARD: Final = Word("unheard")
 SIGNAL: Final = Word("signal")
 """Means nothing but that the main thread should look: the handler says the rest."""
 
@@ -45,6 +50,10 @@ class Inbox:
 
     A queue beside the two lists holds a token while there may be something in them. Rejected: a queue of the jobs
     themselves, which wakes the reader for each of them.
+
+    Attributes:
+        idle_since: When (local ms) somebody who runs jobs had none left. The reader, who may wait for the storage meanwhile,
+            learns from it how long the jobs took.
     """
 
     def __init__(self) -> None:
@@ -52,6 +61,7 @@ class Inbox:
         self._words: deque[Word] = deque()
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._told = False
+        self.idle_since = 0.0
 
     def put(self, task: Task) -> None:
         """A job came back."""
@@ -146,6 +156,7 @@ class Pool:
                 try:
                     task = pop()
                 except IndexError:
+                    self._inbox.idle_since = monotonic()
                     break
                 if task.take():
                     run_function(task, monotonic)
@@ -156,7 +167,7 @@ class Listener:
     """A thread that waits at the storage to be rung while the runner has nothing to do.
 
     Attributes:
-        listening: It was asked to, and its `RUNG` has not been taken yet.
+        listening: It was asked to, and its `RUNG` or `UNHEARD` has not been taken yet.
         heard: Which scope was rung last, if the storage told.
     """
 
@@ -166,6 +177,7 @@ class Listener:
         self._inbox = inbox
         self._wanted: SimpleQueue[float | None] = SimpleQueue()
         self._stopped = threading.Event()
+        self._tells = False
         self.listening = False
         self.heard: str | None = None
         self._thread = threading.Thread(target=self._listen, name="jobqueue-listener", daemon=True)
@@ -178,7 +190,7 @@ class Listener:
             self._wanted.put(seconds)
 
     def hush(self) -> None:
-        """Stop waiting: a wake-up should go to a runner that has room. `RUNG` is still put into the inbox."""
+        """Stop waiting: a wake-up should go to a runner that has room. `UNHEARD` is put into the inbox, or `RUNG`."""
         if self.listening:
             self._storage.interrupt()
 
@@ -198,4 +210,6 @@ class Listener:
                 # Whoever sends next will meet the same trouble and say so; here it only must not spin.
                 _log.debug("cannot wait for wake-ups: %s", error)
                 self._stopped.wait(min(seconds, 0.5))
-            self._inbox.say(RUNG)
+            # A storage that has told once which scope was rung tells every time. Of another one None may mean that one was.
+            self._tells = self._tells or self.heard is not None
+            self._inbox.say(UNHEARD if self._tells and self.heard is None else RUNG)

@@ -222,7 +222,7 @@ def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storag
     looking = Moment(now.now, now.local - PRUNE_EVERY_MS)
     duties = Duties(
         keys, lambda: list(queues), lease=LEASE_MS, beat=BEAT_MS, keep_dead=KEEP_DEAD_MS, moment=lambda: looking,
-        reports=Reports(rescued=lambda _: None, queue=lambda _: None, work=lambda: None), discover=False,
+        reports=Reports(rescued=lambda _: None, queue=lambda _: None, work=lambda _: None), discover=False,
     )  # fmt: skip
     for looking in (Moment(now.now - 2 * BEAT_MS, now.local - 2 * BEAT_MS), now):  # noqa: B007 - read by `moment`
         flow: Flow[None] = duties.round()

@@ -307,7 +307,7 @@ class Actor:
         )  # fmt: skip
         self._duties = Duties(
             NAMES, lambda: [QUEUE], lease=LEASE, beat=BEAT, keep_dead=10**10, moment=self.moment,
-            reports=Reports(lambda _: self.core.woken(self.moment()), lambda _: None, lambda: None), discover=False,
+            reports=Reports(lambda _: self.core.woken(self.moment()), lambda _: None, lambda _: None), discover=False,
         )  # fmt: skip
         world.actors.append(self)
 

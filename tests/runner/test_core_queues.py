@@ -272,8 +272,8 @@ def test_what_was_claimed_ahead_is_looked_at_while_the_next_request_is_under_way
         before = len(runner.given)
         decision = runner.step()
         meanwhile += len(runner.given) - before - len(decision.start)
-        runner.run(*runner.given[:10])
         world.clock.advance(milliseconds=1)
+        runner.run(*runner.given[:10])
 
     assert meanwhile > 0
     assert set(world.runs.values()) == {1}

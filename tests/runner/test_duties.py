@@ -13,7 +13,7 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.errors import StorageRefused
 from jobqueue.flows import Apply, Flow, Read
-from jobqueue.keys import namespace_keys, queue_keys
+from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.queue import Counts
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.rescue import Rescued, Watch, patrol
@@ -51,7 +51,7 @@ class Keeper:
         if name not in self.served:
             self.served.append(name)
 
-    def work(self) -> None:
+    def work(self, _: QueueKeys) -> None:
         self.seen_work += 1
 
     def round(self) -> None:
@@ -327,7 +327,7 @@ def test_a_long_beat_does_not_make_looks_rare(world: World) -> None:
     duties = Duties(
         SPACE, lambda: [world.keys("low")], lease=60 * LEASE, beat=60 * BEAT, keep_dead=1_000,
         moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
-        reports=Reports(lambda _: None, lambda _: None, lambda: None), discover=False,
+        reports=Reports(lambda _: None, lambda _: None, lambda _: None), discover=False,
     )  # fmt: skip
 
     assert duties.next_due(1_000.0) == 6_000.0

@@ -216,8 +216,8 @@ class SimRunner(Actor):
         if "rung" in words:
             self._listening = False
             self.core.woken(at, self._heard)
-        if "look" in words:
-            self.core.woken(at)
+        for scope in words.keys() - {"rung", "stop"}:
+            self.core.woken(at, scope)
         if "stop" in words and not self.core.stopping:
             self.core.stop(at)
 
@@ -242,8 +242,8 @@ class SimRunner(Actor):
         self._words["rung"] = None
         self._pump.wake(self.world.latency())
 
-    def _look(self) -> None:
-        self._words["look"] = None
+    def _look(self, queue: QueueKeys) -> None:
+        self._words[queue.scope] = None
         self._pump.wake(self.world.latency())
 
     # ---------------------------------------------------------------------------------------------------------- jobs
