@@ -1,0 +1,183 @@
+"""A runner of many queues: what a turn and a look cost grows with the queues that have work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue.clock import Moment
+from jobqueue.drive import run
+from jobqueue.errors import NotApplied
+from jobqueue.keys import QueueKeys, namespace_keys
+from jobqueue.runner.duties import GROUP, Duties, Reports
+from jobqueue.runner.rescue import Rescued
+from jobqueue.storage.ops import Answer, Page, Query
+from jobqueue.storage.wrappers import Over
+from tests.runner.sim import BEAT, LEASE, Sim, World
+
+MANY = 400
+NAMES = [f"q{number:03}" for number in range(MANY)]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def serving(world: World, *, threads: int = 8) -> Sim:
+    return Sim(world, threads=threads, weights=dict.fromkeys(NAMES, 1))
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_jobs_spread_over_many_queues_cost_a_few_calls_each(world: World, threads: int) -> None:
+    for number, name in enumerate(NAMES):
+        world.enqueue(number, queue=name)
+    runner = serving(world, threads=threads)
+
+    runner.work()
+
+    assert len(world.runs) == MANY
+    assert len(world.sent) <= 6 * MANY, (
+        "taken what is due, asked, claimed, ended; and asked twice more for the notification"
+    )
+
+
+def test_a_turn_of_a_busy_runner_does_not_ask_what_has_no_work(world: World) -> None:
+    runner = serving(world)
+    runner.work()
+    world.enqueue(*range(200), queue=NAMES[7])
+    runner.core.woken(runner.at, world.keys(NAMES[7]).scope)
+    world.sent.clear()
+
+    while len(world.runs) < 200:
+        runner.settle()
+        runner.run(*runner.given[:8])
+
+    assert len(world.sent) <= 120
+
+
+def test_a_busy_runner_of_many_queues_finds_work_in_an_empty_one_in_its_turn(world: World) -> None:
+    """16 queues each 20 ms: the bound that the page of queues states."""
+    runner = serving(world, threads=1)
+    runner.work()
+    world.enqueue(*range(2_000), queue=NAMES[7])
+    runner.core.woken(runner.at, world.keys(NAMES[7]).scope)
+    runner.settle()
+    world.enqueue(5_000, queue=NAMES[300])
+
+    began = runner.at.local
+    while 5_000 not in world.runs:
+        runner.run(*runner.given[:1])
+        world.clock.advance(milliseconds=1)
+        runner.settle()
+
+    assert runner.at.local - began <= 20 * (MANY / 16 + 2)
+
+
+class Counted(Over):
+    """Counts the requests and the queues that they ask for expired leases; ``away`` queues fail."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.memory)
+        self.requests = 0
+        self.looked: list[str] = []
+        self.away = ""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        """See `Storage.read`."""
+        self.requests += 1
+        scopes = [query.set.scope for query in queries if isinstance(query, Page) and query.set.name == "working"]
+        if self.away in scopes:
+            raise NotApplied("its node is away")
+        self.looked += scopes[::2]
+        return super().read(queries)
+
+
+class Keeper:
+    """The duties of a runner that serves all of the queues."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.storage = Counted(world)
+        self.rescued: list[Rescued] = []
+        self.work: list[str] = []
+        self.duties = Duties(
+            namespace_keys("test"), lambda: [world.keys(name) for name in NAMES], lease=LEASE, beat=BEAT, keep_dead=1_000,
+            moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
+            reports=Reports(self.rescued.extend, lambda _: None, self.has_work), discover=False,
+        )  # fmt: skip
+
+    def has_work(self, queue: QueueKeys) -> None:
+        self.work.append(queue.queue)
+
+    def round(self) -> None:
+        self.storage.looked.clear()
+        self.storage.requests = 0
+        self.work.clear()
+        run(self.duties.round(), self.storage, self.world.clock)
+
+    def later(self, milliseconds: float = BEAT) -> None:
+        """The next round."""
+        self.world.clock.advance(milliseconds=milliseconds)
+        self.round()
+
+
+def test_one_request_asks_a_hundred_queues(world: World) -> None:
+    keeper = Keeper(world)
+    keeper.round()
+    keeper.later()
+    assert keeper.storage.requests <= MANY / GROUP + 2
+
+
+def test_empty_queues_are_looked_at_in_turn_and_those_with_jobs_every_time(world: World) -> None:
+    world.enqueue(1, queue=NAMES[3])
+    world.enqueue(2, queue=NAMES[9], delay=3_600)
+    keeper = Keeper(world)
+    keeper.round()
+
+    rounds = []
+    for _ in range(LEASE // BEAT):
+        keeper.later()
+        rounds.append(set(keeper.storage.looked))
+
+    scopes = {world.keys(name).scope for name in NAMES}
+    assert set.union(*rounds) == scopes, "each within a lease"
+    assert max(map(len, rounds)) <= GROUP + 2
+    assert all({world.keys(NAMES[3]).scope, world.keys(NAMES[9]).scope} <= looked for looked in rounds)
+    assert keeper.work == [NAMES[3]]
+
+
+@pytest.mark.parametrize("since_look", [0, 1, BEAT - 1])
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[150], NAMES[-1]])
+def test_a_dead_runners_job_in_a_queue_that_was_empty_comes_back_in_time(
+    world: World, name: str, since_look: int
+) -> None:
+    """Claimed right after the look: the queue is seen again before that lease can end."""
+    keeper = Keeper(world)
+    keeper.round()
+    keeper.later()
+    world.clock.advance(milliseconds=since_look)
+    world.enqueue(1, queue=name)
+    Sim(world, "gone", weights={name: 1}).settle()
+    died = world.clock.monotonic()
+    keeper.later(BEAT - since_look)
+
+    while not keeper.rescued:
+        wait = keeper.duties.next_due(world.clock.monotonic()) - world.clock.monotonic()
+        keeper.later(max(1, wait))
+
+    assert world.clock.monotonic() - died <= LEASE + 3 * BEAT
+    assert world.numbers("ready", name) == [1]
+
+
+def test_a_queue_that_is_away_keeps_none_of_its_request_from_being_looked_at(world: World) -> None:
+    world.enqueue(1, queue=NAMES[4])
+    keeper = Keeper(world)
+    keeper.storage.away = world.keys(NAMES[3]).scope
+
+    with pytest.raises(NotApplied, match="node is away"):
+        keeper.round()
+
+    assert len(keeper.storage.looked) == MANY - 1
+    assert keeper.work == [NAMES[4]]
