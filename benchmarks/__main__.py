@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.contenders import CEILING, CONTENDERS, OTHERS, Contender, set_up
+from benchmarks.distance import distance
 from benchmarks.figures import Row, as_full_table, as_table
 from benchmarks.latency import latency
 from benchmarks.machine import machine
+from benchmarks.many import many
 from benchmarks.measure import Plan
 from benchmarks.rough import killed, mixture
 from benchmarks.scale import scale
@@ -32,7 +34,8 @@ __all__ = ["MEASUREMENTS", "PAGE", "main"]
 PAGE: Final = Path(__file__).parents[1] / "docs/explanation/speed.md"
 ENVIRONMENTS: Final = "JOBQUEUE_BENCH_ENVS"
 MEASUREMENTS: Final[Mapping[str, Callable[[Plan], list[Row]]]] = {
-    "throughput": throughput, "latency": latency, "killed": killed, "mixture": mixture, "scale": scale,
+    "throughput": throughput, "latency": latency, "distance": distance, "killed": killed, "mixture": mixture,
+    "scale": scale, "many": many,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -86,20 +87,28 @@ class Stand:
         contender: Who.
         environments: Where the virtual environments are.
         tuned: With the settings for speed; otherwise with its own defaults.
-        args: More settings of the server.
+        distance: Milliseconds of round trip between the server and all others, by a relay that adds them; None for none.
     """
 
     def __init__(
-        self, contender: Contender, environments: Path, *, tuned: bool = False, args: tuple[str, ...] = ()
+        self, contender: Contender, environments: Path, *, tuned: bool = False, distance: float | None = None
     ) -> None:
         self.contender = contender
         self._environments = environments
         self._tuned = tuned
         self._folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        self.server = start_server("redis", port=True, args=("--slowlog-max-len", "10000", *args))
+        self.server = start_server("redis", port=True, args=("--slowlog-max-len", "10000"))
         if psutil.Process().nice() == PRIORITY:
             raise_priority(self.server.pid)  # it has a session of its own
         self.client: Any = self.server.client()
+        self.url = f"{self.server.tcp_url}/0"
+        self._relay: subprocess.Popen[str] | None = None
+        if distance is not None:
+            host, _, port = self.server.tcp_url.removeprefix("redis://").partition(":")
+            words = [sys.executable, "-m", "benchmarks.relay", host, port, str(distance)]
+            self._relay = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert self._relay.stdout is not None
+            self.url = f"redis://127.0.0.1:{int(self._relay.stdout.readline())}/0"
         self.workers: list[subprocess.Popen[bytes]] = []
         self.tally: Tally | None = None
 
@@ -108,6 +117,8 @@ class Stand:
 
     def __exit__(self, *_: object) -> None:
         self.stop_workers(kill=True)
+        if self._relay is not None:
+            self._relay.communicate()
         self.client.close()
         self.server.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -131,6 +142,13 @@ class Stand:
             now.memory - before.memory,
         )  # fmt: skip
 
+    def go_away(self, milliseconds: float) -> None:
+        """Set the distance."""
+        assert self._relay is not None
+        assert self._relay.stdin is not None
+        self._relay.stdin.write(f"{milliseconds}\n")
+        self._relay.stdin.flush()
+
     def watch_for_slow_calls(self) -> None:
         """Note calls above a millisecond from now on."""
         self.client.config_set("slowlog-log-slower-than", 1000)
@@ -146,7 +164,7 @@ class Stand:
         here = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "PYTHON"))}
         return {
             **here, **(self.contender.environment if self._tuned else {}), "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1", "BENCH_URL": f"{self.server.tcp_url}/0", "BENCH_CONCURRENCY": str(concurrency),
+            "PYTHONDONTWRITEBYTECODE": "1", "BENCH_URL": self.url, "BENCH_CONCURRENCY": str(concurrency),
             FILE: str(self._folder / "tally"),
         }  # fmt: skip
 

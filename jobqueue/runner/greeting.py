@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -12,6 +12,10 @@ from jobqueue.names import suggestion
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 
 __all__ = ["doubtful", "persistence"]
+
+
+MANY_QUEUES: Final = 1_000
+"""With more queues a runner warns: see docs/how-to/deploy.md for what each costs."""
 
 
 def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
@@ -34,7 +38,7 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
     return logging.INFO, f"{name}: keeps jobs in this process, or does not tell how it keeps them"
 
 
-def doubtful(jobs: JobQueue, named: Iterable[str], serving: Container[str]) -> Iterator[str]:
+def doubtful(jobs: JobQueue, named: Iterable[str], serving: Collection[str]) -> Iterator[str]:
     """A line for each queue that may be mistyped, and for each that nobody serves.
 
     Args:
@@ -43,6 +47,11 @@ def doubtful(jobs: JobQueue, named: Iterable[str], serving: Container[str]) -> I
         serving: Those that it serves.
     """
     found = jobs.counts()
+    if len(serving) > MANY_QUEUES:
+        yield (
+            f"this runner serves {len(serving):,} queues: an empty one of many costs little, but work in it is found later; "
+            "see 'Many queues' in the page on deployment, and serve fewer with --queues"
+        )
     declared = sorted({*DEFAULT_QUEUES, *(kind.queue for kind in jobs.registry)})
     for queue in named:
         if queue not in declared and not (queue in found and any(attrs.astuple(found[queue]))):

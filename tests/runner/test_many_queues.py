@@ -11,6 +11,7 @@ from jobqueue.drive import run
 from jobqueue.errors import NotApplied
 from jobqueue.keys import QueueKeys, namespace_keys
 from jobqueue.runner.duties import GROUP, Duties, Reports
+from jobqueue.runner.greeting import doubtful
 from jobqueue.runner.rescue import Rescued
 from jobqueue.storage.ops import Answer, Page, Query
 from jobqueue.storage.wrappers import Over
@@ -181,3 +182,11 @@ def test_a_queue_that_is_away_keeps_none_of_its_request_from_being_looked_at(wor
 
     assert len(keeper.storage.looked) == MANY - 1
     assert keeper.work == [NAMES[4]]
+
+
+@pytest.mark.parametrize(("count", "warned"), [(1_000, 0), (1_001, 1)])
+def test_a_runner_of_very_many_queues_says_what_that_means(world: World, count: int, warned: int) -> None:
+    serving = {f"q{number}" for number in range(count)}
+    lines = [line for line in doubtful(world.jobs, (), serving) if "queues" in line]
+    assert len(lines) == warned
+    assert all("serves 1,001 queues" in line and "--queues" in line for line in lines)
