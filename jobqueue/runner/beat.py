@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from jobqueue import transitions
 from jobqueue.clock import Clock, Moment
-from jobqueue.errors import StorageError
+from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.keys import NamespaceKeys
-from jobqueue.runner.leases import Leases
+from jobqueue.runner.journal import Lasting, labelled
+from jobqueue.runner.leases import Leases, why_lost
 from jobqueue.runner.settings import sample_age
-from jobqueue.storage.ops import Refused
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Kept, Records, Refused
 from jobqueue.storage.protocol import Storage
 
 __all__ = ["Heart"]
 
-_log = logging.getLogger("jobqueue.runner")
+CLOSE_MS: Final = 1_000.0
+"""How long a runner that ends waits for a beat under way. One that takes longer is not answered soon."""
 
 
 class Heart:
@@ -38,6 +42,7 @@ class Heart:
         epoch: What the namespace's epoch was at the start.
         data_lost: Called when the storage was found with another epoch: it lost its data. Answers the epoch it has now and
             the runner's new name, or None to be called again.
+        log: Where to log to.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Heart:
         info: Callable[[int], bytes],
         epoch: bytes,
         data_lost: Callable[[], tuple[bytes, bytes] | None],
+        log: logging.Logger,
     ) -> None:
         self._storage = storage
         self._clock = clock
@@ -64,8 +70,12 @@ class Heart:
         self._info = info
         self._epoch = epoch
         self._data_lost = data_lost
+        self._log = log
         self._stopped = threading.Event()
-        self._late = False
+        self._answers = False
+        self._unanswered = Lasting()
+        self._slow = Lasting()
+        self._unexpected = Lasting()
         self._thread = threading.Thread(target=self._run, name="jobqueue-beat", daemon=True)
 
     def start(self) -> None:
@@ -77,29 +87,47 @@ class Heart:
         """End the thread after the beat under way."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=self._every / 1000)
+            self._thread.join(timeout=min(self._every, CLOSE_MS) / 1000)
+
+    @property
+    def answers(self) -> bool:
+        """Whether no beat is under way on the thread, and the last one was answered."""
+        return self._answers and not self._thread.is_alive()
 
     def _run(self) -> None:
         due = self._clock.monotonic() + self._every
         while not self._stopped.wait(max(0.0, due - self._clock.monotonic()) / 1000):
-            late = self._clock.monotonic() - due
-            if late > self._every:
-                _log.warning(
-                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
-                    late / 1000, self._leases.lease / 1000,
-                )  # fmt: skip
             started = self._clock.monotonic()
+            if started - due > self._every:
+                self._log.warning(
+                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
+                    (started - due) / 1000, self._leases.lease / 1000,
+                )  # fmt: skip
             try:
                 answered = self.beat()
-            except Exception:  # noqa: BLE001 - see below
-                # A runner without beats loses everything it holds: nothing may end this thread.
-                _log.exception("a beat met something unexpected; it is tried again")
+            except Exception as error:  # noqa: BLE001 - a runner without beats loses everything: nothing may end this thread
+                if self._unexpected.is_news(f"{type(error).__name__}: {error}", started):
+                    self._log.exception("a beat met something unexpected; it is tried again")
                 answered = False
-            # After a beat without an answer the next one comes sooner: a lease lasts for six of them.
-            due = started + (self._every if answered else self._every / 4)
+            else:
+                self._unexpected.ended()
+            ended = self._clock.monotonic()
+            self._tell_slow(ended - started, ended, answered)
+            # After a beat without an answer the next one comes sooner: a lease lasts for six of them. Not before this one
+            # has ended: a storage that takes its time does not make this thread late.
+            due = max(started + (self._every if answered else self._every / 4), ended)
+
+    def _tell_slow(self, took: float, local: float, answered: bool) -> None:
+        if took <= self._every:
+            self._slow.ended()
+        elif answered and self._slow.is_news("", local):  # that there is no answer at all was said by `beat`
+            self._log.warning(
+                "the storage took %.1f s to answer a beat; leases last %.1f s", took / 1000, self._leases.lease / 1000
+            )
 
     def beat(self) -> bool:
         """Extend all leases and register the runner; answers whether the storage answered."""
+        self._answers = False
         trouble: StorageError | None = None
         try:
             self._clock.refresh(sample_age(self._every))
@@ -110,30 +138,40 @@ class Heart:
             overdue = self._leases.overdue(at)
             batches = self._leases.extend(at)
         for task in overdue:
-            _log.warning(
-                "job %s %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+            self._log.warning(
+                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
                 "and what this run ends with is discarded",
-                task.stored.name, task.id.decode("ascii", "replace"),
+                labelled(task),
             )  # fmt: skip
         register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
         outcomes = self._storage.apply([*(batch for batch, _ in batches), register])
         registered = outcomes.pop()
         with self._lock:
             taken = self._leases.extended(batches, outcomes, at.local)
-        for task in taken:
-            _log.warning(
-                "job %s %s: its lease was lost, another runner saw it expired and took it; it runs a second time, and what "
-                "this run ends with is discarded",
-                task.stored.name, task.id.decode("ascii", "replace"),
-            )  # fmt: skip
+        if taken:
+            self._tell_lost(taken, at.local)
         if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
             self._epoch, self._incarnation = renewed
         for outcome in (*outcomes, registered):
             if isinstance(outcome, StorageError):
                 trouble = outcome
-        if trouble is not None and not self._late:
-            _log.warning("the storage does not answer beats; it is asked again until it does: %s", trouble)
-        elif trouble is None and self._late:
-            _log.info("the storage answers beats again")
-        self._late = trouble is not None
-        return trouble is None
+        if trouble is None:
+            if self._unanswered.ended():
+                self._log.info("the storage answers beats again")
+        elif self._unanswered.is_news("", at.local):
+            what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
+            self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
+        self._answers = trouble is None
+        return self._answers
+
+    def _tell_lost(self, tasks: Sequence[Task], sent: float) -> None:
+        kept: list[Kept | None]
+        try:
+            answers = self._storage.read([Records(task.queue.scope, (task.id,)) for task in tasks])
+            kept = [answer[0] for answer in answers]  # type: ignore[index, misc]
+        except StorageError:
+            why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
+        else:
+            why = [why_lost(task, one, sent) for task, one in zip(tasks, kept, strict=True)]
+        for task, words in zip(tasks, why, strict=True):
+            self._log.warning("job %s: %s", labelled(task), words)
