@@ -14,7 +14,7 @@ from jobqueue.runner.decisions import Notice
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
 
-__all__ = ["Journal", "Lasting", "RunnerStatus", "labelled", "printable"]
+__all__ = ["Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
 
 EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
 REMIND_MS: Final = 300_000.0
@@ -169,12 +169,17 @@ class Journal:
                 incarnation,
                 count,
             )
-        for job in rescued:
-            if job.dead:
-                self._log.error(
-                    "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
-                    printable(job.id.decode("utf-8", "replace")), job.queue,
-                )  # fmt: skip
+        tell_dead(self._log, rescued)
+
+
+def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
+    """Name the jobs that did not come back."""
+    for job in rescued:
+        if job.dead:
+            log.error(
+                "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
+                printable(job.id.decode("utf-8", "replace")), job.queue,
+            )  # fmt: skip
 
 
 def labelled(task: Task) -> str:
