@@ -8,23 +8,116 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 from jobqueue import transitions
 from jobqueue.clock import Clock, Moment
+from jobqueue.drive import run
 from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.flows import Apply, Flow, Read, Refresh
 from jobqueue.keys import NamespaceKeys
 from jobqueue.runner.journal import Lasting, labelled
 from jobqueue.runner.leases import Leases, why_lost
 from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Kept, Records, Refused
+from jobqueue.storage.ops import Records, Refused
 from jobqueue.storage.protocol import Storage
 
-__all__ = ["Heart"]
+__all__ = ["Beats", "Heart"]
 
 CLOSE_MS: Final = 1_000.0
 """How long a runner that ends waits for a beat under way. One that takes longer is not answered soon."""
+
+
+class Beats:
+    """What a beat asks the storage, and what it makes of the answers; without a thread and a clock of its own.
+
+    Args:
+        keys: The namespace.
+        leases: What the runner holds.
+        lock: Guards the leases.
+        moment: Reads the clocks.
+        every: Milliseconds between two beats.
+        incarnation: The runner's name.
+        info: What to say of the runner; called with the time.
+        epoch: What the namespace's epoch was at the start.
+        data_lost: See `Heart`.
+        log: Where to log to.
+    """
+
+    def __init__(
+        self,
+        keys: NamespaceKeys,
+        leases: Leases,
+        lock: AbstractContextManager[Any],
+        moment: Callable[[], Moment],
+        *,
+        every: float,
+        incarnation: bytes,
+        info: Callable[[int], bytes],
+        epoch: bytes,
+        data_lost: Callable[[], tuple[bytes, bytes] | None],
+        log: logging.Logger,
+    ) -> None:
+        self._keys = keys
+        self._leases = leases
+        self._lock = lock
+        self._moment = moment
+        self._every = every
+        self._incarnation = incarnation
+        self._info = info
+        self._epoch = epoch
+        self._data_lost = data_lost
+        self._log = log
+        self._unanswered = Lasting()
+
+    def once(self) -> Flow[bool]:
+        """Extend all leases and register the runner; answers whether the storage answered."""
+        trouble: StorageError | None = None
+        try:
+            yield Refresh(sample_age(self._every))
+        except StorageError as error:
+            trouble = error
+        at = self._moment()
+        with self._lock:
+            overdue = self._leases.overdue(at)
+            batches = self._leases.extend(at)
+        for task in overdue:
+            self._log.warning(
+                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+                "and what this run ends with is discarded",
+                labelled(task),
+            )  # fmt: skip
+        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
+        outcomes = yield Apply((*(batch for batch, _ in batches), register))
+        registered = outcomes.pop()
+        with self._lock:
+            taken = self._leases.extended(batches, outcomes, at.local)
+        if taken:
+            yield from self._tell_lost(taken, at.local)
+        if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
+            self._epoch, self._incarnation = renewed
+        for outcome in (*outcomes, registered):
+            if isinstance(outcome, StorageError):
+                trouble = outcome
+        if trouble is None:
+            if self._unanswered.ended():
+                self._log.info("the storage answers beats again")
+        elif self._unanswered.is_news("", at.local):
+            what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
+            self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
+        return trouble is None
+
+    def _tell_lost(self, tasks: Sequence[Task], sent: float) -> Flow[None]:
+        try:
+            answers = yield Read(tuple(Records(task.queue.scope, (task.id,)) for task in tasks))
+        except StorageError:
+            why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
+        else:
+            why = [why_lost(task, kept, sent) for task, [kept] in zip(tasks, answers, strict=True)]
+        for task, words in zip(tasks, why, strict=True):
+            self._log.warning("job %s: %s", labelled(task), words)
 
 
 class Heart:
@@ -62,18 +155,15 @@ class Heart:
     ) -> None:
         self._storage = storage
         self._clock = clock
-        self._keys = keys
         self._leases = leases
-        self._lock = lock
         self._every = every
-        self._incarnation = incarnation
-        self._info = info
-        self._epoch = epoch
-        self._data_lost = data_lost
         self._log = log
+        self._beats = Beats(
+            keys, leases, lock, lambda: Moment(clock.now(), clock.monotonic()), every=every, incarnation=incarnation,
+            info=info, epoch=epoch, data_lost=data_lost, log=log,
+        )  # fmt: skip
         self._stopped = threading.Event()
         self._answers = False
-        self._unanswered = Lasting()
         self._slow = Lasting()
         self._unexpected = Lasting()
         self._thread = threading.Thread(target=self._run, name="jobqueue-beat", daemon=True)
@@ -128,50 +218,5 @@ class Heart:
     def beat(self) -> bool:
         """Extend all leases and register the runner; answers whether the storage answered."""
         self._answers = False
-        trouble: StorageError | None = None
-        try:
-            self._clock.refresh(sample_age(self._every))
-        except StorageError as error:
-            trouble = error
-        at = Moment(self._clock.now(), self._clock.monotonic())
-        with self._lock:
-            overdue = self._leases.overdue(at)
-            batches = self._leases.extend(at)
-        for task in overdue:
-            self._log.warning(
-                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
-                "and what this run ends with is discarded",
-                labelled(task),
-            )  # fmt: skip
-        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
-        outcomes = self._storage.apply([*(batch for batch, _ in batches), register])
-        registered = outcomes.pop()
-        with self._lock:
-            taken = self._leases.extended(batches, outcomes, at.local)
-        if taken:
-            self._tell_lost(taken, at.local)
-        if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
-            self._epoch, self._incarnation = renewed
-        for outcome in (*outcomes, registered):
-            if isinstance(outcome, StorageError):
-                trouble = outcome
-        if trouble is None:
-            if self._unanswered.ended():
-                self._log.info("the storage answers beats again")
-        elif self._unanswered.is_news("", at.local):
-            what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
-            self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
-        self._answers = trouble is None
+        self._answers = run(self._beats.once(), self._storage, self._clock)
         return self._answers
-
-    def _tell_lost(self, tasks: Sequence[Task], sent: float) -> None:
-        kept: list[Kept | None]
-        try:
-            answers = self._storage.read([Records(task.queue.scope, (task.id,)) for task in tasks])
-            kept = [answer[0] for answer in answers]  # type: ignore[index, misc]
-        except StorageError:
-            why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
-        else:
-            why = [why_lost(task, one, sent) for task, one in zip(tasks, kept, strict=True)]
-        for task, words in zip(tasks, why, strict=True):
-            self._log.warning("job %s: %s", labelled(task), words)
