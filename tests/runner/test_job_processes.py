@@ -291,9 +291,14 @@ def test_nothing_starts_under_a_lease_that_is_not_certain(
 
 
 def test_what_a_job_printed_is_out_though_its_process_is_killed_later(
-    jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger, capfd: pytest.CaptureFixture[str]
+    jobs: JobQueue,
+    driver: tuple[Processes, Inbox],
+    ledger: Ledger,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Standard output is no terminal here, so that a process keeps it back until there is a lot."""
+    """Standard output is no terminal here, so that a process keeps it back until there is a lot, unless told not to."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     processes, inbox = driver
     processes.start([task_of(jobs, "prints", str(ledger.path), "a")])
     assert returned(inbox).outcome is None

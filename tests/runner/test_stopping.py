@@ -229,4 +229,7 @@ def test_threads_are_named_and_end(jobs: JobQueue) -> None:
     before = set(threading.enumerate())
     with running(jobs):
         await_that(jobs.runners, "it runs")
+        own = [thread.name for thread in threading.enumerate() if thread not in before]
+        assert {"jobqueue-0", "jobqueue-1", "jobqueue-beat", "jobqueue-duties", "jobqueue-listener"} <= set(own)
+        assert [name for name in own if not name.startswith("jobqueue-")] == ["test-runner"]
     await_that(lambda: set(threading.enumerate()) <= before, "all of its threads have ended")
