@@ -137,7 +137,7 @@ runner has declared; nothing named in a payload is ever imported."""
 LONGEST: Final = 500
 LONGER: Final[Mapping[str, int]] = {
     "storage/ops.py": 600,  # the vocabulary of the seam, half of it docstrings: a reader wants it in one place
-    "runner/core.py": 560,  # one state machine: what it sends and what becomes of it share every field
+    "runner/core.py": 570,  # one state machine: what it sends and what becomes of it share every field
 }
 """Files past `LONGEST` lines, each with the reason and a bound of its own."""
 

@@ -7,20 +7,117 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 from jobqueue import transitions
 from jobqueue.clock import Clock, Moment
-from jobqueue.errors import StorageError
+from jobqueue.drive import run
+from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.flows import Apply, Flow, Read, Refresh
 from jobqueue.keys import NamespaceKeys
-from jobqueue.runner.leases import Leases
+from jobqueue.runner.journal import Lasting, labelled
+from jobqueue.runner.leases import Leases, why_lost
 from jobqueue.runner.settings import sample_age
-from jobqueue.storage.ops import Refused
+from jobqueue.runner.task import Task
+from jobqueue.storage.ops import Records, Refused
 from jobqueue.storage.protocol import Storage
 
-__all__ = ["Heart"]
+__all__ = ["Beats", "Heart"]
 
-_log = logging.getLogger("jobqueue.runner")
+CLOSE_MS: Final = 1_000.0
+"""How long a runner that ends waits for a beat under way. One that takes longer is not answered soon."""
+
+
+class Beats:
+    """What a beat asks the storage, and what it makes of the answers; without a thread and a clock of its own.
+
+    Args:
+        keys: The namespace.
+        leases: What the runner holds.
+        lock: Guards the leases.
+        moment: Reads the clocks.
+        every: Milliseconds between two beats.
+        incarnation: The runner's name.
+        info: What to say of the runner; called with the time.
+        epoch: What the namespace's epoch was at the start.
+        data_lost: See `Heart`.
+        log: Where to log to.
+    """
+
+    def __init__(
+        self,
+        keys: NamespaceKeys,
+        leases: Leases,
+        lock: AbstractContextManager[Any],
+        moment: Callable[[], Moment],
+        *,
+        every: float,
+        incarnation: bytes,
+        info: Callable[[int], bytes],
+        epoch: bytes,
+        data_lost: Callable[[], tuple[bytes, bytes] | None],
+        log: logging.Logger,
+    ) -> None:
+        self._keys = keys
+        self._leases = leases
+        self._lock = lock
+        self._moment = moment
+        self._every = every
+        self._incarnation = incarnation
+        self._info = info
+        self._epoch = epoch
+        self._data_lost = data_lost
+        self._log = log
+        self._unanswered = Lasting()
+
+    def once(self) -> Flow[bool]:
+        """Extend all leases and register the runner; answers whether the storage answered."""
+        trouble: StorageError | None = None
+        try:
+            yield Refresh(sample_age(self._every))
+        except StorageError as error:
+            trouble = error
+        at = self._moment()
+        with self._lock:
+            overdue = self._leases.overdue(at)
+            batches = self._leases.extend(at)
+        for task in overdue:
+            self._log.warning(
+                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+                "and what this run ends with is discarded",
+                labelled(task),
+            )  # fmt: skip
+        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
+        outcomes = yield Apply((*(batch for batch, _ in batches), register))
+        registered = outcomes.pop()
+        with self._lock:
+            taken = self._leases.extended(batches, outcomes, at.local)
+        if taken:
+            yield from self._tell_lost(taken, at.local)
+        if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
+            self._epoch, self._incarnation = renewed
+        for outcome in (*outcomes, registered):
+            if isinstance(outcome, StorageError):
+                trouble = outcome
+        if trouble is None:
+            if self._unanswered.ended():
+                self._log.info("the storage answers beats again")
+        elif self._unanswered.is_news("", at.local):
+            what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
+            self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
+        return trouble is None
+
+    def _tell_lost(self, tasks: Sequence[Task], sent: float) -> Flow[None]:
+        try:
+            answers = yield Read(tuple(Records(task.queue.scope, (task.id,)) for task in tasks))
+        except StorageError:
+            why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
+        else:
+            why = [why_lost(task, kept, sent) for task, [kept] in zip(tasks, answers, strict=True)]
+        for task, words in zip(tasks, why, strict=True):
+            self._log.warning("job %s: %s", labelled(task), words)
 
 
 class Heart:
@@ -38,6 +135,7 @@ class Heart:
         epoch: What the namespace's epoch was at the start.
         data_lost: Called when the storage was found with another epoch: it lost its data. Answers the epoch it has now and
             the runner's new name, or None to be called again.
+        log: Where to log to.
     """
 
     def __init__(
@@ -53,19 +151,21 @@ class Heart:
         info: Callable[[int], bytes],
         epoch: bytes,
         data_lost: Callable[[], tuple[bytes, bytes] | None],
+        log: logging.Logger,
     ) -> None:
         self._storage = storage
         self._clock = clock
-        self._keys = keys
         self._leases = leases
-        self._lock = lock
         self._every = every
-        self._incarnation = incarnation
-        self._info = info
-        self._epoch = epoch
-        self._data_lost = data_lost
+        self._log = log
+        self._beats = Beats(
+            keys, leases, lock, lambda: Moment(clock.now(), clock.monotonic()), every=every, incarnation=incarnation,
+            info=info, epoch=epoch, data_lost=data_lost, log=log,
+        )  # fmt: skip
         self._stopped = threading.Event()
-        self._late = False
+        self._answers = False
+        self._slow = Lasting()
+        self._unexpected = Lasting()
         self._thread = threading.Thread(target=self._run, name="jobqueue-beat", daemon=True)
 
     def start(self) -> None:
@@ -77,63 +177,46 @@ class Heart:
         """End the thread after the beat under way."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=self._every / 1000)
+            self._thread.join(timeout=min(self._every, CLOSE_MS) / 1000)
+
+    @property
+    def answers(self) -> bool:
+        """Whether no beat is under way on the thread, and the last one was answered."""
+        return self._answers and not self._thread.is_alive()
 
     def _run(self) -> None:
         due = self._clock.monotonic() + self._every
         while not self._stopped.wait(max(0.0, due - self._clock.monotonic()) / 1000):
-            late = self._clock.monotonic() - due
-            if late > self._every:
-                _log.warning(
-                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
-                    late / 1000, self._leases.lease / 1000,
-                )  # fmt: skip
             started = self._clock.monotonic()
+            if started - due > self._every:
+                self._log.warning(
+                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
+                    (started - due) / 1000, self._leases.lease / 1000,
+                )  # fmt: skip
             try:
                 answered = self.beat()
-            except Exception:  # noqa: BLE001 - see below
-                # A runner without beats loses everything it holds: nothing may end this thread.
-                _log.exception("a beat met something unexpected; it is tried again")
+            except Exception as error:  # noqa: BLE001 - a runner without beats loses everything: nothing may end this thread
+                if self._unexpected.is_news(f"{type(error).__name__}: {error}", started):
+                    self._log.exception("a beat met something unexpected; it is tried again")
                 answered = False
-            # After a beat without an answer the next one comes sooner: a lease lasts for six of them.
-            due = started + (self._every if answered else self._every / 4)
+            else:
+                self._unexpected.ended()
+            ended = self._clock.monotonic()
+            self._tell_slow(ended - started, ended, answered)
+            # After a beat without an answer the next one comes sooner: a lease lasts for six of them. Not before this one
+            # has ended: a storage that takes its time does not make this thread late.
+            due = max(started + (self._every if answered else self._every / 4), ended)
+
+    def _tell_slow(self, took: float, local: float, answered: bool) -> None:
+        if took <= self._every:
+            self._slow.ended()
+        elif answered and self._slow.is_news("", local):  # that there is no answer at all was said by `beat`
+            self._log.warning(
+                "the storage took %.1f s to answer a beat; leases last %.1f s", took / 1000, self._leases.lease / 1000
+            )
 
     def beat(self) -> bool:
         """Extend all leases and register the runner; answers whether the storage answered."""
-        trouble: StorageError | None = None
-        try:
-            self._clock.refresh(sample_age(self._every))
-        except StorageError as error:
-            trouble = error
-        at = Moment(self._clock.now(), self._clock.monotonic())
-        with self._lock:
-            overdue = self._leases.overdue(at)
-            batches = self._leases.extend(at)
-        for task in overdue:
-            _log.warning(
-                "job %s %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
-                "and what this run ends with is discarded",
-                task.stored.name, task.id.decode("ascii", "replace"),
-            )  # fmt: skip
-        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
-        outcomes = self._storage.apply([*(batch for batch, _ in batches), register])
-        registered = outcomes.pop()
-        with self._lock:
-            taken = self._leases.extended(batches, outcomes, at.local)
-        for task in taken:
-            _log.warning(
-                "job %s %s: its lease was lost, another runner saw it expired and took it; it runs a second time, and what "
-                "this run ends with is discarded",
-                task.stored.name, task.id.decode("ascii", "replace"),
-            )  # fmt: skip
-        if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
-            self._epoch, self._incarnation = renewed
-        for outcome in (*outcomes, registered):
-            if isinstance(outcome, StorageError):
-                trouble = outcome
-        if trouble is not None and not self._late:
-            _log.warning("the storage does not answer beats; it is asked again until it does: %s", trouble)
-        elif trouble is None and self._late:
-            _log.info("the storage answers beats again")
-        self._late = trouble is not None
-        return trouble is None
+        self._answers = False
+        self._answers = run(self._beats.once(), self._storage, self._clock)
+        return self._answers

@@ -52,6 +52,8 @@ POLL_MS: Final = 30_000.0
 """How often an idle runner asks up to `FIRST_ASKED` queues: the last resort. Its duties find work sooner."""
 LAST_WORDS_MS: Final = 1_000.0
 """How long interrupted jobs have to end."""
+UNSURE_MS: Final = 2_000.0
+"""How long a runner that stops and holds nothing asks again for a claim that went without an answer."""
 
 
 class Core:
@@ -104,7 +106,7 @@ class Core:
         self._ring: set[str] = set()
         self._troubled = False
         self._stopping = False
-        self._grace_until = 0.0
+        self._grace_until = self._unsure_until = 0.0
         self._leave_at: float | None = None
         self._last_words = False
 
@@ -180,6 +182,7 @@ class Core:
         if not self._stopping:
             self._stopping = True
             self._grace_until = at.local + self.config.grace
+            self._unsure_until = at.local + UNSURE_MS
             self._queues.activate_all()  # each is to refuse what this runner still asks
 
     def serve(self, queue: str, weight: int) -> None:
@@ -228,7 +231,7 @@ class Core:
         if failed is not None:
             self._troubled = True
             self._notice(Notice("trouble", detail=str(failed)))
-        elif self._troubled and self._queues.all_answer:
+        elif self._troubled and not self._queues.failing:
             self._troubled = False
             self._notice(Notice("answers"))
 
@@ -424,15 +427,22 @@ class Core:
         if self._leave_at is not None and at.local >= self._leave_at + 3 * LAST_WORDS_MS:
             return True  # the storage does not answer; what is held comes back when its lease ends
         if self._results or self._back or any(queue.claim for queue in self._queues.active.values()):
-            return False
+            held = self._results or self._back or self._outstanding.tasks or self._suspects
+            # A claim that may have been carried out is asked for again, but not for the whole grace time: should it have
+            # taken something, that comes back when its lease ends.
+            return not held and at.local >= self._unsure_until
         if self._last_words:
             return True
-        return not (self._outstanding.tasks or self._suspects) and all(queue.closed for queue in self._queues.values())
+        # A queue that does not answer keeps nobody who holds nothing: no claim that could be refused is under way to it.
+        return not (self._outstanding.tasks or self._suspects) and all(
+            queue.closed or name in self._queues.failing for name, queue in self._queues.items()
+        )
 
     def _rest(self, at: Moment, room: int) -> Rest:
         until = min(self._poll_at, self._outstanding.look_at)
         if self._stopping:
             end = self._grace_until if self._leave_at is None else self._leave_at
+            end = min(end, self._unsure_until) if at.local < self._unsure_until else end
             until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
         quiet = self._queues.quiet(at.local)
         for name in quiet:

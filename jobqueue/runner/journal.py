@@ -9,13 +9,16 @@ from typing import Final
 
 import attrs
 
+from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
 
-__all__ = ["Journal", "RunnerStatus"]
+__all__ = ["Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
 
 EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
+REMIND_MS: Final = 300_000.0
+"""How long a trouble that lasts goes without another word."""
 
 
 @attrs.define
@@ -53,6 +56,26 @@ class RunnerStatus:
     running: int = 0
 
 
+class Lasting:
+    """A trouble that may last: each thing is said of it once, and again every few minutes, until it ends."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def is_news(self, text: str, local: float) -> bool:
+        """Whether this is to be said now (local ms)."""
+        recent = {said: at for said, at in self._said.items() if local - at < REMIND_MS}
+        if text in recent:
+            return False
+        self._said = {**recent, text: local}
+        return True
+
+    def ended(self) -> bool:
+        """It is over; answers whether something was said of it."""
+        before, self._said = self._said, {}
+        return bool(before)
+
+
 class Journal:
     """Turns what the core and the duties notice into numbers and lines.
 
@@ -63,6 +86,7 @@ class Journal:
         self._status = status
         self._log = log
         self._troubled = False
+        self._duties = Lasting()
 
     def noticed(self, notice: Notice) -> None:
         """The core noticed something."""
@@ -86,7 +110,7 @@ class Journal:
                     self._tell(what, task)
 
     def _tell(self, what: str, task: Task) -> None:
-        label = f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
+        label = labelled(task)
         if what in ("retried", "dead"):
             self._status.failed += 1
             self._failed(label, what, task.text)
@@ -95,7 +119,10 @@ class Journal:
         elif what == "crashed":
             self._log.error("job %s: %s; it will run again", label, printable(task.text))
         elif what == "late":
-            self._log.warning("job %s: its result is discarded, the job had been given to another runner", label)
+            self._log.warning(
+                "job %s: its result is discarded: another runner took the job, or somebody removed its keys",
+                label,
+            )
         elif what == "parked":
             self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
         else:
@@ -115,6 +142,20 @@ class Journal:
             record.exc_text = "\n".join(f"  {printable(frame)}" for frame in frames) or None
             self._log.handle(record)
 
+    def duties(self, error: Exception | None, local: float) -> None:
+        """A round of duties ended at this time (local ms): well, or with an error."""
+        if error is None:
+            if self._duties.ended():
+                self._log.info("the duties of this runner are done again")
+        elif isinstance(error, StorageRefused):
+            if self._duties.is_news(str(error), local):
+                self._log.warning("the duties of this runner were refused; they are tried again: %s", error)
+        elif isinstance(error, StorageError):
+            self._log.debug("duties: %s", error)  # whoever sends jobs meets the same trouble and says so
+        elif self._duties.is_news(f"{type(error).__name__}: {error}", local):
+            # Most likely something that a foreign writer left in the storage.
+            self._log.error("the duties of this runner met something unexpected; they are tried again", exc_info=error)
+
     def rescued(self, rescued: Sequence[Rescued]) -> None:
         """A duty brought jobs back."""
         self._status.rescued += len(rescued)
@@ -128,12 +169,22 @@ class Journal:
                 incarnation,
                 count,
             )
-        for job in rescued:
-            if job.dead:
-                self._log.error(
-                    "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
-                    printable(job.id.decode("utf-8", "replace")), job.queue,
-                )  # fmt: skip
+        tell_dead(self._log, rescued)
+
+
+def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
+    """Name the jobs that did not come back."""
+    for job in rescued:
+        if job.dead:
+            log.error(
+                "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
+                printable(job.id.decode("utf-8", "replace")), job.queue,
+            )  # fmt: skip
+
+
+def labelled(task: Task) -> str:
+    """The kind and the id of a job, for a line about it."""
+    return f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
 
 
 def printable(text: str) -> str:

@@ -12,10 +12,10 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Applied, Batch
+from jobqueue.storage.ops import Applied, Batch, Kept
 from jobqueue.storage.protocol import Outcome
 
-__all__ = ["Leases"]
+__all__ = ["Leases", "why_lost"]
 
 
 class Leases:
@@ -117,3 +117,26 @@ class Leases:
         for task in late:
             task.lease_lost = True
         return late
+
+
+def why_lost(task: Task, kept: Kept | None, sent: float) -> str:
+    """What became of a claim that an extension sent at this time (local ms) did not find, by what is stored of its job.
+
+    A job is taken from a runner only after its lease has ended, and then it gets another claim, or none and another place.
+    """
+    claim = kept.claim if kept is not None else None
+    if claim is not None and claim != task.claim:
+        return (
+            "its lease was lost, another runner saw it expired and took it; it runs a second time, and what this run ends "
+            "with is discarded"
+        )
+    moved = kept is None or (claim is None and kept.place != "working")
+    if moved and task.deadline <= sent:
+        return (
+            "its lease was lost, it had expired and another runner took the job back; it runs a second time, and what this "
+            "run ends with is discarded"
+        )
+    return (
+        "its claim is gone: something other than jobqueue removed or changed the keys of the job; what this run ends with "
+        "will be refused"
+    )

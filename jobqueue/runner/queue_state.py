@@ -90,6 +90,7 @@ class Queues(dict[str, QueueState]):
     Attributes:
         active: Those that may have something to do, or whose answer is awaited. What a runner does at every turn looks at
             these alone, so that a thousand empty queues cost nothing.
+        failing: Those that did not answer when they were last asked.
     """
 
     def __init__(self, names: Iterable[str], keys: Callable[[str], QueueKeys]) -> None:
@@ -98,7 +99,7 @@ class Queues(dict[str, QueueState]):
         self.active: dict[str, QueueState] = {}
         self._by_scope: dict[str, str] = {}
         self._turn: deque[str] = deque()
-        self._failing: set[str] = set()
+        self.failing: set[str] = set()
         for name in names:
             self.serve(name)
 
@@ -160,19 +161,14 @@ class Queues(dict[str, QueueState]):
         for name in asked:
             if name in failing:
                 self[name].back_off(local, jitter)
-                self._failing.add(name)
-            elif name in self._failing:
+                self.failing.add(name)
+            elif name in self.failing:
                 self[name].failures = 0
-                self._failing.discard(name)
-
-    @property
-    def all_answer(self) -> bool:
-        """Whether none failed when it was last asked."""
-        return not self._failing
+                self.failing.discard(name)
 
     def quiet(self, local: float) -> Collection[str]:
         """Those that did not answer and are not asked now."""
-        return [name for name in self._failing if self[name].quiet_until > local] if self._failing else ()
+        return [name for name in self.failing if self[name].quiet_until > local] if self.failing else ()
 
 
 def behind(heard: str | None, scopes: Sequence[str]) -> list[str]:

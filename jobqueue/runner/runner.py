@@ -255,7 +255,7 @@ class Runner:
 
         heart = Heart(
             beat_storage, clock, jobs.access.keys, core.leases, self._guard, every=self._beat, incarnation=incarnation,
-            info=info, epoch=epoch, data_lost=lambda: self._data_lost(beat_storage),
+            info=info, epoch=epoch, data_lost=lambda: self._data_lost(beat_storage), log=self._log,
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
@@ -288,7 +288,8 @@ class Runner:
             self._loop.close()
             processes.close()
             duty.join(timeout=1)
-        heart.beat()  # the last one says that the runner has ended
+        if heart.answers:
+            heart.beat()  # the last one says that the runner has ended
         for storage in storages:
             storage.close()
         status, left = self.status, len(self._core.leases.held)
@@ -449,14 +450,9 @@ class Runner:
             try:
                 run(duties.round(), storage, self._clock)
                 due = duties.next_due(started)
-            except StorageRefused as error:
-                self._log.warning("duties: %s", error)
-            except StorageError as error:
-                self._log.debug("duties: %s", error)
-            except Exception:  # noqa: BLE001 - see below
-                # Most likely something that a foreign writer left in the storage. Without its duties a runner rescues
-                # nobody, so it must not end them; what is wrong is said with every round.
-                self._log.exception("the duties of this runner met something unexpected; they are tried again")
+                self._journal.duties(None, started)
+            except Exception as error:  # noqa: BLE001 - without its duties a runner rescues nobody: nothing may end them
+                self._journal.duties(error, started)
             over.wait(max(0.01, (due - self._clock.monotonic()) / 1000))
 
     def _rescued(self, rescued: list[Rescued]) -> None:

@@ -28,6 +28,7 @@ from jobqueue.drive import run
 from jobqueue.errors import JobQueueError
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
+from jobqueue.runner.journal import tell_dead
 
 __all__ = ["Supervisor"]
 
@@ -367,4 +368,5 @@ class _Graves:
                 "runner %s is gone: %d jobs returned to their queues and will run again, %d went to dead",
                 name.decode(), len(rescued) - dead, dead,
             )  # fmt: skip
+            tell_dead(_log, rescued)
         return True

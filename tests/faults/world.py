@@ -6,6 +6,7 @@ are replaced. What takes time (a call that stalls, a pause of a process) lets ev
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -360,6 +361,7 @@ class Actor:
             self._heart = Heart(
                 self.wire, self._clock, NAMES, self.core.leases, threading.Lock(), every=BEAT,
                 incarnation=self._name, info=self._info, epoch=self._epoch, data_lost=self._data_lost,
+                log=logging.getLogger("jobqueue.runner"),
             )  # fmt: skip
         self._due["beat"] = self.world.local + (BEAT if self._heart.beat() else BEAT / 4)
 

@@ -294,4 +294,47 @@ MOVES: Final = (
         "return wall_ms() if offset is None else int(monotonic_ms() + offset)",
         "return wall_ms()",
     ),
+    # ------------------------------------------------------------------------------- who is late, and who is to be notified
+    Variant(
+        "condemn-ignores-the-end",
+        "gives up a suspect whose owner extended its lease between the look and the step",
+        "transitions.py",
+        "score=died, expect=leases,",
+        "score=died, expect={id: claim for id, (claim, _) in leases.items()},",
+    ),
+    Variant(
+        "delete-uncompared",
+        "deletes a job that has died again since it was looked at",
+        "transitions.py",
+        "expect=NO_CLAIM if scores is None else scores)",
+        "expect=NO_CLAIM)",
+    ),
+    Variant(
+        "rescue-in-silence",
+        "notifies nobody of jobs that were brought back",
+        "transitions.py",
+        'count=(queue.counters, b"rescued"), front=True, wake=True,',
+        'count=(queue.counters, b"rescued"), front=True,',
+    ),
+    Variant(
+        "delayed-in-silence",
+        "notifies nobody of a delayed job that is the earliest now",
+        "transitions.py",
+        "Put(queue.waiting, waiting, score=due, wake=True)",
+        "Put(queue.waiting, waiting, score=due)",
+    ),
+    Variant(
+        "retry-in-silence",
+        "notifies nobody of a retry that is the earliest waiting job now",
+        "transitions.py",
+        "count=(queue.counters, counter.encode()), wake=True,",
+        "count=(queue.counters, counter.encode()),",
+    ),
+    Variant(
+        "listed-for-less",
+        "does not list a runner that was seen exactly one lease ago",
+        "runner_info.py",
+        "now - beat.seen <= beat.lease",
+        "now - beat.seen < beat.lease",
+    ),
 )

@@ -192,4 +192,11 @@ STORAGES: Final = (
         "def lost(label: str, error: BaseException) -> NotApplied:\n    return unreachable(label, error)\n\n\n"
         "def _lost(label: str, error: BaseException) -> OutcomeUnknown:\n",
     ),
+    Variant(
+        "single-enqueues-reversed",
+        "puts a job that is enqueued alone before all others",
+        "storage/redis/put_one.lua",
+        "redis.call('RPUSH', ready, ARGV[6])",
+        "redis.call('LPUSH', ready, ARGV[6])",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -44,6 +45,7 @@ def heart(storage: MemoryStorage, epoch: bytes, data_lost: Callable[[], tuple[by
     return Heart(
         storage, SystemClock(), KEYS, Leases(60), threading.Lock(), every=10.0, incarnation=b"first",
         info=lambda now: b"alive", epoch=epoch, data_lost=data_lost,
+        log=logging.getLogger("jobqueue.runner"),
     )  # fmt: skip
 
 

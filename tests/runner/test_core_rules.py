@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 import pytest
 
-from jobqueue import transitions
+from jobqueue import lookup, transitions
+from jobqueue.flows import Apply, Flow, Read
 from jobqueue.queue import Counts
 from jobqueue.record import NONCE_SIZE
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.decisions import Rest
 from jobqueue.runner.execute import run_function
-from jobqueue.storage.ops import Batch, Put
+from jobqueue.storage.ops import Batch, Move, Put, These
+from jobqueue.storage.protocol import Outcome
 from jobqueue.testing import Fault
-from tests.runner.sim import BEAT, LEASE, Sim, World
+from tests.runner.sim import BEAT, LEASE, Sim, World, purpose
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -122,6 +125,67 @@ def test_a_retry_that_is_asked_for_uses_one(world: World) -> None:
     Sim(world).work()
     assert world.runs == {1: 3}
     assert world.numbers("dead") == [1]
+
+
+def test_a_retry_is_one_request(world: World) -> None:
+    """Record, place, due time and count change in one step, and jobs that fail together travel together."""
+    world.act = fail
+    ids = {id.encode() for id in world.enqueue(1, 2, 3)}
+    runner = Sim(world, threads=3)
+    runner.settle()
+    requests: list[list[Batch]] = []
+    send = runner.send
+
+    def recorded(batches: Sequence[Batch]) -> list[Outcome]:
+        requests.append(list(batches))
+        return send(batches)
+
+    runner.send = recorded  # type: ignore[method-assign]
+    runner.run()
+    runner.work()
+
+    touching = [batch for batches in requests for batch in batches if ids & named(batch)]
+    assert [(purpose(batch), named(batch)) for batch in touching] == [("retry", ids)]
+    assert {world.kept(id.decode()).place for id in ids} == {"waiting"}
+    assert {world.stored(id.decode()).attempt for id in ids} == {1}
+    assert world.counter("retried") == 3
+
+
+def named(batch: Batch) -> set[bytes]:
+    """The jobs that a batch names."""
+    return {id for op in batch.ops if isinstance(op, Move) and isinstance(op.pick, These) for id in op.pick.ids}
+
+
+# ----------------------------------------------------------------------------------------------------- late operators
+
+
+@pytest.mark.parametrize("operation", [lookup.delete, lookup.requeue], ids=["delete", "requeue"])
+def test_what_was_asked_of_a_dead_job_and_arrives_after_its_next_death_changes_nothing(
+    world: World, operation: Callable[..., Flow[Any]]
+) -> None:
+    """Both deaths are in one millisecond."""
+    world.act = fail
+    [id] = world.enqueue(1, retry=0)
+    runner = Sim(world)
+    runner.work()
+    flow = operation([world.keys()], id)
+    request = next(flow)
+    while isinstance(request, Read):
+        request = flow.send(world.memory.read(request.queries))
+    assert isinstance(request, Apply)
+    world.jobs.requeue(id)
+    at = world.clock.now()
+    runner.core.woken(runner.at)
+    while world.kept(id).place != "dead":
+        runner.step()
+        runner.run()
+    assert world.clock.now() == at
+    assert world.runs == {1: 2}
+
+    world.memory.apply(request.batches)
+
+    assert world.kept(id).place == "dead"
+    flow.close()
 
 
 # ------------------------------------------------------------------------------------------------------- unknown kinds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue import transitions
+from jobqueue.runner.core import UNSURE_MS
 from jobqueue.runner.decisions import Leave, Rest, Send
 from jobqueue.storage.ops import Head, Move
 from jobqueue.testing import Fault
@@ -138,6 +139,55 @@ def test_a_stop_with_the_storage_away_ends_in_bounded_time(world: World, holding
         world.clock.advance(milliseconds=max(1, round(then.until - runner.at.local)))
     assert then.hard is holding
     assert runner.at.local - start <= 2_000 + 1_000 + 3_000 + 2_000
+
+
+@pytest.mark.parametrize("since", [0, 60], ids=["just now", "for a minute"])
+def test_who_holds_nothing_does_not_wait_for_a_storage_that_is_away(world: World, since: float) -> None:
+    runner = Sim(world, grace=30_000)
+    runner.work()
+    world.away = True
+    runner.wait(since)
+    stopped = runner.at.local
+    runner.core.stop(runner.at)
+    assert runner.settle() == Leave(hard=False)
+    assert runner.at.local == stopped
+
+
+def test_who_runs_a_job_waits_for_its_end_and_for_a_storage_that_is_away(world: World) -> None:
+    world.enqueue(1)
+    runner = Sim(world, grace=30_000)
+    runner.settle()
+    [task] = runner.given
+    assert task.take()
+    world.away = True
+    runner.core.stop(runner.at)
+    for _ in range(10):
+        world.clock.advance(seconds=1)
+        assert isinstance(runner.settle(), Rest)
+    runner.core.returned([task], runner.at)
+    assert isinstance(runner.settle(), Rest), "its result is not stored"
+    world.away = False
+    world.clock.advance(seconds=2)
+    assert runner.settle() == Leave(hard=False)
+    assert world.counter("done") == 1
+
+
+def test_a_claim_without_an_answer_is_asked_for_again_for_two_seconds_of_a_stop(world: World) -> None:
+    world.enqueue(1)
+    runner = Sim(world, grace=30_000)
+    world.fail("claim", Fault.REPLY_LOST)
+    runner.settle()
+    world.away = True
+    start, asked = runner.at.local, world.sent.count("claim")
+    runner.core.stop(runner.at)
+    while not isinstance(then := runner.settle(), Leave):
+        world.clock.advance(milliseconds=max(1, round(then.until - runner.at.local)))
+    assert then == Leave(hard=False)
+    assert runner.at.local - start == UNSURE_MS
+    assert world.sent.count("claim") - asked >= 3, "it was asked for again"
+    assert world.numbers("working") == [1], "it comes back when its lease ends, as after a crash"
+    other = Sim(world, "other")
+    assert other.rescue()
 
 
 def test_nothing_is_claimed_after_a_stop(world: World) -> None:

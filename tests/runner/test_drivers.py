@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -14,7 +19,7 @@ from jobqueue.runner.aio import Loop
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
 from jobqueue.storage.memory import MemoryStorage
-from tests.faults.ledger import await_that
+from tests.faults.ledger import PATIENCE, await_that
 from tests.runner.sim import Sim, World
 
 
@@ -100,6 +105,73 @@ def test_the_inbox_gives_all_there_is_at_once(world: World) -> None:
     inbox.say(RUNG)
     assert inbox.take(5) == (sim.given, {RUNG, STOP})
     assert inbox.take(0) == ([], set())
+
+
+class Tokens(SimpleQueue[None]):
+    """Says what happens while somebody goes to sleep, and whether they would have slept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], None] | None = None
+        self.slept = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
+        if timeout and self.meanwhile is not None:
+            self.meanwhile()
+            try:
+                return super().get(block=False)
+            except Empty:
+                self.slept = True
+                raise
+        return super().get(block, timeout)
+
+
+def lines_of(function: Callable[..., object], act: Callable[[int], None]) -> Callable[[FrameType, str, object], Any]:
+    """A tracer that calls ``act`` before each line of a function, with how many lines there were before."""
+    count = 0
+
+    def line(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        if event == "line":
+            act(count)
+            count += 1
+        return line
+
+    return lambda frame, event, _: line if frame.f_code is function.__code__ else None
+
+
+def test_what_comes_back_while_the_inbox_is_emptied_wakes_the_pump(world: World) -> None:
+    """Before whichever line of `take` it comes, it is found, and so is what comes back after it, without a sleep."""
+    world.enqueue(1, 2)
+    sim = Sim(world, threads=2)
+    sim.settle()
+    first, second = sim.given
+    tried = 0
+    for which in range(100):
+        inbox = Inbox()
+        inbox._tokens = tokens = Tokens()
+        found: list[Task] = []
+
+        def act(line: int, which: int = which, inbox: Inbox = inbox) -> None:
+            nonlocal tried
+            if line == which:
+                tried += 1
+                inbox.put(first)
+
+        before = sys.gettrace()
+        sys.settrace(lines_of(Inbox.take, act))
+        try:
+            found += inbox.take(0)[0]
+        finally:
+            sys.settrace(before)
+        if tried == which:
+            break  # it has no more lines
+        tokens.meanwhile = partial(inbox.put, second)
+        while len(found) < 2:
+            found += inbox.take(PATIENCE)[0]
+            assert not tokens.slept, f"nothing woke the pump after something came before line {which}"
+        assert found == [first, second], f"put before line {which}"
+    assert tried > 4
 
 
 class Deaf(MemoryStorage):

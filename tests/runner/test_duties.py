@@ -15,6 +15,7 @@ from jobqueue.errors import StorageRefused
 from jobqueue.flows import Apply, Flow, Read
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.queue import Counts
+from jobqueue.record import rewrite
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat
@@ -172,12 +173,16 @@ def test_two_observers_rescue_each_job_once(world: World) -> None:
     assert {record.recoveries for record in world.jobs.find()} == {1}
 
 
+@pytest.mark.parametrize("recoveries", [0, 4], ids=["", "a suspect that would be given up"])
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_an_owner_that_comes_back_just_then_keeps_its_job(world: World, which: int) -> None:
+def test_an_owner_that_comes_back_just_then_keeps_its_job(world: World, which: int, recoveries: int) -> None:
     """Between any two steps of the second look."""
-    world.enqueue(1)
+    [id] = world.enqueue(1)
+    records = world.memory._shared.contents.hashes[f"{{{world.keys().scope}}}:records"]
+    records[id.encode()] = rewrite(world.kept(id).record, recoveries=recoveries)
     owner = Sim(world, "owner")
     owner.settle()
+    assert len(owner.given) == 1
     watch = Watch()
     world.clock.advance(milliseconds=LEASE)
     assert owner.look() == []
@@ -196,6 +201,12 @@ def test_an_owner_that_comes_back_just_then_keeps_its_job(world: World, which: i
     assert steps > which, "the look has so many steps"
     assert rescued == []
     assert world.numbers("working") == [1]
+    assert world.stored(id).recoveries == recoveries
+    world.clock.advance(milliseconds=LEASE)
+    run(patrol(world.keys(), watch, LEASE, moment), world.memory, world.clock)
+    world.clock.advance(milliseconds=2 * BEAT)
+    [taken] = run(patrol(world.keys(), watch, LEASE, moment), world.memory, world.clock)
+    assert taken.dead is (recoveries == 4), "it would have been taken otherwise"
 
 
 def test_all_expired_leases_are_looked_at_however_many(world: World) -> None:
@@ -297,6 +308,13 @@ def test_a_runner_that_starts_just_then_keeps_its_requests(world: World) -> None
 
 
 # ------------------------------------------------------------------------------------------------------------ registry
+
+
+@pytest.mark.parametrize(("ago", "listed"), [(0, ["a"]), (LEASE, ["a"]), (LEASE + 1, [])])
+def test_a_runner_is_listed_for_a_lease(world: World, ago: int, listed: list[str]) -> None:
+    register(world, b"a")
+    world.clock.advance(milliseconds=ago)
+    assert [runner.id for runner in world.jobs.runners()] == listed
 
 
 def test_queues_are_discovered_and_served_ones_registered(world: World) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,6 +290,24 @@ def test_nothing_starts_under_a_lease_that_is_not_certain(
     assert ledger.runs() == {"next": 1}
 
 
+def test_what_a_job_printed_is_out_though_its_process_is_killed_later(
+    jobs: JobQueue,
+    driver: tuple[Processes, Inbox],
+    ledger: Ledger,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Standard output is no terminal here, so that a process keeps it back until there is a lot, unless told not to."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    processes, inbox = driver
+    processes.start([task_of(jobs, "prints", str(ledger.path), "a")])
+    assert returned(inbox).outcome is None
+    [ended] = ledger.entries("end")
+    assert lives(ended.pid)
+    os.kill(ended.pid, signal.SIGKILL)
+    assert "printed by a" in capfd.readouterr().out
+
+
 def test_a_process_that_cannot_be_started_is_a_failed_attempt_and_the_next_is_tried(
     jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,12 +378,10 @@ def test_worker_processes_end_with_a_runner_that_is_killed(
     finally:
         runner.kill()
         runner.wait()
-    died = time.monotonic()
-    await_that(lambda: not lives(started.pid), "the worker process is gone")
-    assert time.monotonic() - died < 10, "at once, not when its job ends"
+    await_that(lambda: not lives(started.pid), "the worker process is gone, though its job does not end")
 
 
-def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
+def test_a_supervised_runner_is_killed_and_its_job_is_handed_back(
     jobs: JobQueue, ledger: Ledger, tmp_path: Path
 ) -> None:
     """Once: the worker process of the dead runner is gone before."""
@@ -376,7 +391,9 @@ def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
         *("--job-processes", "1", "--url", jobs.url, "--namespace", jobs.namespace),
     ]
     gate = tmp_path / "gate"
-    supervisor = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("wb") as told:
+        supervisor = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=told)
     try:
         await_that(lambda: len(jobs.runners()) == 2, "two runners work")
         # Each has started a process, so that what follows does not measure that.
@@ -388,18 +405,17 @@ def test_a_supervised_runner_is_killed_and_its_job_runs_again_at_once(
         toil.gated.enqueue(str(ledger.path), "a", str(gate))
         await_that(lambda: ledger.runs()["a"] == 1, "it runs")
         worker = ledger.entries("start")[-1].pid
-        told = subprocess.run(["ps", "-o", "ppid=", "-p", str(worker)], capture_output=True, text=True, check=True)
-        os.kill(int(told.stdout), signal.SIGKILL)
-        died = time.monotonic()
+        parent = subprocess.run(["ps", "-o", "ppid=", "-p", str(worker)], capture_output=True, text=True, check=True)
+        os.kill(int(parent.stdout), signal.SIGKILL)
         await_that(lambda: ledger.runs()["a"] == 2, "it runs again")
-        took = time.monotonic() - died
         assert not lives(worker)
         gate.touch()
         await_that(drained(jobs), "it ends")
     finally:
         supervisor.terminate()
         assert supervisor.wait(PATIENCE) == 0
-    assert took < 10, "at once; a second when nothing else is going on, thirty if nobody but the lease told"
+    assert "is gone: 1 jobs returned to their queues" in log.read_text(), "its supervisor handed it back"
+    assert "gave no sign of life" not in log.read_text(), "nobody waited for the end of its lease"
     assert ledger.runs("end") == {"a": 1, "x": 1, "y": 1}
 
 

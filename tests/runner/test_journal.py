@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
+import jobqueue
 from jobqueue import JobQueue, RetryPolicy
+from jobqueue.keys import queue_keys
+from jobqueue.record import Stored
+from jobqueue.runner.decisions import Notice
+from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.task import Task
 from tests.faults.ledger import await_that
 from tests.runner.running import drained, run_until_drained, running
 
@@ -30,13 +41,14 @@ def test_a_failure_is_logged_with_its_place(jobs: JobQueue, caplog: pytest.LogCa
         raise SystemExit(f"not\nfound: what={secret}")
 
     secret = "4111"
-    broken.enqueue()
+    id = broken.enqueue().id
     with caplog.at_level(logging.WARNING):
         run_until_drained(jobs)
     retried, dead = [entry for entry in caplog.records if "broken" in entry.getMessage()]
     assert (retried.levelname, dead.levelname) == ("WARNING", "ERROR")
+    assert retried.getMessage() == f"job broken {id} failed (retried): SystemExit: not"
+    assert dead.getMessage() == f"job broken {id} failed (dead): SystemExit: not"
     for entry in (retried, dead):
-        assert entry.getMessage().endswith(": SystemExit: not")
         lines = logging.Formatter().format(entry).split("\n")
         [frame] = [line for line in lines if line.startswith("    File")]
         assert frame.endswith("in broken"), "its own frames alone"
@@ -49,8 +61,74 @@ def test_a_logger_may_be_an_adapter(jobs: JobQueue, caplog: pytest.LogCaptureFix
     def broken() -> None:
         raise ValueError("no")
 
-    broken.enqueue()
+    id = broken.enqueue().id
     adapter: Any = logging.LoggerAdapter(logging.getLogger("own"), {})
     with caplog.at_level(logging.WARNING):
         assert run_until_drained(jobs, logger=adapter).status.dead == 1
-    assert any(line.endswith("failed (dead): ValueError: no") for line in caplog.messages)
+    assert f"job broken {id} failed (dead): ValueError: no" in caplog.messages
+
+
+# ------------------------------------------------------------------------------------------------- every line about a job
+
+
+def task(id: bytes = b"job-1", text: str = "text") -> Task:
+    stored = Stored("work", b"{}", 13, 0, 0, 0, 0)
+    found = Task(queue_keys("test", "low"), id, b"claim", 1, b"", stored, None, 0.0)
+    found.text = text
+    return found
+
+
+TOLD = [
+    field.name for field in attrs.fields(RunnerStatus) if field.name not in ("executed", "failed", "rescued", "running")
+]
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_every_line_about_a_job_has_its_kind_and_id(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    status = RunnerStatus()
+    Journal(status, logging.getLogger("own")).noticed(Notice(what, [task(b"job-1"), task(b"job-2")]))
+    assert getattr(status, what) == 2
+    if what == "done":
+        assert caplog.messages == [], "what ends well is counted only"
+        return
+    assert len(caplog.messages) == 2
+    for line, id in zip(caplog.messages, ("job-1", "job-2"), strict=True):
+        assert line.startswith(f"job work {id}")
+
+
+def test_every_job_that_a_rescue_gives_up_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    rescued = [Rescued(b"%d" % number, "low", "gone", number > 1, 0) for number in range(4)]
+    Journal(RunnerStatus(), logging.getLogger("own")).rescued(rescued)
+    returned, *dead = caplog.messages
+    assert returned == "runner gone gave no sign of life: 2 jobs returned to their queues and will run again"
+    assert [line.split(" went to dead")[0] for line in dead] == ["job 2 of queue low", "job 3 of queue low"]
+
+
+@pytest.mark.parametrize("what", ["late", "retried", "discarded", "crashed"])
+def test_what_a_foreign_writer_named_cannot_break_a_line(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    noticed = Notice(what, [task(b"job\n\x1b[2J\xff", "text\x1b[2J")])
+    Journal(RunnerStatus(), logging.getLogger("own")).noticed(noticed)
+    [line] = caplog.messages
+    assert line.isprintable()
+
+
+def test_no_line_about_a_job_is_without_its_id() -> None:
+    """Whoever adds one to the runner writes the label of the job into it, or says which runner or how many."""
+    package = Path(jobqueue.__file__).parent
+    calls = [
+        (path.name, call.args[0].value)
+        for path in sorted((package / "runner").glob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("debug", "info", "warning", "error", "exception")
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    ]
+    about = [(file, line) for file, line in calls if re.search(r"\bjob\b", line.replace("job processes", ""))]
+    assert len(calls) > 30
+    assert len(about) >= 8
+    assert [(file, line) for file, line in about if not line.startswith("job %s")] == []

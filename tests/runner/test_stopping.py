@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import Counter
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Context, DeclarationError, JobQueue, Runner
+from jobqueue import Context, DeclarationError, JobQueue, Runner, RunnerStatus
 from jobqueue.queue import Counts
-from tests.faults.ledger import await_that
+from tests.conftest import MakeServer
+from tests.faults.ledger import PATIENCE, await_that
 from tests.runner.running import run_until_drained, running, start
 
 # ------------------------------------------------------------------------------------------------------------- the stop
@@ -118,15 +120,33 @@ def test_stop_before_run(jobs: JobQueue) -> None:
     assert jobs.length("low") == 1
 
 
-def test_stop_while_the_storage_is_not_there(tmp_path: Any) -> None:
+def test_stop_while_the_storage_is_not_there(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     with JobQueue(f"unix://{tmp_path}/none") as queue:
 
         @queue.job(name="work")
         def work() -> None: ...
 
         live = start(queue)
+        await_that(lambda: any(line.startswith("waiting for the storage") for line in caplog.messages), "it waits")
         live.stop()
-    assert live.error is None
+    assert caplog.messages[-1] == "stopped before the storage could be reached"
+    assert live.runner.status == RunnerStatus(), "it did nothing"
+
+
+def test_an_idle_runner_leaves_a_server_that_is_gone(own_server: MakeServer) -> None:
+    """Its grace time is longer than the patience of the test."""
+    server = own_server()
+    with JobQueue(server.url, namespace="runner") as queue:
+
+        @queue.job(name="work")
+        def work() -> None: ...
+
+        live = start(queue, grace=10 * PATIENCE)
+        await_that(queue.runners, "it runs")
+        server.kill()
+        live.stop()
+    assert live.runner.status.executed == 0
 
 
 def test_status_counts_what_runs_now(jobs: JobQueue) -> None:
@@ -209,4 +229,7 @@ def test_threads_are_named_and_end(jobs: JobQueue) -> None:
     before = set(threading.enumerate())
     with running(jobs):
         await_that(jobs.runners, "it runs")
+        own = [thread.name for thread in threading.enumerate() if thread not in before]
+        assert {"jobqueue-0", "jobqueue-1", "jobqueue-beat", "jobqueue-duties", "jobqueue-listener"} <= set(own)
+        assert [name for name in own if not name.startswith("jobqueue-")] == ["test-runner"]
     await_that(lambda: set(threading.enumerate()) <= before, "all of its threads have ended")

@@ -12,7 +12,7 @@ import pytest
 from jobqueue import judge, transitions
 from jobqueue.clock import Moment
 from jobqueue.record import Stored
-from jobqueue.runner import core, leases, rescue, shares
+from jobqueue.runner import beat, core, leases, rescue, shares
 from jobqueue.runner.packing import Sent
 from jobqueue.storage import interpreter
 from jobqueue.storage.contents import full_name
@@ -172,6 +172,18 @@ def _deadline_from_the_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(core.Core, "answered", wrong)
 
 
+def _beat_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    original = beat.Beats.once
+
+    def wrong(self: beat.Beats) -> Any:
+        extended: Callable[..., Any] = self._leases.extended
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._leases, "extended", lambda *args: extended(*args[:2], self._moment().local))
+            return (yield from original(self))
+
+    patch.setattr(beat.Beats, "once", wrong)
+
+
 def _put_twice(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: interpreter.Interpreter, op: Any) -> Any:
         self.hash_set(full_name(op.target.scope, RECORDS), op.records)
@@ -231,6 +243,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "a rescue that counts no recovery": (_no_recovery_counted, {"I11"}),
     "an unfair split": (_unfair, {"I13"}),
     "a deadline that counts from the answer": (_deadline_from_the_answer, {"I16"}),
+    "a beat that counts from its answer": (_beat_from_the_answer, {"I16"}),
     "an enqueue that stores twice": (_put_twice, {"I18", "I1", "I3"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }

@@ -312,6 +312,15 @@ class Referee(Rules):
                     assert isinstance(claim, bytes)
                     self.deadlines[claim, job] = max(self.deadlines[claim, job], until)
 
+    def beaten(self, runner: SimRunner) -> None:
+        """See `Watcher.beaten`."""
+        for job, task in runner.core.leases.held.items():
+            too_long = runner.clock.virtual(task.deadline) - self.deadlines[task.claim, job]
+            if too_long > 1:
+                raise InvariantBroken(
+                    "I16", f"{runner.column} believes in a lease for {too_long:.0f} ms too long", (job,)
+                )
+
     def act(self, runner: SimRunner, task: Task) -> Act:
         """See `Watcher.act`."""
         job, now = task.id, self.world.now

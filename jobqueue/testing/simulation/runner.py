@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -15,17 +16,17 @@ from typing import Any, Final, Protocol
 import attrs
 import msgspec
 
-from jobqueue import flows, transitions
+from jobqueue import flows
 from jobqueue.clock import Moment
-from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
+from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
+from jobqueue.runner.beat import Beats
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.queue_state import behind
-from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
 from jobqueue.runner_info import Beat
 from jobqueue.storage.ops import Batch
@@ -39,6 +40,7 @@ TURN_MS: Final = 0.02
 """How long a runner takes to notice that a job came back."""
 LISTEN_MS: Final = 30_000.0
 DAY_MS: Final = 24 * 3_600_000
+_SILENT: Final = logging.Logger("jobqueue.simulation", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else is to find it
 
 
 @attrs.frozen
@@ -75,6 +77,10 @@ class Watcher(Protocol):
 
     def beat_answered(self, outcomes: Sequence[tuple[Batch, Outcome]]) -> None:
         """The extensions of a beat were answered."""
+        ...
+
+    def beaten(self, runner: SimRunner) -> None:
+        """A runner has made of the answers to its beat what it makes of them."""
         ...
 
     def joined(self, runner: SimRunner) -> None:
@@ -163,6 +169,10 @@ class SimRunner(Actor):
             except StorageError:
                 yield Sleep(wait)
                 wait = min(2 * wait, 2000.0)
+        self._heart = Beats(
+            self._keys_of_all, self.core.leases, contextlib.nullcontext(), self.moment, every=self.settings.beat,
+            incarnation=self.incarnation, info=self._info, epoch=self._epoch, data_lost=lambda: None, log=_SILENT,
+        )  # fmt: skip
         beat = Process(self, "beat")
         yield from self._beat(self._pump)
         beat.start(self._beats(beat), self.settings.beat)
@@ -324,25 +334,29 @@ class SimRunner(Actor):
             yield Sleep(max(0.0, due - self.clock.monotonic()))
 
     def _beat(self, process: Process) -> Steps:
-        trouble = False
-        try:
-            yield from process.refresh(sample_age(self.settings.beat))
-        except NotApplied:
-            trouble = True
-        at = self.moment()
-        leases = self.core.leases
-        leases.overdue(at)
-        batches = leases.extend(at)
-        register = transitions.register_runner(self._keys_of_all, self.incarnation, self._info(at.now), self._epoch)
-        sent = [batch for batch, _ in batches]
-        self._watcher.sent(self, sent)
-        outcomes = yield flows.Apply((*sent, register))
-        registered = outcomes.pop()
-        leases.extended(batches, outcomes, at.local)
-        self._watcher.beat_answered(list(zip(sent, outcomes, strict=True)))
-        return not trouble and not any(
-            isinstance(outcome, NotApplied | OutcomeUnknown) for outcome in (*outcomes, registered)
-        )
+        answered = yield from process.drive(self._watched(self._heart.once()))
+        self._watcher.beaten(self)
+        return answered
+
+    def _watched(self, flow: flows.Flow[bool]) -> flows.Flow[bool]:
+        """A beat, of which the watcher sees what it extends."""
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                request = flow.send(value) if error is None else flow.throw(error)
+            except StopIteration as end:
+                return bool(end.value)
+            value, error = None, None
+            extensions = request.batches[:-1] if isinstance(request, flows.Apply) else ()
+            self._watcher.sent(self, extensions)
+            try:
+                value = yield request
+            except NotApplied as refusal:
+                error = refusal
+            else:
+                if extensions:
+                    self._watcher.beat_answered(list(zip(extensions, value, strict=False)))
 
     def _info(self, now: int) -> bytes:
         settings = self.settings

@@ -77,6 +77,9 @@ class Bystander:
     def beat_answered(self, outcomes: Sequence[tuple[Batch, Outcome]]) -> None:
         """See `Watcher.beat_answered`."""
 
+    def beaten(self, runner: SimRunner) -> None:
+        """See `Watcher.beaten`."""
+
     def returned(self, runner: SimRunner, task: Task, at: Moment) -> None:
         """See `Watcher.returned`."""
 

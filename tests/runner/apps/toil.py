@@ -147,6 +147,13 @@ def talks(ctx: Context) -> None:
     picky.opts(queue="left").enqueue("mild")
 
 
+@jobs.job(name="prints", process=True)
+def prints(ctx: Context, ledger: str, key: str) -> None:
+    """Prints a word, as programs do: without a thought of when it is written."""
+    print(f"printed by {key}")
+    write(ctx, "end", ledger, key)
+
+
 @jobs.job(name="holds", process=True)
 def holds(ctx: Context, ledger: str, key: str) -> None:
     """Holds the interpreter's lock, so that nothing of this process can see what becomes of its runner."""

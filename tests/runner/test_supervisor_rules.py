@@ -1,0 +1,285 @@
+"""When a supervisor starts, stops and replaces its runners: its rules, with processes and a time that the test makes up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.runner import supervisor
+from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, WRONG, Supervisor
+from jobqueue.storage.memory import MemoryStorage
+
+
+class FakeProcess:
+    """A runner process that does what the test says."""
+
+    made: list[FakeProcess] = []  # noqa: RUF012 - renewed for every test
+
+    def __init__(self, command: list[str], *, pass_fds: tuple[int], **_: object) -> None:
+        self.line = socket.socket(fileno=os.dup(pass_fds[0]))
+        self.pid = 1_000 + len(self.made)
+        self.code: int | None = None
+        self.made.append(self)
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def kill(self) -> None:
+        self.end(-signal.SIGKILL)
+
+    def works(self) -> None:
+        """It says under which name it claims."""
+        self.line.sendall(b"runner-%d\n" % self.pid)
+
+    def end(self, code: int) -> None:
+        if self.code is None:
+            self.code = code
+            self.line.close()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it was told to stop."""
+        self.line.setblocking(False)
+        try:
+            return self.line.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+
+class Crew:
+    """A supervisor of fake processes, and its time."""
+
+    def __init__(self, jobs: JobQueue, size: int) -> None:
+        self.supervisor = Supervisor(jobs, ["run"], size, grace=0.0)
+        self.now = 1_000.0
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Some time passes; then it looks, as often as it has something to hear."""
+        self.now += seconds
+        for _ in range(3):
+            self.supervisor._heed(self.now)
+            self.supervisor._bury(self.now)
+            self.supervisor._keep(self.now)
+            for key, _ in self.supervisor._selector.select(0):
+                key.data()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.supervisor._signals.append(number)
+        self.turn()
+
+    def close(self) -> None:
+        """Free what it holds."""
+        for process in FakeProcess.made:
+            process.end(0)
+        for child in self.supervisor._children():
+            child.line.close()
+        self.supervisor._selector.close()
+        self.supervisor._graves.close(1)
+
+    @property
+    def alive(self) -> list[FakeProcess]:
+        return [process for process in FakeProcess.made if process.code is None]
+
+
+Recruit = Callable[[int], Crew]
+
+
+@pytest.fixture
+def recruit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recruit]:
+    """Makes a crew whose processes have been started."""
+    FakeProcess.made = []
+    monkeypatch.setattr("jobqueue.runner.supervisor.subprocess.Popen", FakeProcess)
+    made: list[Crew] = []
+
+    def make(size: int) -> Crew:
+        made.append(Crew(JobQueue(storage=MemoryStorage(), namespace="test"), size))
+        made[-1].turn()
+        assert len(made[-1].alive) == size
+        return made[-1]
+
+    yield make
+    for crew in made:
+        crew.close()
+
+
+def works(crew: Crew) -> Crew:
+    """The same, once all its processes work."""
+    for process in crew.alive:
+        process.works()
+    crew.turn()
+    return crew
+
+
+# -------------------------------------------------------------------------------------------------------- replacements
+
+
+def test_a_runner_that_lived_for_a_while_is_replaced_at_once(recruit: Recruit) -> None:
+    crew = works(recruit(2))
+    for _ in range(4):
+        crew.turn(LIVED_S)
+        crew.alive[0].end(-9)
+        crew.turn()
+        assert len(crew.alive) == 2
+
+
+def test_one_that_dies_at_once_again_and_again_is_replaced_after_pauses_that_grow(recruit: Recruit) -> None:
+    crew = works(recruit(1))
+    pauses = []
+    for _ in range(9):
+        crew.alive[0].end(1)
+        crew.turn()
+        due = crew.supervisor._slots[0].due
+        pauses.append(due - crew.now if not crew.alive else 0.0)
+        if pauses[-1]:
+            crew.turn(pauses[-1] - 0.001)
+            assert crew.alive == []
+            crew.turn(0.001)
+        assert len(crew.alive) == 1
+    assert pauses == pytest.approx([0, 0.5, 1, 2, 4, 8, 16, 30, 30])
+    assert (PAUSE_FIRST_S, PAUSE_LONGEST_S) == (0.5, 30)
+
+    crew.turn(LIVED_S)
+    for _ in range(2):
+        crew.alive[0].end(1)
+        crew.turn()
+        assert len(crew.alive) == 1, "one that lived makes a new beginning, and the first death after it costs nothing"
+
+
+def test_the_pauses_of_one_slot_are_not_those_of_another(recruit: Recruit) -> None:
+    crew = works(recruit(2))
+    for _ in range(2):
+        crew.alive[-1].end(1)
+        crew.turn()
+    assert len(crew.alive) == 1
+    crew.alive[0].end(1)
+    crew.turn()
+    assert len(crew.alive) == 1, "the first death of this one"
+
+
+# --------------------------------------------------------------------------------------------------------- exit code 2
+
+
+def test_a_command_line_that_is_wrong_ends_all_with_2(recruit: Recruit) -> None:
+    """Nothing would be better the next time."""
+    crew = recruit(2)
+    crew.turn()
+    first, second = crew.alive
+    first.end(WRONG)
+    crew.turn()
+    assert len(FakeProcess.made) == 2, "nothing is started again"
+    assert second.is_told
+    second.end(0)
+    crew.turn()
+    assert (crew.supervisor._code, crew.supervisor._children()) == (2, [])
+
+
+@pytest.mark.parametrize(("code", "worked"), [(WRONG, True), (1, False), (3, False), (-9, False)])
+def test_any_other_end_is_a_death_like_any(recruit: Recruit, code: int, worked: bool) -> None:
+    """2 as well once a runner has worked: then the command line is right."""
+    crew = works(recruit(2)) if worked else recruit(2)
+    crew.turn()
+    first, second = crew.alive
+    first.end(code)
+    crew.turn()
+    assert len(crew.alive) == 2
+    assert not second.is_told
+    assert crew.supervisor._code == 0
+
+
+# ----------------------------------------------------------------------------------------------------- rolling restart
+
+
+def test_a_rolling_restart_replaces_one_after_the_other(recruit: Recruit) -> None:
+    crew = works(recruit(3))
+    old = crew.alive
+    crew.signal(signal.SIGHUP)
+    for index, leaving in enumerate(old):
+        assert len(crew.alive) == 4, "one more than there are"
+        assert not leaving.is_told, "before its successor works"
+        crew.alive[-1].works()
+        crew.turn()
+        assert leaving.is_told
+        assert [one for one in old[index + 1 :] if one.is_told] == []
+        assert len(crew.alive) == 4, "and no further one before it has left"
+        leaving.end(0)
+        crew.turn()
+    assert len(crew.alive) == 3
+    assert set(old).isdisjoint(crew.alive)
+    crew.turn(60)
+    assert len(FakeProcess.made) == 6
+
+
+def test_a_successor_that_does_not_start_ends_the_rolling_restart(recruit: Recruit) -> None:
+    crew = works(recruit(2))
+    old = crew.alive
+    crew.signal(signal.SIGHUP)
+    crew.alive[-1].end(2)
+    crew.turn(60)
+    assert crew.alive == old
+    assert not any(one.is_told for one in old)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_there_are_never_more_than_one_too_many(recruit: Recruit, seed: int) -> None:
+    """Whoever dies, starts to work, leaves or is told to be replaced, in whatever order."""
+    chance = random.Random(seed)
+    size = chance.randint(1, 3)
+    crew = recruit(size)
+    replaced = 0
+    for _ in range(150):
+        crew.turn(chance.choice([0.0, 0.1, 1.0, 12.0]))
+        assert len(crew.alive) <= size + 1
+        assert crew.supervisor._children() == [] or len(crew.supervisor._children()) == len(crew.alive)
+        what = chance.random()
+        if not crew.alive:
+            continue
+        process = chance.choice(crew.alive)
+        if what < 0.1:
+            process.end(1)
+        elif what < 0.2:
+            before = len(crew.supervisor._turn)
+            crew.signal(signal.SIGHUP)
+            replaced += len(crew.supervisor._turn) > before
+        elif what < 0.7:
+            process.works()
+        elif process.is_told:
+            process.end(0)
+    assert replaced
+    crew.turn(60)
+    for _ in range(20):
+        for process in crew.alive:
+            process.works()
+        crew.turn()
+        for process in crew.alive:
+            if process.is_told:
+                process.end(0)
+        crew.turn(60)
+    assert len(crew.alive) == size
+
+
+# ------------------------------------------------------------------------------------------------------ what is logged
+
+
+def test_a_job_that_goes_to_dead_is_named(
+    recruit: Recruit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def settled(*_: object) -> Any:
+        yield from ()
+        return [Rescued(b"job-1", "low", "gone", True, 0), Rescued(b"job-2", "low", "gone", False, 0)]
+
+    monkeypatch.setattr(supervisor, "settle", settled)
+    caplog.set_level(logging.INFO)
+    crew = recruit(1)
+    assert crew.supervisor._graves._settle(b"gone")
+    counts, dead = caplog.messages[-2:]
+    assert counts == "runner gone is gone: 1 jobs returned to their queues and will run again, 1 went to dead"
+    assert dead.startswith("job job-1 of queue low went to dead: ")
