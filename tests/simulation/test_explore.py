@@ -153,7 +153,8 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
     "a rescue at first sight": (rescue, "_first_sight", hasty, "rescue", 1, THEFT),
     "extensions that go by the clock alone": (Leases, "extend", by_the_clock, "clock", 1, THEFT),
     "a rescue that leaves the claim": (
-        transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1, "after rescue: job b'job-a' is in ready, its claim",
+        transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1,
+        "after rescue: job b'job-a' is in ready, its claim",
     ),
     "a retry that is not counted": (
         runners, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",

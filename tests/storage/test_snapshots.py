@@ -19,7 +19,6 @@ from jobqueue.storage.ops import Batch, Fields, HashKey, HashSet, Key, Op, Sizes
 SCOPE = "ns:queue"
 ONE, OTHER = HashKey(SCOPE, "one"), HashKey(SCOPE, "other")
 BOTH = Batch(SCOPE, (HashSet(ONE, {b"new": b"1"}), HashSet(OTHER, {b"new": b"1"})))
-EMPTY: dict[str, object] = {}
 WRITTEN: dict[str, object] = {ONE.full: {b"new": b"1"}, OTHER.full: {b"new": b"1"}}
 
 
@@ -149,22 +148,12 @@ def test_nobody_sees_half_a_batch(name: str) -> None:
     assert scene.answer == expected
 
 
-def test_batches_of_one_call_are_applied_without_another_between_them() -> None:
-    mine = [Batch(SCOPE, (HashSet(ONE, {b"who": b"I"}),)), Batch(SCOPE, (HashSet(OTHER, {b"who": b"I"}),))]
-    theirs = [Batch(SCOPE, (HashSet(ONE, {b"who": b"they"}), HashSet(OTHER, {b"who": b"they"})))]
-    scene = Scene(3, lambda storage: storage.apply(theirs))  # check, write; the check of the second
-
-    scene.storage.apply(mine)
-    scene.settle()
-
-    assert scene.storage.dump() == {ONE.full: {b"who": b"they"}, OTHER.full: {b"who": b"they"}}
-
-
-def test_contents_are_not_replaced_under_a_writer() -> None:
+def test_who_reads_while_everything_is_restored_sees_one_moment() -> None:
     saved = MemoryStorage()
-    scene = Scene(3, lambda storage: storage.restore(saved))
+    saved.apply([BOTH])
+    scene = Scene(1, lambda storage: storage.restore(saved))  # in the middle of the first query
 
-    scene.storage.apply([BOTH])
+    assert scene.storage.read([Fields(ONE), Fields(OTHER)]) == [{}, {}]
     scene.settle()
 
-    assert scene.storage.dump() == EMPTY, "the writer came first"
+    assert scene.storage.dump() == WRITTEN

@@ -34,7 +34,7 @@ _THREADS: Final = 6
 @case(9)
 def a_wait_ends_with_its_timeout(t: Bench) -> None:
     # A server that takes 0 for no end at all must not be handed a time that was rounded down to it.
-    for timeout in (0.01, 0.0004, 1e-9, 0.0):
+    for timeout in (0.01, 0.0004, 0.0, -5.0):
         what = f"a wait of {timeout} s that nobody rings"
         t.check(t.returns_early([t.scope], what, timeout=timeout), None, f"what {what} answered")
 
