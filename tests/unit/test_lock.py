@@ -236,12 +236,30 @@ def test_one_that_cannot_be_asked_for(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ttl"),
-    [("", 1), ("x" * 201, 1), ("a\nb", 1), ("a\0", 1), (7, 1), ("a", 0), ("a", -1), ("a", float("nan")), ("a", "soon")],
+    ("name", "ttl", "error", "said"),
+    [
+        ("", 1, ValueError, "1 to 200 printable characters, not ''"),
+        ("x" * 201, 1, ValueError, "1 to 200 printable characters, not 'xxx"),
+        ("a\nb", 1, ValueError, "1 to 200 printable characters, not 'a"),
+        ("a\0", 1, ValueError, "1 to 200 printable characters, not 'a"),
+        (7, 1, TypeError, "the name of a lock is a string, not 7"),
+        ("a", 0, ValueError, "the lock 'a' needs a ttl of at least a millisecond"),
+        ("a", 0.0004, ValueError, "the lock 'a' needs a ttl of at least a millisecond"),
+        ("a", -1, ValueError, "ttl must be between 0 seconds and 100 years; -1 is negative"),
+        ("a", float("nan"), ValueError, "ttl must be between 0 seconds and 100 years; nan is not finite"),
+        ("a", "soon", TypeError, "ttl must be a timedelta or a number of seconds, not 'soon'"),
+    ],
 )
-def test_what_is_no_lock(bench: Bench, name: str, ttl: float) -> None:
-    with pytest.raises((TypeError, ValueError)):
+def test_what_is_no_lock(bench: Bench, name: str, ttl: float, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
         bench.jobs.lock(name, ttl=ttl)
+
+
+def test_the_longest_name_and_the_shortest_time_are_a_lock(bench: Bench) -> None:
+    with bench.jobs.lock("x" * 200, ttl=0.001) as lease:
+        assert held(bench, "x" * 200)
+        bench.clock.advance(0.001)
+        assert lease.lost
 
 
 @pytest.mark.parametrize("name", ["a:b", "{x}", "ready", "meta", "nightly report · ü"])

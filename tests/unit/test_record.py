@@ -97,7 +97,7 @@ def test_what_is_no_record(fields: Any) -> None:
     record = b"noncenon" + msgspec.msgpack.encode(fields)
     with pytest.raises(PayloadError, match="not a job record"):
         decode(record)
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="not a job record"):
         rewrite(record, attempt=1)
 
 
