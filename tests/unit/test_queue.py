@@ -174,7 +174,7 @@ def test_decoding(bench: Bench) -> None:
     @other.job(name="work")
     def work(word: str) -> None: ...
 
-    with pytest.raises(PayloadError, match="number|word"):
+    with pytest.raises(PayloadError, match=r"number|word"):
         other.decode(record)
 
 
