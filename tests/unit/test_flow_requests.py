@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobRecord, NotApplied, OutcomeUnknown, StorageRefused, flows, lookup, transitions
+from jobqueue import JobNotFound, JobRecord, NotApplied, OutcomeUnknown, StorageRefused, flows, lookup, transitions
 from jobqueue.flows import Apply, Flow, New, Pause, Read, Refresh
 from jobqueue.ids import SeededChance
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch, HashSet, Kept, Put
+from jobqueue.storage.ops import Batch, HashSet, Kept, Page, Put, claim_mark
 from jobqueue.testing import FakeClock
 
 KEYS = namespace_keys("test")
@@ -25,6 +25,7 @@ class Play:
 
     Attributes:
         asked: All requests.
+        meanwhile: What somebody else does after the request of this number was answered.
         lost: How many of the next calls go without an answer; they are carried out.
     """
 
@@ -32,6 +33,7 @@ class Play:
         self.storage = MemoryStorage()
         self.asked: list[Any] = []
         self.lost = lost
+        self.meanwhile: dict[int, Batch] = {}
 
     def __call__(self, flow: Flow[Any]) -> Any:
         answer: Any = None
@@ -49,6 +51,9 @@ class Play:
                     answer = [OutcomeUnknown("no answer")] * len(answer)
             elif isinstance(request, Read):
                 answer = self.storage.read(request.queries)
+            other = self.meanwhile.pop(len(self.asked), None)
+            if other is not None:
+                self.storage.apply([other])
 
     @property
     def pauses(self) -> list[float]:
@@ -239,3 +244,109 @@ def test_the_cause_of_an_error_is_the_error_of_the_storage() -> None:
 
 def test_names_in_the_registry_are_sorted_and_what_is_no_name_is_passed_over() -> None:
     assert lookup.queue_names([b"low", b"a:b", b"\xff", b"", b"high", b"x" * 65, b"{a}"]) == ["high", "low"]
+
+
+def _filled(play: Play, count: int, **options: int) -> list[JobRecord]:
+    made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * count)
+    play(flows.store("test", made, {"low"}, FakeClock()))
+    play.asked.clear()
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"delay": 9}])
+def test_a_page_on_which_a_record_is_missing_is_not_the_last(options: dict[str, int]) -> None:
+    play = Play()
+    made = _filled(play, lookup.PAGE + 2, **options)
+    del play.storage._shared.contents.hashes["{test:low}:records"][made[7].id.encode()]
+
+    found = play(lookup.find([LOW], lookup.PLACES_IN_ORDER, None, 999, None))
+
+    assert [record.id for record in found] == [record.id for record in made if record is not made[7]]
+
+
+def test_pages_end_where_nothing_is_left() -> None:
+    play = Play()
+    made = _filled(play, lookup.PAGE)
+
+    found = play(lookup.find([LOW], ("ready",), None, 999, None))
+
+    assert [record.id for record in found] == [record.id for record in made]
+    assert len(play.asked) == 3, "a page, its records, and a page that is empty"
+
+
+def test_a_job_that_moves_on_between_a_page_and_its_records_is_found_once() -> None:
+    play = Play()
+    first, second = _filled(play, 2)
+    play.meanwhile[1] = transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)
+
+    found = play(lookup.find([LOW], ("ready", "working"), None, 999, None))
+
+    assert [(record.id, record.place) for record in found] == [(second.id, "ready"), (first.id, "working")]
+
+
+@pytest.mark.parametrize("options", [{}, {"delay": 9}])
+def test_it_goes_on_behind_a_job_and_in_the_places_behind_its_own(options: dict[str, int]) -> None:
+    play = Play()
+    claimed, *others = _filled(play, lookup.PAGE + 3)
+    play.storage.apply([transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)])
+    made = others
+    if options:
+        made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * (lookup.PAGE + 2), seed=2)
+        play(flows.store("test", made, {"low"}, FakeClock()))
+    for at in (0, lookup.PAGE - 1, lookup.PAGE, len(made) - 1):
+        found = play(lookup.find([LOW], lookup.PLACES_IN_ORDER, None, 9_999, made[at].id))
+        assert [record.id for record in found] == [record.id for record in made[at + 1 :]], at
+    assert claimed.id not in {record.id for record in found}
+    assert [record.id for record in play(lookup.find([LOW], ("ready",), None, 2, others[0].id))] == [
+        record.id for record in others[1:3]
+    ]
+
+
+def test_a_job_that_leaves_while_its_list_is_walked_is_no_place_to_go_on_from() -> None:
+    play = Play()
+    first, _ = _filled(play, 2)
+    play.meanwhile[1] = transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)
+
+    with pytest.raises(JobNotFound, match=f"no job {first.id} to continue behind"):
+        play(lookup.find([LOW], ("ready",), None, 999, first.id))
+
+
+def test_a_job_elsewhere_than_asked_for_is_no_place_to_go_on_from() -> None:
+    play = Play()
+    first, _ = _filled(play, 2)
+
+    with pytest.raises(JobNotFound, match=f"no job {first.id} to continue behind"):
+        play(lookup.find([LOW], ("working", "dead"), None, 999, first.id))
+
+
+# --------------------------------------------------------------------------------------------------------------- operators
+
+
+@pytest.mark.parametrize("operate", [lookup.requeue, lookup.delete])
+@pytest.mark.parametrize("options", [{}, {"delay": 9}])
+def test_what_somebody_else_deleted_just_before_was_done_by_nobody_here(operate: Any, options: dict[str, int]) -> None:
+    play = Play()
+    [made] = _filled(play, 1, **options)
+    id = made.id.encode()
+    if not options:  # requeue leaves what is ready, so it is to be dead
+        play.storage.apply([transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)])
+        held = {id: claim_mark(b"r", 5, 5)}
+        play.storage.apply([transitions.move_out("bury", LOW, LOW.dead, held, {}, {id: 7}, "dead")])
+    place, score = (LOW.waiting, FakeClock().now() + 9) if options else (LOW.dead, 7)
+    assert len(play.storage.read([Page(place, 9)])[0]) == 1  # type: ignore[arg-type]
+    play.meanwhile[1] = transitions.delete(place, [id], {id: score})
+
+    with pytest.raises(JobNotFound, match=made.id):
+        play(operate([LOW], made.id))
+
+
+@pytest.mark.parametrize("operate", [lookup.requeue, lookup.delete])
+def test_what_may_have_been_done_by_a_request_without_an_answer_is_answered_as_done(operate: Any) -> None:
+    play = Play()
+    [made] = _filled(play, 1, delay=9)
+    play.lost = 1
+
+    done = play(operate([LOW], made.id))
+
+    assert done.id == made.id
+    assert play(lookup.locate([LOW], made.id)) is None or operate is lookup.requeue
