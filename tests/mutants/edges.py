@@ -140,6 +140,13 @@ EDGES: Final = (
         'if value[end : end + 1] != b",":',
         "if False:",
     ),
+    Variant(
+        "looks-at-foreign-keys",
+        "takes a key of another kind for an empty one where it looks for records",
+        "storage/queries.py",
+        "    contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets))\n",
+        "",
+    ),
     # ------------------------------------------------------------------------------------------------------ in the flows
     Variant(
         "pauses-for-nothing",
@@ -234,10 +241,60 @@ EDGES: Final = (
         "perhaps = was",
     ),
     Variant(
+        "refusal-of-an-operator",
+        "breaks down where the storage refuses what an operator asked for",
+        _LOOKUP,
+        "    if isinstance(outcome, NotApplied):\n        raise outcome\n",
+        "",
+    ),
+    Variant(
         "foreign-names",
         "stumbles over what a foreign writer left in the registry of queues",
         _LOOKUP,
         "except (UnicodeDecodeError, DeclarationError):",
         "except UnicodeDecodeError:",
+    ),
+    # ----------------------------------------------------------------------------------------------------- of a lock
+    Variant(
+        "lock-from-the-answer",
+        "believes in a lock for longer than the storage does, because the answer took its time",
+        "lock.py",
+        "return Lease(self, token, fence, sent + self.ttl)",
+        "return Lease(self, token, fence, clock.monotonic() + self.ttl)",
+    ),
+    Variant(
+        "lock-extended-from-the-answer",
+        "believes in an extended lock for longer than the storage does",
+        "lock.py",
+        "self._until = max(self._until, sent + length)",
+        "self._until = max(self._until, clock.monotonic() + length)",
+    ),
+    Variant(
+        "refused-extension-forgotten",
+        "does not say that a lock is lost whose extension was refused",
+        "lock.py",
+        "            self._lost = True\n",
+        "",
+    ),
+    Variant(
+        "lock-left-first-first",
+        "gives back the first of two holds, not the last",
+        "lock.py",
+        "lease = leases.pop()",
+        "lease = leases.pop(0)",
+    ),
+    Variant(
+        "lock-left-for-the-wrong-thread",
+        "gives back the hold of the thread that entered first where another one leaves",
+        "lock.py",
+        "who = next(reversed(self._held))",
+        "who = next(iter(self._held))",
+    ),
+    Variant(
+        "lock-remembers-everybody",
+        "remembers every thread that ever entered a lock",
+        "lock.py",
+        "        if not leases:\n            del self._held[who]\n",
+        "",
     ),
 )

@@ -350,3 +350,15 @@ def test_what_may_have_been_done_by_a_request_without_an_answer_is_answered_as_d
 
     assert done.id == made.id
     assert play(lookup.locate([LOW], made.id)) is None or operate is lookup.requeue
+
+
+@pytest.mark.parametrize("operate", [lookup.requeue, lookup.delete])
+def test_a_move_that_is_refused_says_so(operate: Any) -> None:
+    play = Play()
+    [made] = _filled(play, 1, delay=9)
+    flow = operate([LOW], made.id)
+    looked = play.storage.read(next(flow).queries)
+    assert isinstance(flow.send(looked), Apply)
+
+    with pytest.raises(NotApplied, match="read only"):
+        flow.send([NotApplied("read only")])

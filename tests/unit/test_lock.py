@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from jobqueue import LockTaken, NotApplied, OutcomeUnknown
+from jobqueue import LockTaken, NotApplied, OutcomeUnknown, transitions
+from jobqueue.lock import Lock
 from jobqueue.storage.ops import Held, Holder
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
@@ -289,4 +290,87 @@ def test_left_by_another_task_than_entered_it(bench: Bench) -> None:
         await lock.__aexit__(None, None, None)
 
     asyncio.run(main())
+    assert not held(bench)
+
+
+# ------------------------------------------------------------------------------------------------------- slow answers
+
+
+def test_the_time_of_a_lock_counts_from_the_request_and_not_from_the_answer(bench: Bench) -> None:
+    """The storage counts from there as well: who believes longer shares the lock with its next holder."""
+    bench.jobs.counts()
+    bench.meddle = lambda: bench.clock.advance(25)
+
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.clock.advance(34.999)
+        assert not lease.lost
+        bench.clock.advance(0.001)
+        assert lease.lost
+        with bench.jobs.lock("a", ttl=60):
+            pass
+
+
+def test_an_extension_counts_from_the_request_and_not_from_the_answer(bench: Bench) -> None:
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.clock.advance(10)
+        bench.meddle = lambda: bench.clock.advance(25)
+        lease.extend()
+
+        bench.clock.advance(34.999)
+        assert not lease.lost
+        bench.clock.advance(0.001)
+        assert lease.lost
+        with bench.jobs.lock("a", ttl=60):
+            pass
+
+
+def test_who_was_refused_an_extension_has_lost_the_lock(bench: Bench) -> None:
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.memory.apply([transitions.drop_lock(bench.jobs.access.keys, "a", lease.token)])
+        assert not lease.lost, "nobody has told it yet"
+
+        with pytest.raises(LockTaken, match="the lock 'a' is not held any more"):
+            lease.extend()
+
+        assert lease.lost
+
+
+# -------------------------------------------------------------------------------------------- one object, entered often
+
+
+def entered_elsewhere(lock: Lock) -> None:
+    thread = threading.Thread(target=lock.__enter__)
+    thread.start()
+    thread.join()
+
+
+def test_entered_again_after_its_time_it_gives_back_what_it_took_last(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    with lock:
+        bench.clock.advance(60)
+        with lock:
+            assert held(bench)
+        assert not held(bench)
+
+
+def test_left_where_two_others_entered_it_gives_back_the_later(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    entered_elsewhere(lock)
+    bench.clock.advance(60)
+    lock._held = {-1: lock._held.popitem()[1]}  # a thread may get the number of one that has ended
+    entered_elsewhere(lock)
+
+    lock.__exit__(None, None, None)
+
+    assert not held(bench)
+
+
+def test_who_left_it_can_leave_it_for_another(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    with lock:
+        pass
+    entered_elsewhere(lock)
+
+    lock.__exit__(None, None, None)
+
     assert not held(bench)
