@@ -147,6 +147,41 @@ EDGES: Final = (
         "    contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets))\n",
         "",
     ),
+    Variant(
+        "foreign-scope-put",
+        "stores jobs of one scope in a batch of another",
+        "storage/shape.py",
+        "            _same_scope(batch, op.target)\n            if",
+        "            if",
+    ),
+    Variant(
+        "foreign-scope-move",
+        "moves jobs of one scope in a batch of another",
+        "storage/shape.py",
+        "    _same_scope(batch, op.source)\n    if op.count",
+        "    if op.count",
+    ),
+    Variant(
+        "nine-ids-at-most",
+        "refuses the last number of ids that may be searched in a list",
+        "storage/shape.py",
+        "len(ids) > LIST_SEARCH_MAX",
+        "len(ids) >= LIST_SEARCH_MAX",
+    ),
+    Variant(
+        "claim-in-lines",
+        "does not know the owner of a claim whose name has two lines",
+        "record.py",
+        '([0-9]{1,9})", re.DOTALL',
+        '([0-9]{1,9})"',
+    ),
+    Variant(
+        "newest-field-lost",
+        "forgets when a job died last as soon as anything of its record changes",
+        "record.py",
+        "for name in Stored.__struct_fields__[len(fields) :]:",
+        "fields = fields[:11]\n    for name in Stored.__struct_fields__[len(fields) :]:",
+    ),
     # ------------------------------------------------------------------------------------------------------ in the flows
     Variant(
         "pauses-for-nothing",
@@ -275,6 +310,20 @@ EDGES: Final = (
         "lock.py",
         "            self._lost = True\n",
         "",
+    ),
+    Variant(
+        "lock-by-an-old-clock",
+        "takes a lock by a clock that was compared with the server's long ago",
+        "lock.py",
+        "        yield Refresh(60_000)\n        keys",
+        "        keys",
+    ),
+    Variant(
+        "awaited-failure-keeps-the-lock",
+        "keeps a lock whose coroutine function failed until its time is over",
+        "lock.py",
+        "        finally:\n            await self",
+        "        except ZeroDivisionError:\n            raise\n        else:\n            await self",
     ),
     Variant(
         "lock-left-first-first",

@@ -33,7 +33,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "--ignore=tests/runner/test_stopping.py", "--timeout=30",
     ),
     "storages": (
-        "tests/storage/test_exact.py", "tests/storage/test_snapshots.py", "tests/storage/test_memory.py",
+        "tests/storage/test_exact.py", "tests/storage/test_shape.py", "tests/storage/test_snapshots.py",
+        "tests/storage/test_memory.py",
         "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
         "tests/storage/test_redis.py",
     ),

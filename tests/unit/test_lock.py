@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from jobqueue import LockTaken, NotApplied, OutcomeUnknown, transitions
+from jobqueue.flows import Flow, Refresh
 from jobqueue.lock import Lock
 from jobqueue.storage.ops import Held, Holder
 from jobqueue.testing import Fault
@@ -197,6 +199,34 @@ async def test_arun(bench: Bench) -> None:
         assert await lock.arun(function, 3) is False
     assert calls == [2]
     assert not held(bench)
+
+
+async def test_arun_gives_the_lock_back_where_its_function_fails(bench: Bench) -> None:
+    async def fails() -> None:
+        assert held(bench)
+        raise KeyError("planned")
+
+    with pytest.raises(KeyError, match="planned"):
+        await bench.jobs.lock("a", ttl=60).arun(fails)
+    assert not held(bench)
+
+
+def test_the_time_is_asked_for_before_a_lock_is_taken_or_extended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is old: the end of a lock is a time of the server's clock, which is the one that others compare it with."""
+    asked: list[object] = []
+
+    def note(flow: Flow[Any]) -> object:
+        asked.append(next(flow))
+        raise NotApplied("enough")
+
+    with bench.jobs.lock("a", ttl=60) as lease, monkeypatch.context() as patch:
+        patch.setattr(bench.jobs.access, "run", note)
+        for ask in (lease.extend, bench.jobs.lock("b", ttl=60).__enter__):
+            with pytest.raises(NotApplied, match="enough"):
+                ask()
+    assert asked == [Refresh(60_000)] * 2
 
 
 # ---------------------------------------------------------------------------------------------------------- lost calls

@@ -18,12 +18,13 @@ from jobqueue.record import (
     decode,
     encode,
     job_record,
+    parse_claim,
     record_of,
     rewrite,
     timestamp,
     wrap_raw,
 )
-from jobqueue.storage.ops import Kept
+from jobqueue.storage.ops import Kept, claim_mark
 
 COUNTS = st.integers(0, 2**53 - 1)
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
@@ -89,6 +90,7 @@ def test_a_record_of_an_older_version_has_fewer_fields() -> None:
     [
         [], ["kind"], ["kind", "text", 13, 0, 0, 1, 2], [b"kind", b"", 13, 0, 0, 1, 2], ["kind", b"", "13", 0, 0, 1, 2],
         ["kind", b"", 13, -1, 0, 1, 2], ["kind", b"", 13, 0, 0, 1, 2**53], ["kind", b"", 2**53, 0, 0, 1, 2],
+        ["kind", b"", -(2**53), 0, 0, 1, 2],
         ["kind", b"", 13, 0.5, 0, 1, 2], {"name": "kind"}, 7,
     ],
     ids=str,
@@ -125,8 +127,32 @@ def test_an_error_of_any_text_is_kept_short_and_storable(text: str) -> None:
         assert kept == text
 
 
-def test_a_long_error_is_cut() -> None:
-    assert len(clean("x" * 100_000)) == ERROR_LIMIT
+def test_a_long_error_is_cut_at_its_end() -> None:
+    assert clean("a" + "x" * 100_000) == "a" + "x" * (ERROR_LIMIT - 1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "parts"),
+    [
+        (claim_mark(b"runner", 77, 5_000), (b"runner", 77, 5_000)),
+        (claim_mark(b"a\nb:c", 2**49, 100), (b"a\nb:c", 2**49, 100)),
+        (b":7:1", (b"", 7, 1)),
+        (b"a:0:0", (b"a", 0, 0)),
+        (b"a:7:1000000000", (b"a:7:1000000000", 0, 0)),
+        (b"a:-7:1", (b"a:-7:1", 0, 0)),
+        (b"a:7:1 ", (b"a:7:1 ", 0, 0)),
+        (b"a:7", (b"a:7", 0, 0)),
+        (b"", (b"", 0, 0)),
+    ],
+)
+def test_what_a_claim_says(claim: bytes, parts: tuple[bytes, int, int]) -> None:
+    assert parse_claim(claim) == parts
+
+
+@pytest.mark.parametrize("retry", [2**53 - 1, -(2**53) + 1])
+def test_the_furthest_numbers_of_retries_are_read(retry: int) -> None:
+    stored = msgspec.structs.replace(PLAIN, retry=retry)
+    assert decode(encode(b"noncenon", stored)) == stored
 
 
 @pytest.mark.parametrize(
