@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from jobqueue.record import (
     parse_claim,
     record_of,
     rewrite,
+    since_epoch,
     timestamp,
     wrap_raw,
 )
@@ -167,11 +168,17 @@ def test_times(ms: int, expected: datetime) -> None:
     assert timestamp(ms) == expected
 
 
+@pytest.mark.parametrize(("micros", "ms"), [(0, 0), (400, 0), (600, 1), (999_600, 1000), (1_000_000, 1000)])
+def test_a_time_is_kept_to_the_nearest_millisecond(micros: int, ms: int) -> None:
+    assert since_epoch(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
+
+
 def test_what_a_user_sees() -> None:
     record = job_record(b"id", "low", PLAIN, "working", fence=9, nonce=b"noncenon")
     assert (record.id, record.name, record.queue, record.payload) == ("id", "kind", "low", b"{}")
     assert (record.attempt, record.retry, record.error, record.place) == (1, 13, "no", "working")
     assert (record.recoveries, record.fence) == (2, 9)
+    assert (record.created, record.due) == (timestamp(3), timestamp(4))
     assert "noncenon" not in repr(record)
     kept = Kept(encode(b"noncenon", PLAIN), "working", 1, b"runner:77:100")
     assert record_of(b"id", "low", kept).fence == 77
