@@ -346,4 +346,26 @@ EDGES: Final = (
         "        if not leases:\n            del self._held[who]\n",
         "",
     ),
+    # ------------------------------------------------------------------------------------------------- in a judgement
+    Variant(
+        "day-and-a-bit",
+        "parks a job of an unknown kind once more when its day is over to the millisecond",
+        "judge.py",
+        "if now - since >= PARK_END:",
+        "if now - since > PARK_END:",
+    ),
+    Variant(
+        "pause-by-a-foreign-count",
+        "raises two to the power of whatever a record says",
+        "judge.py",
+        "PARK_FIRST << min(stored.parked, 10)",
+        "PARK_FIRST << stored.parked",
+    ),
+    Variant(
+        "ids-in-question-marks",
+        "shows two ids that are no text as the same",
+        "record.py",
+        'id=id.decode("utf-8", "backslashreplace"),',
+        'id=id.decode("utf-8", "replace"),',
+    ),
 )

@@ -139,16 +139,22 @@ def test_a_count_is_refused_for_what_could_move_at_most(t: Bench) -> None:
     t.put(Put(t.waiting, {A: record(A)}, 1))
     t.fill(B)
     before = t.state()
-    for pick, source, limit in ((Due, t.waiting, (9,)), (Head, t.ready, ())):
-        for many, refused in ((2, False), (3, True)):
-            op = Move(source, None, pick(*limit, many) if pick is Due else Head(many, 999), count=(t.notes, N))
-            if refused:
-                assert isinstance(t.outcome(op), StorageRefused), op
-                assert t.state() == before
-    three = Move(t.waiting, None, These((A, b"x", b"y")), count=(t.notes, N))
-    assert isinstance(t.outcome(three), StorageRefused)
-    expecting = Move(t.waiting, None, These((A, b"x", b"y")), expect={A: 1}, count=(t.notes, N))
-    assert isinstance(t.outcome(expecting), Applied), "only one of them can be as expected"
+    count = (t.notes, N)
+    three = These((A, b"x", b"y"))
+
+    for too_many in (
+        Move(t.waiting, None, Due(9, 3), count=count),
+        Move(t.ready, None, Head(3, 999), count=count),
+        Move(t.waiting, None, three, count=count),
+    ):
+        assert isinstance(t.outcome(too_many), StorageRefused), too_many
+        assert t.state() == before
+    for fitting in (
+        Move(t.waiting, t.waiting, three, expect={A: 1}, count=count),  # only one of them can be as expected
+        Move(t.ready, None, Head(1, 999), count=count),
+    ):
+        assert isinstance(t.outcome(fitting), Applied), fitting
+    assert notes(t) == {N: b"%d" % (LIMIT - 1)}
 
 
 # ------------------------------------------------------------------------------------------------- numbered claims

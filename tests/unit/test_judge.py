@@ -187,6 +187,18 @@ def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
     assert attrs.asdict(verdict)["step"] == "bury"
 
 
+@pytest.mark.parametrize(("parked_for", "ending"), [(24 * 60 * MINUTE - 1, "parked"), (24 * 60 * MINUTE, "dead")])
+def test_an_unknown_kind_has_a_day(parked_for: int, ending: str) -> None:
+    assert unknown_kind(stored(parked=30, parked_since=NOW - parked_for), NOW).ending == ending
+
+
+@pytest.mark.parametrize("parked", [6, 10, 11, 2**53 - 1])
+def test_no_count_that_a_record_can_hold_makes_a_pause_too_long(parked: int) -> None:
+    """Whoever can write to the storage can write a record: 2 to the power of its count would fill the memory."""
+    verdict = unknown_kind(stored(parked=parked, parked_since=NOW), NOW)
+    assert verdict.score == NOW + 60 * MINUTE
+
+
 # ----------------------------------------------------------------------------------------------------- its own process
 
 
