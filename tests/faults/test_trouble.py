@@ -494,6 +494,7 @@ async def test_fault_cancel_lock(server: Server, stage: Stage) -> None:
     jobs, others = stage.jobs(), stage.jobs()
     fences: dict[int, int] = {}
     left: set[int] = set()
+    turn, ended = 0, False
     for turn in range(1, 100):
         name = f"report-{turn}"
 

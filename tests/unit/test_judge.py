@@ -178,6 +178,7 @@ def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
         if verdict.ending == "dead":
             break
         assert "attempt" not in verdict.changes
+        assert verdict.changes["due"] == verdict.score
         pauses.append(verdict.score - now)
         job = stored(**verdict.changes)
         now = verdict.score
