@@ -167,6 +167,65 @@ def test_the_first_sending_may_arrive_after_the_second_and_another(stage: Memory
     assert stage.dump() == settled
 
 
+# ------------------------------------------------------------------------------------------------------- notifications
+
+NOTIFY: dict[str, bool] = {
+    "put ready": True, "put waiting": True, "promote": True, "extend": False, "note": False, "finish": False, "retry": True,
+    "park": True, "bury": False, "release": True, "rescue": True, "condemn": False, "requeue": True, "hurry": True,
+    "delete waiting": False, "delete ready": False, "delete dead": False, "prune": False, "close": False,
+}  # fmt: skip
+"""Whether a runner that waits is to be told: there is something to run, or something is due earlier than all before."""
+
+
+def test_what_notifies_is_decided_for_every_transition() -> None:
+    assert NOTIFY.keys() == set(NAMES) - {"claim"}, "a claim passes on what it leaves"
+
+
+@pytest.mark.parametrize("name", NOTIFY)
+def test_a_waiting_runner_is_notified_where_there_is_something_to_do(stage: MemoryStorage, name: str) -> None:
+    if name in ("put waiting", "retry", "park"):
+        stage.apply([t.promote(KEYS, NOW)])  # what becomes the earliest of the waiting jobs is what matters
+    stage.wait([KEYS.scope], 0)
+    assert stage.wait([KEYS.scope], 0) is None
+
+    stage.apply([batches()[name]])
+
+    assert stage.wait([KEYS.scope], 0) == (KEYS.scope if NOTIFY[name] else None)
+
+
+@pytest.mark.parametrize("name", ["put waiting", "retry", "park"])
+def test_a_job_that_waits_behind_another_notifies_nobody(stage: MemoryStorage, name: str) -> None:
+    stage.wait([KEYS.scope], 0)
+
+    stage.apply([batches()[name]])
+
+    assert stage.wait([KEYS.scope], 0) is None
+
+
+@pytest.mark.parametrize(("limit", "left"), [(1, True), (2, False)])
+def test_a_claim_passes_the_notification_on_if_it_leaves_something(
+    stage: MemoryStorage, limit: int, left: bool
+) -> None:
+    stage.wait([KEYS.scope], 0)
+
+    stage.apply([claim(number=9, limit=limit)])
+
+    assert stage.wait([KEYS.scope], 0) == (KEYS.scope if left else None)
+
+
+# --------------------------------------------------------------------------------------------------------------- bounds
+
+
+def test_a_claim_brings_four_megabytes_at_most() -> None:
+    storage = MemoryStorage()
+    storage.apply([t.put(KEYS, {b"j%d" % number: b"x" * 2**20 for number in range(6)}, {}, {})])
+
+    [outcome] = storage.apply([claim(limit=6)])
+
+    assert isinstance(outcome, Applied)
+    assert outcome.moved.ids == (b"j0", b"j1", b"j2", b"j3")
+
+
 # --------------------------------------------------------------------------------------------------------------- locks
 
 
