@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 import pytest
+from redis import exceptions
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.storage.ops import Batch, HashAdd, HashKey
 from jobqueue.storage.redis import open_redis
+from jobqueue.storage.redis.faults import unreachable
 from jobqueue.storage.redis.flow import Guarded, apply_flow, check_flow, described
 from tests.servers import Server
 
@@ -100,3 +102,14 @@ def test_what_is_told_of_a_server(enabled: str, told: str) -> None:
 
     assert described(facts) == {"server": "valkey", "version": "9.1.2", "save": "", "appendonly": told}
     assert described({}) == {"server": "redis", "version": "unknown"}
+
+
+def test_a_server_without_a_free_connection_is_told_from_one_that_is_away() -> None:
+    """Of a real server it is a matter of luck whether its last words are read before it hangs up."""
+    full = unreachable("here", exceptions.ConnectionError("max number of clients reached"))
+    away = unreachable("here", exceptions.ConnectionError("Error 111 connecting"))
+
+    assert isinstance(full, StorageRefused)
+    assert str(full).startswith("here has no connection left (max number of clients reached); nothing was changed.")
+    assert type(away) is NotApplied
+    assert str(away).startswith("here cannot be reached (Error 111 connecting); nothing was changed.")

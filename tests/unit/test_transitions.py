@@ -13,7 +13,20 @@ from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These, claim_mark
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    Fields,
+    HashAdd,
+    LockKey,
+    Move,
+    Moved,
+    Place,
+    Put,
+    Refused,
+    These,
+    claim_mark,
+)
 
 KEYS = queue_keys("test", "low")
 SPACE = namespace_keys("test")
@@ -211,6 +224,40 @@ def test_a_claim_passes_the_notification_on_if_it_leaves_something(
     stage.apply([claim(number=9, limit=limit)])
 
     assert stage.wait([KEYS.scope], 0) == (KEYS.scope if left else None)
+
+
+# --------------------------------------------------------------------------------------------------------------- counts
+
+COUNTED: dict[str, str] = {
+    "finish": "done", "retry": "retried", "park": "parked", "bury": "dead", "condemn": "dead", "release": "released",
+    "rescue": "rescued",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_ends_a_claim_is_counted_once_for_each_job_and_nothing_else_is(stage: MemoryStorage, name: str) -> None:
+    def counted() -> dict[bytes, int]:
+        [fields] = stage.read([Fields(KEYS.counters)])
+        assert isinstance(fields, dict)
+        return {field: int(value) for field, value in fields.items() if field != b"fence"}
+
+    before = counted()
+    stage.apply([batches()[name]])
+    grown = {field: value - before.get(field, 0) for field, value in counted().items()}
+
+    assert {field.decode(): count for field, count in grown.items() if count} == (
+        {COUNTED[name]: 2} if name in COUNTED else {}
+    )
+
+
+def test_a_queue_is_registered_once_with_the_time_of_its_first_use() -> None:
+    storage = MemoryStorage()
+
+    first, second = storage.apply([t.register_queue(SPACE, "low", NOW), t.register_queue(SPACE, "low", NOW + 1)])
+
+    assert isinstance(first, Applied)
+    assert second == Refused((0,))
+    assert storage.read([Fields(SPACE.queues)]) == [{b"low": b"%d" % NOW}]
 
 
 # --------------------------------------------------------------------------------------------------------------- bounds
