@@ -270,6 +270,13 @@ CALLS: Final = (
         "CLAIM_BYTES: Final = 8 * 1024 * 1024",
     ),
     Variant(
+        "note-unfenced",
+        "notes in the record of a job that somebody else holds by now that it is about to be started",
+        "transitions.py",
+        "expect={id: claimed}, records={id: record}",
+        "records={id: record}",
+    ),
+    Variant(
         "condemned-uncounted",
         "does not count a job among the dead that took too many runners down",
         "transitions.py",

@@ -182,6 +182,13 @@ EDGES: Final = (
     ),
     # ------------------------------------------------------------------------------------------- what a server says
     Variant(
+        "script-leaves-what-it-moves",
+        "leaves a job where it was when it moves within a list, so that it is there twice, on the server",
+        "storage/redis/interpret/move.lua",
+        "if op.source ~= op.target or op.from_list then",
+        "if op.source ~= op.target then",
+    ),
+    Variant(
         "full-server-called-away",
         "says that a server cannot be reached which has no connection left",
         "storage/redis/faults.py",

@@ -288,6 +288,17 @@ def test_ids_that_are_picked_twice_count_once(t: Bench) -> None:
     assert t.places() == {"working": [(A, 5), (B, 5)], "dead": [(C, 5)]}
 
 
+def test_a_move_within_a_list_takes_out_what_it_puts_in(t: Bench) -> None:
+    t.fill(A, B, C)
+
+    t.do(Move(t.ready, t.ready, These((B,))))
+    assert t.places() == {"ready": [A, C, B]}
+    t.do(Move(t.ready, t.ready, These((B, C)), front=True))
+    assert t.places() == {"ready": [B, C, A]}
+    t.do(Move(t.ready, t.ready, Head(1, 999)))
+    assert t.places() == {"ready": [C, A, B]}
+
+
 def test_skipped_ids_count_for_the_limit_and_keep_their_order(t: Bench) -> None:
     t.fill(A, B, C, D)
     t.do(Move(t.ready, t.working, Head(4, 999), 5, stamp=Stamp(b"r", 5, 100)))

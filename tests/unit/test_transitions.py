@@ -76,9 +76,9 @@ def test_the_table_answers_for_every_pair(source: Place | None, target: Place | 
     assert {step for step in get_args(Step) if legal(step, source, target)} == TABLE.get((source, target), set())
 
 
-def batches() -> dict[str, Batch]:
-    """One batch of every transition that moves jobs."""
-    held = claims(0, 1)
+def batches(fence: int = NOW) -> dict[str, Batch]:
+    """One batch of every transition that moves jobs; ``fence`` is that of the claims on those that are held."""
+    held = claims(0, 1, fence=fence)
     records = {id: record(7) for id in held}
     scores = dict.fromkeys(held, NOW + 9)
     leases = {id: (mark, NOW + LEASE) for id, mark in held.items()}
@@ -159,6 +159,21 @@ def test_each_does_something(stage: MemoryStorage, name: str) -> None:
     [outcome] = stage.apply([batches()[name]])
     assert isinstance(outcome, Applied)
     assert stage.dump() != before
+
+
+FENCED = ("extend", "note", "finish", "retry", "park", "bury", "release", "rescue", "condemn")
+
+
+@pytest.mark.parametrize("name", FENCED)
+@pytest.mark.parametrize("fence", [NOW - 1, NOW + 1])
+def test_under_another_claim_than_the_present_one_nothing_moves(stage: MemoryStorage, name: str, fence: int) -> None:
+    before = stage.dump()
+
+    [outcome] = stage.apply([batches(fence)[name]])
+
+    assert isinstance(outcome, Applied)
+    assert outcome.moved.ids == ()
+    assert stage.dump() == before
 
 
 @pytest.mark.parametrize("name", NAMES)
