@@ -483,6 +483,8 @@ def _parse_netstrings(value: bytes) -> list[bytes]:
     at = 0
     while (colon := value.find(b":", at, at + 9)) > at and value[at:colon].isdigit():
         end = colon + 1 + int(value[at:colon])
+        if value[end : end + 1] != b",":
+            break
         values.append(value[colon + 1 : end])
         at = end + 1
     return values

@@ -91,6 +91,8 @@ def _check_move(batch: Batch, op: Move) -> None:
                 raise ValueError(f"{op.source.full}: Head picks from a list, Due from a sorted set")
             if limit < 0:
                 raise ValueError(f"{op.source.full}: a limit of {limit} makes no sense")
+    if op.once is not None and not (isinstance(op.stamp, Stamp) and isinstance(op.target, SetKey)):
+        raise ValueError(f"{op.source.full}: once numbers a claim, which needs a stamp and a sorted set as target")
     if op.target is None:
         return
     _same_scope(batch, op.target)
@@ -98,8 +100,6 @@ def _check_move(batch: Batch, op: Move) -> None:
         if isinstance(op.score, Mapping) and not isinstance(op.pick, These):
             raise ValueError(f"{op.target.full}: a score for each needs a pick of These, not {op.pick}")
         _check_score(op, op.score, op.pick.ids if isinstance(op.pick, These) else ())
-    if op.once is not None and not (isinstance(op.stamp, Stamp) and isinstance(op.target, SetKey)):
-        raise ValueError(f"{op.target.full}: once numbers a claim, which needs a stamp and a sorted set as target")
 
 
 def _check_score(

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,6 @@ import redis
 
 from jobqueue import JobQueue, LockTaken, NotApplied, OutcomeUnknown
 from tests.conftest import MakeServer
-from tests.faults.apps.deeds import QUEUE
 from tests.faults.ledger import await_that
 from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage
@@ -428,28 +429,57 @@ def test_fault_fork(server: Server, stage: Stage) -> None:
     stage.ledger.check(keys)
 
 
-async def test_fault_cancel(server: Server, stage: Stage) -> None:
+@types.coroutine
+def _cancelled_at(turn: int, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, Any]:
+    """Await it, and cancel it when it is suspended for this time: no race against the server decides how far it comes."""
+    awaited = coroutine.__await__()
+    step = partial(next, awaited)
+    while True:
+        try:
+            suspended = step()
+        except StopIteration as end:
+            return end.value
+        turn -= 1
+        if turn == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        try:
+            yield suspended
+        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine
+            step = partial(awaited.throw, error)
+        else:
+            step = partial(next, awaited)
+
+
+async def _ends_uncancelled(turn: int, coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Whether it came to its end before it was suspended that often."""
+    try:
+        await asyncio.ensure_future(_cancelled_at(turn, coroutine))
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "not connected"])
+async def test_fault_cancel(connected: bool, server: Server, stage: Stage) -> None:
     """[F26] Cancelled at every await: the job is stored once or not at all, and the connections stay sound."""
     jobs = stage.jobs()
-    await jobs.aenqueue(stage.deed("first"))
-    cancelled = 0
-    certain, unsure = {"first"}, set()
-    for turns in range(400):
-        key = f"k{turns}"
-        task = asyncio.ensure_future(jobs.aenqueue(stage.deed(key)))
-        for _ in range(turns % 40):
-            await asyncio.sleep(0)
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            cancelled += 1
-            unsure.add(key)
+    certain, unsure = set[str](), set[str]()
+    for turn in range(1, 100):
+        if connected:
+            await jobs.acounts()
         else:
+            await jobs.aclose()
+        key = f"k{turn}"
+        if await _ends_uncancelled(turn, jobs.aenqueue(stage.deed(key))):
             certain.add(key)
+            break
+        unsure.add(key)
         # The next answer on this connection is the one to this question.
-        assert (await jobs.acounts())[QUEUE].dead == 0
-    assert cancelled >= 40, "it was always too late to cancel"
+        assert sum(counts.dead for counts in (await jobs.acounts()).values()) == 0
+    assert certain, "an enqueue never came to its end"
+    assert unsure, "it was always too late to cancel"
     await jobs.aclose()
     assert len(stage.check_contents()) >= len(certain)
     with stage.worker(stage.jobs()):
@@ -461,29 +491,44 @@ async def test_fault_cancel(server: Server, stage: Stage) -> None:
 
 async def test_fault_cancel_lock(server: Server, stage: Stage) -> None:
     """[F26-LCK] Cancelled at every await of taking and giving back: whatever is left ends by itself, and has one holder."""
-    jobs = stage.jobs()
-    for turns in range(60):
-        lock = jobs.lock(f"report-{turns}", ttl=0.3)
+    jobs, others = stage.jobs(), stage.jobs()
+    fences: dict[int, int] = {}
+    left: set[int] = set()
+    turn, ended = 0, False
+    for turn in range(1, 100):
+        name = f"report-{turn}"
 
-        async def hold(lock: Any = lock) -> None:
-            async with lock:
-                await asyncio.sleep(0)
+        async def hold(turn: int = turn, name: str = name) -> None:
+            async with jobs.lock(name, ttl=0.3) as lease:
+                fences[turn] = lease.fence
+                with pytest.raises(LockTaken):
+                    await others.lock(name, ttl=5).__aenter__()
 
-        task = asyncio.ensure_future(hold())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        ended = await _ends_uncancelled(turn, hold())
+        if not _has_one_holder(others, name, fences.get(turn, 0)):
+            left.add(turn)
+        if ended:
+            break
+    assert ended, "the lock was never given back"
+    assert turn not in left, "a lock that was given back is not free"
+    assert 0 < len(fences) < turn, "it was never cancelled before, or never after the lock was taken"
     await jobs.aclose()
-    others = stage.jobs()
-    for turns in range(60):
+    await others.aclose()
+    for turn in left:
+        await_that(
+            partial(_has_one_holder, others, f"report-{turn}", fences.get(turn, 0)),
+            f"the end of the lock that was cancelled when it was suspended for the {turn}. time",
+            seconds=5,
+        )
 
-        def free(turns: int = turns) -> bool:
-            try:
-                with others.lock(f"report-{turns}", ttl=5):
-                    return True
-            except LockTaken:
-                return False
 
-        await_that(free, f"the end of the lock that was cancelled after {turns} turns", seconds=5)
+def _has_one_holder(jobs: JobQueue, name: str, fence: int) -> bool:
+    """Whether the lock can be taken; who has it is alone with it, and its fence is above the one before."""
+    try:
+        with jobs.lock(name, ttl=5) as lease:
+            assert lease.fence > fence
+            with pytest.raises(LockTaken), jobs.lock(name, ttl=5):
+                pass
+            return True
+    except LockTaken:
+        return False

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.__main__ import main
+from tests.mutants.calls import CALLS
 from tests.mutants.checkers import CHECKERS
+from tests.mutants.edges import EDGES
 from tests.mutants.moves import MOVES
 from tests.mutants.runners import RUNNERS
 from tests.mutants.storages import STORAGES
@@ -19,7 +21,7 @@ from tests.mutants.workshop import PARTS, NotRunnable, Workshop
 
 
 def test_names_and_changes_are_different() -> None:
-    variants = (*MOVES, *RUNNERS, *STORAGES, *CHECKERS)
+    variants = (*MOVES, *RUNNERS, *STORAGES, *CHECKERS, *EDGES, *CALLS)
     assert len(VARIANTS) == len(variants) >= 30
     assert len({(one.file, one.old, one.new) for one in variants}) == len(variants)
     assert all(one.old != one.new for one in variants)
@@ -29,7 +31,8 @@ def test_names_and_changes_are_different() -> None:
 def test_what_a_variant_replaces_is_there_once_and_it_is_python_still(name: str, tmp_path: Path) -> None:
     variant = VARIANTS[name]
     path = tmp_path / "jobqueue" / variant.file
-    path.parent.mkdir(parents=True)
+    (tmp_path / "jobqueue").mkdir()
+    path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "jobqueue" / variant.file, path)
 
     variant.plant(tmp_path)

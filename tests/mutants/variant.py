@@ -27,7 +27,7 @@ class Variant:
     Attributes:
         name: What it is called on the command line.
         sentence: What it does wrong.
-        file: The file that is changed, from ``jobqueue/``.
+        file: The file that is changed, from ``jobqueue/``; ``../`` leads out of it.
         old: A text that is in the file exactly once.
         new: What stands there instead.
     """

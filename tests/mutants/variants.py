@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.mutants.calls import CALLS
 from tests.mutants.checkers import CHECKERS
+from tests.mutants.edges import EDGES
 from tests.mutants.moves import MOVES
 from tests.mutants.runners import RUNNERS
 from tests.mutants.storages import STORAGES
@@ -12,4 +14,6 @@ from tests.mutants.variant import Variant
 
 __all__ = ["VARIANTS"]
 
-VARIANTS: Final[dict[str, Variant]] = {variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *CHECKERS)}
+VARIANTS: Final[dict[str, Variant]] = {
+    variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *CHECKERS, *EDGES, *CALLS)
+}

@@ -24,16 +24,19 @@ __all__ = ["PARTS", "Caught", "NotRunnable", "Workshop"]
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
-        "tests/unit/test_flows.py", "tests/unit/test_lock.py", "tests/unit/test_shares.py", "tests/unit/test_record.py",
-        "tests/unit/test_queue.py", "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
+        "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_lock.py",
+        "tests/unit/test_shares.py", "tests/unit/test_record.py", "tests/unit/test_queue.py",
+        "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
         "tests/unit/test_embedded_faults.py", "tests/runner", "--ignore=tests/runner/test_core_machine.py",
         "--ignore=tests/runner/test_processes.py", "--ignore=tests/runner/test_supervisor.py",
         "--ignore=tests/runner/test_forked_children.py", "--ignore=tests/runner/test_threads.py",
         "--ignore=tests/runner/test_stopping.py", "--timeout=30",
     ),
     "storages": (
-        "tests/storage/test_memory.py", "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
-        "tests/storage/test_redis.py",
+        "tests/storage/test_exact.py", "tests/storage/test_shape.py", "tests/storage/test_snapshots.py",
+        "tests/storage/test_memory.py",
+        "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
+        "tests/storage/test_redis.py", "tests/storage/test_redis_flow.py",
     ),
     "checks": (
         "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",
@@ -41,6 +44,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "fault grid": ("tests/faults/test_grid_memory.py",),
     "simulation": ("tests/simulation/test_simulation.py", "tests/simulation/test_simulation_histories.py"),
+    "plugin": ("tests/plugin",),
     "lockstep": ("tests/storage/test_lockstep.py",),
     "exploration": ("tests/simulation/test_explore.py",),
     "machines": ("tests/runner/test_core_machine.py", "tests/simulation/test_delivery_machine.py"),
@@ -92,7 +96,8 @@ def _copy() -> Iterator[Path]:
         root = Path(folder)
         for name in ("jobqueue", "tests"):
             shutil.copytree(ROOT / name, root / name, ignore=_LEFT_OUT)
-        shutil.copy2(ROOT / "pyproject.toml", root)
+        for name in ("pyproject.toml", "jobqueue_pytest.py"):
+            shutil.copy2(ROOT / name, root)
         yield root
 
 

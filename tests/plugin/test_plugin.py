@@ -288,6 +288,74 @@ def test_a_failed_test_shows_the_past_of_its_jobs_and_the_seed(
     ])  # fmt: skip
 
 
+TEARDOWN: dict[str, tuple[str, str]] = {
+    "its own fixture": (
+        """
+        import pytest
+        from kinds import charge
+        @pytest.fixture
+        def checked(jobqueue):
+            yield
+            assert jobqueue.drain() == {}
+        def test_it(checked):
+            charge.enqueue(7)
+        """,
+        "E *assert {'done': 1} == {}",
+    ),
+    "the end of the block": (
+        """
+        from kinds import charge, report
+        def test_it(jobqueue):
+            charge.enqueue(7)
+            report.aenqueue("monday")
+        """,
+        "never awaited, so nothing happened:",
+    ),
+    "a fixture that was there before": (
+        """
+        import pytest
+        from kinds import charge
+        @pytest.fixture
+        def outer():
+            yield
+            raise RuntimeError("at the very end")
+        def test_it(outer, jobqueue):
+            charge.enqueue(7)
+        """,
+        "E *RuntimeError: at the very end",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where_it_fails", TEARDOWN)
+def test_a_test_that_fails_in_its_tear_down_shows_the_past_and_the_seed(
+    run: Run, pytester: pytest.Pytester, where_it_fails: str
+) -> None:
+    source, error = TEARDOWN[where_it_fails]
+    pytester.makepyfile(source)
+
+    result = run("--jobqueue-seed=23")
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines([
+        error,
+        "*- jobqueue -*",
+        "what happened in this block (*, seed 23):",
+        "  kinds.charge(order=7) *:",
+        "    +0:00:00  enqueued in low",
+        "to repeat: --jobqueue-seed=23",
+    ])  # fmt: skip
+
+
+def test_a_test_that_passes_shows_no_past(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_sync=SYNC)
+
+    result = run("-rA", "--jobqueue-seed=23")
+
+    result.assert_outcomes(passed=3)
+    result.stdout.no_fnmatch_line("*what happened in this block*")
+
+
 def test_where_the_library_refuses_something_the_test_is_shown(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         from kinds import charge

@@ -138,28 +138,43 @@ def by_the_clock(extend: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+THEFT = "was taken from a runner whose lease was certain until later (I6)"
 PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
-    "a claim without a number": (transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "for ever"),
-    "a late result is stored": (transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "finish"),
+    "a claim without a number": (
+        transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "stays in working for ever",
+    ),
+    "a late result is stored": (
+        transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "sent twice it changes more than once",
+    ),
     "a beat extends what others hold": (
-        transitions, "extend", lambda f: changed(f, expect=None), "rescue", 1, "not the sender's",
+        transitions, "extend", lambda f: changed(f, expect=None), "rescue", 1, "a claim that is not the sender's (I5, I17)",
     ),
-    "a rescue that does not compare": (transitions, "rescue", lambda f: changed(f, expect=None), "rescue", 1, "I"),
-    "a rescue at first sight": (rescue, "_first_sight", hasty, "rescue", 1, "I6"),
-    "extensions that go by the clock alone": (Leases, "extend", by_the_clock, "clock", 1, "I6"),
-    "a finish that leaves the claim": (transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1, "claim"),
-    "a retry that is not counted": (runners, "after_run", forgetful, "retry", 3, "I11"),
-    "a job that starts early": (transitions, "promote", early, "retry", 3, "I9"),
+    "a rescue that does not compare": (transitions, "rescue", lambda f: changed(f, expect=None), "rescue", 1, THEFT),
+    "a rescue at first sight": (rescue, "_first_sight", hasty, "rescue", 1, THEFT),
+    "extensions that go by the clock alone": (Leases, "extend", by_the_clock, "clock", 1, THEFT),
+    "a rescue that leaves the claim": (
+        transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1,
+        "after rescue: job b'job-a' is in ready, its claim",
+    ),
+    "a retry that is not counted": (
+        runners, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",
+    ),
+    "a job that starts early": (transitions, "promote", early, "retry", 3, "was promoted before it was due (I9)"),
     "a requeue that takes what it did not see": (
-        transitions, "requeue", lambda f: changed(f, expect=None), "retry", 3, "",
+        transitions, "requeue", lambda f: changed(f, expect=None), "retry", 3,
+        "requeue changed the attempts of job job-a from 2 to 1 (I11)",
     ),
-    "a fence that stands still": (Interpreter, "_stamp", lambda _: same_fence, "claim", 2, "I"),
+    "a fence that stands still": (
+        Interpreter, "_stamp", lambda _: same_fence, "claim", 2, "got the fence 1000000 after 1000000 (I4)",
+    ),
     "the first queue takes it all": (
-        Shares, "split", lambda _: lambda _self, units, queues: {min(queues): units}, "shares", 3, "",
+        Shares, "split", lambda _: lambda _self, units, queues: {min(queues): units}, "shares", 3,
+        "shares of weights (2, 1) differ by 4 of 3 parts (I13)",
     ),
-    "a lock that is taken unasked": (transitions, "take_lock", unguarded, "lock", 2, "I15"),
-    "a lock that is extended after its end": (transitions, "extend_lock", unguarded, "lock", 3, "I15"),
+    "a lock that is taken unasked": (transitions, "take_lock", unguarded, "lock", 2, "who still holds it (I15)"),
+    "a lock that is extended after its end": (transitions, "extend_lock", unguarded, "lock", 3, "who still holds it (I15)"),
 }  # fmt: skip
+"""A bug, and what the exploration has to say of it: another reason would be luck, or a false alarm."""
 
 
 @pytest.mark.parametrize("bug", PLANTS)

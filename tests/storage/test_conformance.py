@@ -175,4 +175,4 @@ class Raises(MemoryStorage):
 
 def test_an_ending_that_is_raised_is_to_be_answered() -> None:
     with pytest.raises(ConformanceError, match="the disk is away\nwhat becomes of each batch is to be answered"):
-        check_storage(Raises)
+        check_storage(Raises, patience=0.05)

@@ -266,7 +266,7 @@ def test_no_node_of_a_cluster_answers() -> None:
 
     assert type(outcome) is NotApplied
     assert "127.0.0.1:2" in str(outcome)
-    with pytest.raises(NotApplied):
+    with pytest.raises(NotApplied, match=r"127\.0\.0\.1:2 cannot be reached"):
         storage.wait([LOW[0]], 5)
 
 

@@ -46,6 +46,7 @@ def test_it_is_sorted_at_every_step(
         expected = sorted((score, member) for member, score in model.items())
 
         assert list(entries) == expected
+        assert all(0 < len(run) <= 4 for run in entries._runs), "a change costs no more where there are many members"
         assert (len(entries), entries.scores) == (len(model), model)
         assert list(copy) == unchanged
         assert entries.due(before, limit) == [member for score, member in expected if score <= before][:limit]

@@ -385,4 +385,4 @@ def test_a_reader_that_has_seen_enough_is_no_error(queue: JobQueue, server: Serv
         assert process.stderr is not None
         with process.stderr:
             assert process.stderr.read() == ""
-        process.wait(30)
+        assert process.wait(30) == 1, "nobody was there to read it: quiet, but no success"

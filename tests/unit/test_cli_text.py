@@ -164,13 +164,13 @@ def test_a_target_that_leads_nowhere_is_said_to(shop: Path, target: str, words: 
 
 
 def test_the_traceback_of_a_module_that_fails_is_shown(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DeclarationError):
+    with pytest.raises(DeclarationError, match=r"importing cli_shop\.failing failed: ValueError"):
         import_module("cli_shop.failing")
     told = capsys.readouterr().err
     assert "failing.py" in told
     assert "importlib" not in told
     assert "target.py" not in told, "what helps is where, not how it was come to"
-    with pytest.raises(DeclarationError):
+    with pytest.raises(DeclarationError, match=r"cli_shop\.missing"):
         import_module("cli_shop.missing")
     assert capsys.readouterr().err == ""
 

@@ -308,19 +308,19 @@ def test_what_is_no_job_class_is_refused(jobs: JobQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "said"),
     [
-        {"name": ""},
-        {"name": "a\nb"},
-        {"queue": "a:b"},
-        {"retry": "3"},
-        {"retry": True},
-        {"aliases": "old"},
-        {"aliases": (1,)},
+        ({"name": ""}, "'' is no name of a kind of job"),
+        ({"name": "a\nb"}, "'a.*' is no name of a kind of job"),
+        ({"queue": "a:b"}, "'a:b' is no name of a queue"),
+        ({"retry": "3"}, "retry='3' is no number of retries"),
+        ({"retry": True}, "retry=True is no number of retries"),
+        ({"aliases": "old"}, "aliases must be a tuple of names"),
+        ({"aliases": (1,)}, "1 is no name of a kind of job"),
     ],
 )
-def test_options_of_the_class_line_are_checked(options: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError):
+def test_options_of_the_class_line_are_checked(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeclarationError, match=said):
         type("Wrong", (Job,), {}, **options)
 
 

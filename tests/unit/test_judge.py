@@ -178,6 +178,7 @@ def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
         if verdict.ending == "dead":
             break
         assert "attempt" not in verdict.changes
+        assert verdict.changes["due"] == verdict.score
         pauses.append(verdict.score - now)
         job = stored(**verdict.changes)
         now = verdict.score
@@ -185,6 +186,18 @@ def test_an_unknown_kind_is_parked_for_longer_and_longer() -> None:
     assert set(pauses[6:]) == {60 * MINUTE}
     assert 24 * 60 * MINUTE <= now - NOW < 25 * 60 * MINUTE
     assert attrs.asdict(verdict)["step"] == "bury"
+
+
+@pytest.mark.parametrize(("parked_for", "ending"), [(24 * 60 * MINUTE - 1, "parked"), (24 * 60 * MINUTE, "dead")])
+def test_an_unknown_kind_has_a_day(parked_for: int, ending: str) -> None:
+    assert unknown_kind(stored(parked=30, parked_since=NOW - parked_for), NOW).ending == ending
+
+
+@pytest.mark.parametrize("parked", [6, 10, 11, 2**53 - 1])
+def test_no_count_that_a_record_can_hold_makes_a_pause_too_long(parked: int) -> None:
+    """Whoever can write to the storage can write a record: 2 to the power of its count would fill the memory."""
+    verdict = unknown_kind(stored(parked=parked, parked_since=NOW), NOW)
+    assert verdict.score == NOW + 60 * MINUTE
 
 
 # ----------------------------------------------------------------------------------------------------- its own process

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
-from jobqueue import LockTaken, NotApplied, OutcomeUnknown
+from jobqueue import LockTaken, NotApplied, OutcomeUnknown, transitions
+from jobqueue.flows import Flow, Refresh
+from jobqueue.lock import Lock
 from jobqueue.storage.ops import Held, Holder
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
@@ -198,6 +201,34 @@ async def test_arun(bench: Bench) -> None:
     assert not held(bench)
 
 
+async def test_arun_gives_the_lock_back_where_its_function_fails(bench: Bench) -> None:
+    async def fails() -> None:
+        assert held(bench)
+        raise KeyError("planned")
+
+    with pytest.raises(KeyError, match="planned"):
+        await bench.jobs.lock("a", ttl=60).arun(fails)
+    assert not held(bench)
+
+
+def test_the_time_is_asked_for_before_a_lock_is_taken_or_extended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is old: the end of a lock is a time of the server's clock, which is the one that others compare it with."""
+    asked: list[object] = []
+
+    def note(flow: Flow[Any]) -> object:
+        asked.append(next(flow))
+        raise NotApplied("enough")
+
+    with bench.jobs.lock("a", ttl=60) as lease, monkeypatch.context() as patch:
+        patch.setattr(bench.jobs.access, "run", note)
+        for ask in (lease.extend, bench.jobs.lock("b", ttl=60).__enter__):
+            with pytest.raises(NotApplied, match="enough"):
+                ask()
+    assert asked == [Refresh(60_000)] * 2
+
+
 # ---------------------------------------------------------------------------------------------------------- lost calls
 
 
@@ -236,12 +267,30 @@ def test_one_that_cannot_be_asked_for(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ttl"),
-    [("", 1), ("x" * 201, 1), ("a\nb", 1), ("a\0", 1), (7, 1), ("a", 0), ("a", -1), ("a", float("nan")), ("a", "soon")],
+    ("name", "ttl", "error", "said"),
+    [
+        ("", 1, ValueError, "1 to 200 printable characters, not ''"),
+        ("x" * 201, 1, ValueError, "1 to 200 printable characters, not 'xxx"),
+        ("a\nb", 1, ValueError, "1 to 200 printable characters, not 'a"),
+        ("a\0", 1, ValueError, "1 to 200 printable characters, not 'a"),
+        (7, 1, TypeError, "the name of a lock is a string, not 7"),
+        ("a", 0, ValueError, "the lock 'a' needs a ttl of at least a millisecond"),
+        ("a", 0.0004, ValueError, "the lock 'a' needs a ttl of at least a millisecond"),
+        ("a", -1, ValueError, "ttl must be between 0 seconds and 100 years; -1 is negative"),
+        ("a", float("nan"), ValueError, "ttl must be between 0 seconds and 100 years; nan is not finite"),
+        ("a", "soon", TypeError, "ttl must be a timedelta or a number of seconds, not 'soon'"),
+    ],
 )
-def test_what_is_no_lock(bench: Bench, name: str, ttl: float) -> None:
-    with pytest.raises((TypeError, ValueError)):
+def test_what_is_no_lock(bench: Bench, name: str, ttl: float, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
         bench.jobs.lock(name, ttl=ttl)
+
+
+def test_the_longest_name_and_the_shortest_time_are_a_lock(bench: Bench) -> None:
+    with bench.jobs.lock("x" * 200, ttl=0.001) as lease:
+        assert held(bench, "x" * 200)
+        bench.clock.advance(0.001)
+        assert lease.lost
 
 
 @pytest.mark.parametrize("name", ["a:b", "{x}", "ready", "meta", "nightly report · ü"])
@@ -271,4 +320,87 @@ def test_left_by_another_task_than_entered_it(bench: Bench) -> None:
         await lock.__aexit__(None, None, None)
 
     asyncio.run(main())
+    assert not held(bench)
+
+
+# ------------------------------------------------------------------------------------------------------- slow answers
+
+
+def test_the_time_of_a_lock_counts_from_the_request_and_not_from_the_answer(bench: Bench) -> None:
+    """The storage counts from there as well: who believes longer shares the lock with its next holder."""
+    bench.jobs.counts()
+    bench.meddle = lambda: bench.clock.advance(25)
+
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.clock.advance(34.999)
+        assert not lease.lost
+        bench.clock.advance(0.001)
+        assert lease.lost
+        with bench.jobs.lock("a", ttl=60):
+            pass
+
+
+def test_an_extension_counts_from_the_request_and_not_from_the_answer(bench: Bench) -> None:
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.clock.advance(10)
+        bench.meddle = lambda: bench.clock.advance(25)
+        lease.extend()
+
+        bench.clock.advance(34.999)
+        assert not lease.lost
+        bench.clock.advance(0.001)
+        assert lease.lost
+        with bench.jobs.lock("a", ttl=60):
+            pass
+
+
+def test_who_was_refused_an_extension_has_lost_the_lock(bench: Bench) -> None:
+    with bench.jobs.lock("a", ttl=60) as lease:
+        bench.memory.apply([transitions.drop_lock(bench.jobs.access.keys, "a", lease.token)])
+        assert not lease.lost, "nobody has told it yet"
+
+        with pytest.raises(LockTaken, match="the lock 'a' is not held any more"):
+            lease.extend()
+
+        assert lease.lost
+
+
+# -------------------------------------------------------------------------------------------- one object, entered often
+
+
+def entered_elsewhere(lock: Lock) -> None:
+    thread = threading.Thread(target=lock.__enter__)
+    thread.start()
+    thread.join()
+
+
+def test_entered_again_after_its_time_it_gives_back_what_it_took_last(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    with lock:
+        bench.clock.advance(60)
+        with lock:
+            assert held(bench)
+        assert not held(bench)
+
+
+def test_left_where_two_others_entered_it_gives_back_the_later(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    entered_elsewhere(lock)
+    bench.clock.advance(60)
+    lock._held = {-1: lock._held.popitem()[1]}  # a thread may get the number of one that has ended
+    entered_elsewhere(lock)
+
+    lock.__exit__(None, None, None)
+
+    assert not held(bench)
+
+
+def test_who_left_it_can_leave_it_for_another(bench: Bench) -> None:
+    lock = bench.jobs.lock("a", ttl=60)
+    with lock:
+        pass
+    entered_elsewhere(lock)
+
+    lock.__exit__(None, None, None)
+
     assert not held(bench)

@@ -151,10 +151,17 @@ def test_dead_jobs_longest_dead_first(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"place": "done"}, {"limit": 0}, {"limit": -1}, {"queue": "a:b"}, {"queue": "{x}"}]
+    ("arguments", "error", "said"),
+    [
+        ({"place": "done"}, ValueError, "there is no place 'done': it is one of waiting, ready, working, dead"),
+        ({"limit": 0}, ValueError, "limit must be at least 1, not 0"),
+        ({"limit": -1}, ValueError, "limit must be at least 1, not -1"),
+        ({"queue": "a:b"}, DeclarationError, "'a:b' is no name of a queue"),
+        ({"queue": "{x}"}, DeclarationError, "'{x}' is no name of a queue"),
+    ],
 )
-def test_bad_questions(bench: Bench, arguments: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, DeclarationError)):
+def test_bad_questions(bench: Bench, arguments: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
         bench.jobs.find(**arguments)
 
 
@@ -167,7 +174,7 @@ def test_decoding(bench: Bench) -> None:
     @other.job(name="work")
     def work(word: str) -> None: ...
 
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match=r"number|word"):
         other.decode(record)
 
 
@@ -419,7 +426,7 @@ def test_a_payload_over_the_limit() -> None:
     wordy.enqueue("x" * (100 - len('{"text":""}')))
     with pytest.raises(PayloadError, match="max_payload=100"):
         wordy.enqueue("x" * 100)
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="max_payload=100"):
         bench.jobs.enqueue_many([wordy.call("fits"), wordy.call("x" * 100)])
     assert bench.jobs.length("low") == 1, "nothing of it was stored"
 

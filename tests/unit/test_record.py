@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,21 +18,25 @@ from jobqueue.record import (
     decode,
     encode,
     job_record,
+    parse_claim,
     record_of,
     rewrite,
+    since_epoch,
     timestamp,
     wrap_raw,
 )
-from jobqueue.storage.ops import Kept
+from jobqueue.storage.ops import Kept, claim_mark
 
 COUNTS = st.integers(0, 2**53 - 1)
-STORED = st.builds(
-    Stored, name=st.text(max_size=40), payload=st.binary(max_size=60), retry=st.integers(-(2**53) + 1, 2**53 - 1),
-    attempt=COUNTS, recoveries=COUNTS, created=COUNTS, due=COUNTS, error=st.none() | st.text(max_size=60), started=COUNTS,
-    parked=COUNTS, parked_since=COUNTS,
-)  # fmt: skip
+OTHERS: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.text(max_size=40), "payload": st.binary(max_size=60), "retry": st.integers(-(2**53) + 1, 2**53 - 1),
+    "error": st.none() | st.text(max_size=60),
+}  # fmt: skip
+# Of the fields that there are, so that one that is new is filled in too.
+STORED = st.builds(Stored, **{name: OTHERS.get(name, COUNTS) for name in Stored.__struct_fields__})
 NONCE = st.binary(min_size=8, max_size=8)
-PLAIN = Stored("kind", b"{}", 13, 1, 2, 3, 4, "no", 5, 6, 7)
+PLAIN = Stored("kind", b"{}", 13, 1, 2, 3, 4, "no", 5, 6, 7, 8)
+FIELDS: list[Any] = ["kind", b"{}", 13, 1, 2, 3, 4, "no", 5, 6, 7, 8]  # as they lie in the record
 
 
 @given(NONCE, STORED)
@@ -40,6 +44,20 @@ def test_both_ways(nonce: bytes, stored: Stored) -> None:
     record = encode(nonce, stored)
     assert record[:8] == nonce
     assert decode(record) == stored
+
+
+def test_the_fields_are_stored_in_this_order_and_no_version_may_change_it() -> None:
+    assert msgspec.msgpack.decode(encode(b"noncenon", PLAIN)[8:]) == FIELDS
+    assert decode(b"noncenon" + msgspec.msgpack.encode(FIELDS)) == PLAIN
+
+
+@pytest.mark.parametrize("name", Stored.__struct_fields__)
+def test_rewriting_changes_the_field_that_was_named(name: str) -> None:
+    new: Any = {"name": "other", "payload": b"[]", "error": None}.get(name, 99)
+
+    changed = decode(rewrite(encode(b"noncenon", PLAIN), **{name: new}))
+
+    assert changed == msgspec.structs.replace(PLAIN, **{name: new})
 
 
 @given(
@@ -73,6 +91,7 @@ def test_a_record_of_an_older_version_has_fewer_fields() -> None:
     [
         [], ["kind"], ["kind", "text", 13, 0, 0, 1, 2], [b"kind", b"", 13, 0, 0, 1, 2], ["kind", b"", "13", 0, 0, 1, 2],
         ["kind", b"", 13, -1, 0, 1, 2], ["kind", b"", 13, 0, 0, 1, 2**53], ["kind", b"", 2**53, 0, 0, 1, 2],
+        ["kind", b"", -(2**53), 0, 0, 1, 2],
         ["kind", b"", 13, 0.5, 0, 1, 2], {"name": "kind"}, 7,
     ],
     ids=str,
@@ -81,7 +100,7 @@ def test_what_is_no_record(fields: Any) -> None:
     record = b"noncenon" + msgspec.msgpack.encode(fields)
     with pytest.raises(PayloadError, match="not a job record"):
         decode(record)
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="not a job record"):
         rewrite(record, attempt=1)
 
 
@@ -109,8 +128,32 @@ def test_an_error_of_any_text_is_kept_short_and_storable(text: str) -> None:
         assert kept == text
 
 
-def test_a_long_error_is_cut() -> None:
-    assert len(clean("x" * 100_000)) == ERROR_LIMIT
+def test_a_long_error_is_cut_at_its_end() -> None:
+    assert clean("a" + "x" * 100_000) == "a" + "x" * (ERROR_LIMIT - 1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "parts"),
+    [
+        (claim_mark(b"runner", 77, 5_000), (b"runner", 77, 5_000)),
+        (claim_mark(b"a\nb:c", 2**49, 100), (b"a\nb:c", 2**49, 100)),
+        (b":7:1", (b"", 7, 1)),
+        (b"a:0:0", (b"a", 0, 0)),
+        (b"a:7:1000000000", (b"a:7:1000000000", 0, 0)),
+        (b"a:-7:1", (b"a:-7:1", 0, 0)),
+        (b"a:7:1 ", (b"a:7:1 ", 0, 0)),
+        (b"a:7", (b"a:7", 0, 0)),
+        (b"", (b"", 0, 0)),
+    ],
+)
+def test_what_a_claim_says(claim: bytes, parts: tuple[bytes, int, int]) -> None:
+    assert parse_claim(claim) == parts
+
+
+@pytest.mark.parametrize("retry", [2**53 - 1, -(2**53) + 1])
+def test_the_furthest_numbers_of_retries_are_read(retry: int) -> None:
+    stored = msgspec.structs.replace(PLAIN, retry=retry)
+    assert decode(encode(b"noncenon", stored)) == stored
 
 
 @pytest.mark.parametrize(
@@ -125,12 +168,19 @@ def test_times(ms: int, expected: datetime) -> None:
     assert timestamp(ms) == expected
 
 
+@pytest.mark.parametrize(("micros", "ms"), [(0, 0), (400, 0), (600, 1), (999_600, 1000), (1_000_000, 1000)])
+def test_a_time_is_kept_to_the_nearest_millisecond(micros: int, ms: int) -> None:
+    assert since_epoch(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
+
+
 def test_what_a_user_sees() -> None:
     record = job_record(b"id", "low", PLAIN, "working", fence=9, nonce=b"noncenon")
     assert (record.id, record.name, record.queue, record.payload) == ("id", "kind", "low", b"{}")
     assert (record.attempt, record.retry, record.error, record.place) == (1, 13, "no", "working")
     assert (record.recoveries, record.fence) == (2, 9)
+    assert (record.created, record.due) == (timestamp(3), timestamp(4))
     assert "noncenon" not in repr(record)
+    assert job_record(b"a\xff\0", "low", PLAIN, "ready").id == "a\\xff\0"
     kept = Kept(encode(b"noncenon", PLAIN), "working", 1, b"runner:77:100")
     assert record_of(b"id", "low", kept).fence == 77
 

@@ -67,13 +67,27 @@ def test_only_the_named_exceptions_are_retried() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [{"limit": "3"}, {"limit": True}, {"limit": 1.0}, {"limit": 2**31}, {"limit": -(2**31)}, {"backoff": 60},
-     {"on": ValueError}, {"on": (int,)}, {"on": [ValueError]}, {"give_up_on": (ValueError(),)}],
-)  # fmt: skip
-def test_a_policy_that_cannot_work_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError):
+    ("arguments", "said"),
+    [
+        *(
+            ({"limit": limit}, f"retry={limit!r} is no number of retries")
+            for limit in ("3", True, 1.0, 2**31, -(2**31))
+        ),
+        ({"backoff": 60}, "backoff must be a function .* not 60"),
+        ({"on": ValueError}, "^on must be a tuple of exception classes"),
+        ({"on": (int,)}, "^on must be a tuple of exception classes"),
+        ({"on": [ValueError]}, "^on must be a tuple of exception classes"),
+        ({"give_up_on": (ValueError(),)}, "^give_up_on must be a tuple of exception classes"),
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeclarationError, match=said):
         RetryPolicy(**arguments)
+
+
+@pytest.mark.parametrize("limit", [2**31 - 1, -(2**31) + 1])
+def test_the_furthest_limits_are_taken(limit: int) -> None:
+    assert RetryPolicy(limit=limit).limit == limit
 
 
 def test_a_limit_may_be_zero_or_without_end() -> None:

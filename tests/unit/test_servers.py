@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,28 @@ from tests.servers import Server, kinds
 def test_a_server_is_real_and_empty(server: Server) -> None:
     with server.client() as client:
         assert client.dbsize() == 0
-        client.set("left", b"behind\xff")
+        client.set("kept", b"bytes\xff")
 
-        assert client.get("left") == b"behind\xff"
+        assert client.get("kept") == b"bytes\xff"
         assert client.info("server")["process_id"] == server.pid
 
 
-def test_the_next_test_finds_it_empty_again(server: Server) -> None:
-    test_a_server_is_real_and_empty(server)
+@pytest.fixture
+def left_behind(running_servers: Callable[[str], Server]) -> None:
+    """What an earlier test would leave on the shared servers."""
+    for kind in kinds():
+        with running_servers(kind).client() as client:
+            client.set("left", b"behind")
+
+
+@pytest.mark.usefixtures("left_behind")
+def test_a_test_finds_its_server_empty_whatever_came_before(server: Server) -> None:
+    with server.client() as client:
+        assert client.dbsize() == 0
+
+
+def test_tests_of_one_process_share_a_server(server: Server, running_servers: Callable[[str], Server]) -> None:
+    assert running_servers(server.kind) is server
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -295,7 +295,7 @@ def test_the_limit_is_no_error_when_nothing_is_left(t: Testing) -> None:
 
 
 def test_payloads_make_the_journey_through_json(t: Testing) -> None:
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="argument `to`: Expected `str`, got `object`"):
         mail.enqueue(object())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert t.enqueued() == []
 

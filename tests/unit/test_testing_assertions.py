@@ -41,7 +41,7 @@ def test_without_arguments_the_kind_decides(t: Testing) -> None:
 
     assert t.assert_enqueued(mail).id == first.id
     assert [record.id for record in t.enqueued(mail)] == [first.id, second.id]
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"no job add\(\) is enqueued"):
         t.assert_enqueued(add)
 
 
@@ -134,9 +134,17 @@ def test_an_unknown_kind_is_an_error_and_not_an_absence(t: Testing) -> None:
         t.refute_enqueued("mial")
 
 
-@pytest.mark.parametrize("what", [7, int, mail.opts(delay=1), lambda: None])
-def test_what_names_no_kind_is_a_type_error(t: Testing, what: Any) -> None:
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (7, "7 is no kind of job"),
+        (int, "<class 'int'> is no kind of job"),
+        (mail.opts(delay=1), r"opts\(…\) names no job yet"),
+        (lambda: None, "<lambda> at .* is no kind of job"),
+    ],
+)
+def test_what_names_no_kind_is_a_type_error(t: Testing, what: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
         t.assert_enqueued(what)
 
 
@@ -338,7 +346,7 @@ def test_a_context_for_plain_calls(t: Testing) -> None:
 
     assert (context.attempt, context.fence, context.lease_lost, context.cancelled) == (3, 9, True, True)
     assert (context.record.attempt, context.record.fence) == (2, 9)
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError, match="no job is running here"):
         current_context()
     with pytest.raises(ValueError, match="the first run is attempt 1"):
         t.context(attempt=0)

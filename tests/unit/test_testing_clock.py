@@ -64,7 +64,7 @@ def test_it_never_runs_backwards_nor_out_of_the_calendar(step: dict[str, Any]) -
 
 
 def test_what_is_no_number_is_refused() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="seconds component: str"):
         FakeClock().advance("1 hour")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 

@@ -102,7 +102,7 @@ class Elsewhere:
 def test_a_value_of_another_type_stays_a_mistake(t: Testing, wanted: Any) -> None:
     mail.enqueue("a")
 
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError, match="argument `to`: Expected `str`, got"):
         t.refute_enqueued(mail, to=wanted)
 
 

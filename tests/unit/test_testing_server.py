@@ -125,9 +125,11 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         assert t.enqueued() == []
 
 
-@pytest.mark.parametrize("url", ["embedded://relative", "mongodb://x"])
-def test_a_url_that_is_no_server(url: str) -> None:
-    with pytest.raises(DeclarationError), jobs.testing(url=url):
+@pytest.mark.parametrize(
+    ("url", "said"), [("embedded://relative", "names no directory"), ("mongodb://x", "begins with 'mongodb'")]
+)
+def test_a_url_that_is_no_server(url: str, said: str) -> None:
+    with pytest.raises(DeclarationError, match=said), jobs.testing(url=url):
         pass
 
 

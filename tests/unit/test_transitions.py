@@ -13,7 +13,20 @@ from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These, claim_mark
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    Fields,
+    HashAdd,
+    LockKey,
+    Move,
+    Moved,
+    Place,
+    Put,
+    Refused,
+    These,
+    claim_mark,
+)
 
 KEYS = queue_keys("test", "low")
 SPACE = namespace_keys("test")
@@ -36,28 +49,36 @@ def claim(name: bytes = b"a", number: int = 1, limit: int = 2, now: int = NOW) -
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
+TABLE: dict[tuple[Place | None, Place | None], set[Step]] = {
+    (None, "ready"): {"enqueue"},
+    (None, "waiting"): {"schedule"},
+    ("waiting", "ready"): {"promote", "hurry"},
+    ("ready", "working"): {"claim"},
+    ("working", "working"): {"extend", "note"},
+    ("working", "ready"): {"release", "rescue"},
+    ("working", "waiting"): {"retry", "park"},
+    ("working", "dead"): {"bury", "condemn"},
+    ("working", None): {"finish"},
+    ("dead", "ready"): {"requeue"},
+    ("dead", None): {"delete", "prune"},
+    ("waiting", None): {"delete"},
+    ("ready", None): {"delete"},
+}
+"""Which steps lead from one place to another: written down once more, by pairs of places instead of by steps."""
+
 
 def test_every_step_has_its_moves() -> None:
-    assert set(MOVES) == set(get_args(Step))
+    assert set(MOVES) == set(get_args(Step)) == set().union(*TABLE.values())
 
 
-@pytest.mark.parametrize(("step", "source", "target"), list(itertools.product(get_args(Step), PLACES, PLACES)))
-def test_the_table_answers_for_every_pair(step: Step, source: Place | None, target: Place | None) -> None:
-    allowed = legal(step, source, target)
-    assert allowed is ((source, target) in MOVES[step])
-    if target is None and allowed:
-        assert step in ("finish", "delete", "prune"), "the only ways out"
-    if source is None and allowed:
-        assert step in ("enqueue", "schedule"), "the only ways in"
-    if allowed and "working" in (source, target):
-        assert step not in ("delete", "requeue", "hurry", "promote", "prune"), "a held job belongs to its runner"
-    if allowed and source == "dead":
-        assert step in ("requeue", "delete", "prune"), "dead is final"
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(PLACES, PLACES)))
+def test_the_table_answers_for_every_pair(source: Place | None, target: Place | None) -> None:
+    assert {step for step in get_args(Step) if legal(step, source, target)} == TABLE.get((source, target), set())
 
 
-def batches() -> dict[str, Batch]:
-    """One batch of every transition that moves jobs."""
-    held = claims(0, 1)
+def batches(fence: int = NOW) -> dict[str, Batch]:
+    """One batch of every transition that moves jobs; ``fence`` is that of the claims on those that are held."""
+    held = claims(0, 1, fence=fence)
     records = {id: record(7) for id in held}
     scores = dict.fromkeys(held, NOW + 9)
     leases = {id: (mark, NOW + LEASE) for id, mark in held.items()}
@@ -96,6 +117,7 @@ def test_each_builds_what_the_table_allows() -> None:
                     assert legal("enqueue" if target.name == "ready" else "schedule", None, target.name)  # type: ignore[arg-type]
                 case _:
                     assert name == "close"
+        assert len(batch.ops) == 1, f"{name}: what holds of one of several need not hold of the batch"
 
 
 def test_what_the_table_forbids_cannot_be_built() -> None:
@@ -139,6 +161,21 @@ def test_each_does_something(stage: MemoryStorage, name: str) -> None:
     assert stage.dump() != before
 
 
+FENCED = ("extend", "note", "finish", "retry", "park", "bury", "release", "rescue", "condemn")
+
+
+@pytest.mark.parametrize("name", FENCED)
+@pytest.mark.parametrize("fence", [NOW - 1, NOW + 1])
+def test_under_another_claim_than_the_present_one_nothing_moves(stage: MemoryStorage, name: str, fence: int) -> None:
+    before = stage.dump()
+
+    [outcome] = stage.apply([batches(fence)[name]])
+
+    assert isinstance(outcome, Applied)
+    assert outcome.moved.ids == ()
+    assert stage.dump() == before
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_twice_is_once(stage: MemoryStorage, name: str) -> None:
     stage.apply([batches()[name]])
@@ -156,6 +193,99 @@ def test_the_first_sending_may_arrive_after_the_second_and_another(stage: Memory
     settled = stage.dump()
     stage.apply([batches()[name]])
     assert stage.dump() == settled
+
+
+# ------------------------------------------------------------------------------------------------------- notifications
+
+NOTIFY: dict[str, bool] = {
+    "put ready": True, "put waiting": True, "promote": True, "extend": False, "note": False, "finish": False, "retry": True,
+    "park": True, "bury": False, "release": True, "rescue": True, "condemn": False, "requeue": True, "hurry": True,
+    "delete waiting": False, "delete ready": False, "delete dead": False, "prune": False, "close": False,
+}  # fmt: skip
+"""Whether a runner that waits is to be told: there is something to run, or something is due earlier than all before."""
+
+
+def test_what_notifies_is_decided_for_every_transition() -> None:
+    assert NOTIFY.keys() == set(NAMES) - {"claim"}, "a claim passes on what it leaves"
+
+
+@pytest.mark.parametrize("name", NOTIFY)
+def test_a_waiting_runner_is_notified_where_there_is_something_to_do(stage: MemoryStorage, name: str) -> None:
+    if name in ("put waiting", "retry", "park"):
+        stage.apply([t.promote(KEYS, NOW)])  # what becomes the earliest of the waiting jobs is what matters
+    stage.wait([KEYS.scope], 0)
+    assert stage.wait([KEYS.scope], 0) is None
+
+    stage.apply([batches()[name]])
+
+    assert stage.wait([KEYS.scope], 0) == (KEYS.scope if NOTIFY[name] else None)
+
+
+@pytest.mark.parametrize("name", ["put waiting", "retry", "park"])
+def test_a_job_that_waits_behind_another_notifies_nobody(stage: MemoryStorage, name: str) -> None:
+    stage.wait([KEYS.scope], 0)
+
+    stage.apply([batches()[name]])
+
+    assert stage.wait([KEYS.scope], 0) is None
+
+
+@pytest.mark.parametrize(("limit", "left"), [(1, True), (2, False)])
+def test_a_claim_passes_the_notification_on_if_it_leaves_something(
+    stage: MemoryStorage, limit: int, left: bool
+) -> None:
+    stage.wait([KEYS.scope], 0)
+
+    stage.apply([claim(number=9, limit=limit)])
+
+    assert stage.wait([KEYS.scope], 0) == (KEYS.scope if left else None)
+
+
+# --------------------------------------------------------------------------------------------------------------- counts
+
+COUNTED: dict[str, str] = {
+    "finish": "done", "retry": "retried", "park": "parked", "bury": "dead", "condemn": "dead", "release": "released",
+    "rescue": "rescued",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_ends_a_claim_is_counted_once_for_each_job_and_nothing_else_is(stage: MemoryStorage, name: str) -> None:
+    def counted() -> dict[bytes, int]:
+        [fields] = stage.read([Fields(KEYS.counters)])
+        assert isinstance(fields, dict)
+        return {field: int(value) for field, value in fields.items() if field != b"fence"}
+
+    before = counted()
+    stage.apply([batches()[name]])
+    grown = {field: value - before.get(field, 0) for field, value in counted().items()}
+
+    assert {field.decode(): count for field, count in grown.items() if count} == (
+        {COUNTED[name]: 2} if name in COUNTED else {}
+    )
+
+
+def test_a_queue_is_registered_once_with_the_time_of_its_first_use() -> None:
+    storage = MemoryStorage()
+
+    first, second = storage.apply([t.register_queue(SPACE, "low", NOW), t.register_queue(SPACE, "low", NOW + 1)])
+
+    assert isinstance(first, Applied)
+    assert second == Refused((0,))
+    assert storage.read([Fields(SPACE.queues)]) == [{b"low": b"%d" % NOW}]
+
+
+# --------------------------------------------------------------------------------------------------------------- bounds
+
+
+def test_a_claim_brings_four_megabytes_at_most() -> None:
+    storage = MemoryStorage()
+    storage.apply([t.put(KEYS, {b"j%d" % number: b"x" * 2**20 for number in range(6)}, {}, {})])
+
+    [outcome] = storage.apply([claim(limit=6)])
+
+    assert isinstance(outcome, Applied)
+    assert outcome.moved.ids == (b"j0", b"j1", b"j2", b"j3")
 
 
 # --------------------------------------------------------------------------------------------------------------- locks

@@ -1,0 +1,293 @@
+"""Variants whose calls ask too often, too late or for the wrong thing: enqueues, searches, locks, notifications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.variant import Variant
+
+__all__ = ["CALLS"]
+
+_FLOWS: Final = "flows.py"
+_LOOKUP: Final = "lookup.py"
+
+CALLS: Final = (
+    # ------------------------------------------------------------------------------------------------------ in the flows
+    Variant(
+        "pauses-for-nothing",
+        "pauses before it returns although every outcome is known",
+        _FLOWS,
+        "        if not unknown:\n            break\n",
+        "",
+    ),
+    Variant(
+        "next-schema-accepted",
+        "uses a namespace that the next version of the library has written",
+        _FLOWS,
+        "> transitions.SCHEMA:",
+        "> transitions.SCHEMA + 1:",
+    ),
+    Variant(
+        "absolute-time-unasked",
+        "compares an absolute time with a clock that was never set by the server's",
+        _FLOWS,
+        "job.delay is not None or job.at is not None for",
+        "job.delay is not None for",
+    ),
+    Variant(
+        "time-asked-for-each-job",
+        "asks the server for its time at every delayed enqueue",
+        _FLOWS,
+        "yield Refresh(60_000)",
+        "yield Refresh(0)",
+    ),
+    Variant(
+        "nonce-from-the-id",
+        "takes the nonce of an enqueue from the same chance as its id",
+        _FLOWS,
+        "nonce = entropy[10:]",
+        "nonce = entropy[:8]",
+    ),
+    Variant(
+        "past-forgotten",
+        "forgets what a job has behind it when its record is enqueued again",
+        _FLOWS,
+        "record.retry, record.attempt, record.recoveries, since",
+        "record.retry, 0, 0, since",
+    ),
+    Variant(
+        "same-is-not-stored",
+        "says of a job that was stored before that it was not stored, because its neighbour was not",
+        _FLOWS,
+        'if states[record.id] == "different"]',
+        'if states[record.id] != "stored"]',
+    ),
+    Variant(
+        "empty-puts",
+        "sends batches of nothing to the shorter queues of a long enqueue",
+        _FLOWS,
+        "for queue, jobs in queues.items() if len(jobs) > start}",
+        "for queue, jobs in queues.items()}",
+    ),
+    # ------------------------------------------------------------------------------------------------------- in a search
+    Variant(
+        "search-ends-at-a-gap",
+        "ends a search on the first page on which a record is missing",
+        _LOOKUP,
+        "cursor if len(ids) == PAGE else None",
+        "cursor if len(found) == PAGE else None",
+    ),
+    Variant(
+        "found-twice",
+        "finds a job twice that moves on while it is looked for",
+        _LOOKUP,
+        "elif kept.place == place:",
+        "else:",
+    ),
+    Variant(
+        "silent-end-of-a-search",
+        "answers that nothing is behind a job that has left its list meanwhile",
+        _LOOKUP,
+        "        if skipping:\n            raise _no_anchor(after)  # it",
+        "        if False:\n            raise _no_anchor(after)  # it",
+    ),
+    Variant(
+        "requeued-by-another",
+        "answers that it requeued a job that somebody else deleted just before",
+        _LOOKUP,
+        "perhaps = None if sure else requeued",
+        "perhaps = requeued",
+    ),
+    Variant(
+        "deleted-by-another",
+        "answers that it deleted a job that somebody else deleted just before",
+        _LOOKUP,
+        "perhaps = None if sure else was",
+        "perhaps = was",
+    ),
+    Variant(
+        "refusal-of-an-operator",
+        "breaks down where the storage refuses what an operator asked for",
+        _LOOKUP,
+        "    if isinstance(outcome, NotApplied):\n        raise outcome\n",
+        "",
+    ),
+    Variant(
+        "foreign-names",
+        "stumbles over what a foreign writer left in the registry of queues",
+        _LOOKUP,
+        "except (UnicodeDecodeError, DeclarationError):",
+        "except UnicodeDecodeError:",
+    ),
+    # ----------------------------------------------------------------------------------------------------- of a lock
+    Variant(
+        "lock-from-the-answer",
+        "believes in a lock for longer than the storage does, because the answer took its time",
+        "lock.py",
+        "return Lease(self, token, fence, sent + self.ttl)",
+        "return Lease(self, token, fence, clock.monotonic() + self.ttl)",
+    ),
+    Variant(
+        "lock-extended-from-the-answer",
+        "believes in an extended lock for longer than the storage does",
+        "lock.py",
+        "self._until = max(self._until, sent + length)",
+        "self._until = max(self._until, clock.monotonic() + length)",
+    ),
+    Variant(
+        "refused-extension-forgotten",
+        "does not say that a lock is lost whose extension was refused",
+        "lock.py",
+        "            self._lost = True\n",
+        "",
+    ),
+    Variant(
+        "lock-by-an-old-clock",
+        "takes a lock by a clock that was compared with the server's long ago",
+        "lock.py",
+        "        yield Refresh(60_000)\n        keys",
+        "        keys",
+    ),
+    Variant(
+        "awaited-failure-keeps-the-lock",
+        "keeps a lock whose coroutine function failed until its time is over",
+        "lock.py",
+        "        finally:\n            await self",
+        "        except ZeroDivisionError:\n            raise\n        else:\n            await self",
+    ),
+    Variant(
+        "lock-left-first-first",
+        "gives back the first of two holds, not the last",
+        "lock.py",
+        "lease = leases.pop()",
+        "lease = leases.pop(0)",
+    ),
+    Variant(
+        "lock-left-for-the-wrong-thread",
+        "gives back the hold of the thread that entered first where another one leaves",
+        "lock.py",
+        "who = next(reversed(self._held))",
+        "who = next(iter(self._held))",
+    ),
+    Variant(
+        "lock-remembers-everybody",
+        "remembers every thread that ever entered a lock",
+        "lock.py",
+        "        if not leases:\n            del self._held[who]\n",
+        "",
+    ),
+    # ------------------------------------------------------------------------------------------------- in a judgement
+    Variant(
+        "day-and-a-bit",
+        "parks a job of an unknown kind once more when its day is over to the millisecond",
+        "judge.py",
+        "if now - since >= PARK_END:",
+        "if now - since > PARK_END:",
+    ),
+    Variant(
+        "pause-by-a-foreign-count",
+        "raises two to the power of whatever a record says",
+        "judge.py",
+        "PARK_FIRST << min(stored.parked, 10)",
+        "PARK_FIRST << stored.parked",
+    ),
+    Variant(
+        "ids-in-question-marks",
+        "shows two ids that are no text as the same",
+        "record.py",
+        'id=id.decode("utf-8", "backslashreplace"),',
+        'id=id.decode("utf-8", "replace"),',
+    ),
+    # ------------------------------------------------------------------------------------------------- notifications
+    Variant(
+        "enqueue-in-silence",
+        "notifies nobody of a job that is ready",
+        "transitions.py",
+        "Put(queue.ready, ready, wake=True)",
+        "Put(queue.ready, ready)",
+    ),
+    Variant(
+        "earliest-in-silence",
+        "notifies nobody of a delayed job that is due earlier than all others",
+        "transitions.py",
+        "score=due, wake=True)",
+        "score=due)",
+    ),
+    Variant(
+        "promote-in-silence",
+        "notifies nobody of jobs that are due",
+        "transitions.py",
+        "Due(now, LIMIT), wake=True)",
+        "Due(now, LIMIT))",
+    ),
+    Variant(
+        "claim-swallows-the-notification",
+        "does not pass a notification on to others if a claim leaves jobs",
+        "transitions.py",
+        "Once(incarnation, number), give=True, wake=True,",
+        "Once(incarnation, number), give=True,",
+    ),
+    Variant(
+        "retry-in-silence",
+        "notifies nobody of a retry that is due earlier than all others",
+        "transitions.py",
+        "count=(queue.counters, counter.encode()), wake=True,",
+        "count=(queue.counters, counter.encode()),",
+    ),
+    Variant(
+        "release-in-silence",
+        "notifies nobody of jobs that were handed back",
+        "transitions.py",
+        'count=(queue.counters, b"released"), front=True, wake=True,',
+        'count=(queue.counters, b"released"), front=True,',
+    ),
+    Variant(
+        "rescue-in-silence",
+        "notifies nobody of jobs that were taken from a dead runner",
+        "transitions.py",
+        'count=(queue.counters, b"rescued"), front=True, wake=True,',
+        'count=(queue.counters, b"rescued"), front=True,',
+    ),
+    Variant(
+        "requeue-in-silence",
+        "notifies nobody of a job that was requeued",
+        "transitions.py",
+        "records={id: record}, wake=True)",
+        "records={id: record})",
+    ),
+    Variant(
+        "hurry-in-silence",
+        "notifies nobody of a waiting job that an operator made ready",
+        "transitions.py",
+        "expect={id: due}, wake=True)",
+        "expect={id: due})",
+    ),
+    Variant(
+        "eight-megabytes",
+        "takes twice as many bytes in one claim as is said",
+        "transitions.py",
+        "CLAIM_BYTES: Final = 4 * 1024 * 1024",
+        "CLAIM_BYTES: Final = 8 * 1024 * 1024",
+    ),
+    Variant(
+        "note-unfenced",
+        "notes in the record of a job that somebody else holds by now that it is about to be started",
+        "transitions.py",
+        "expect={id: claimed}, records={id: record}",
+        "records={id: record}",
+    ),
+    Variant(
+        "condemned-uncounted",
+        "does not count a job among the dead that took too many runners down",
+        "transitions.py",
+        'records=records, count=(queue.counters, b"dead"),',
+        "records=records,",
+    ),
+    Variant(
+        "registered-again",
+        "forgets when a queue was first used",
+        "transitions.py",
+        ", (Absent(keys.queues, field),))",
+        ")",
+    ),
+)

@@ -1,0 +1,115 @@
+"""What the flows of the Redis storage make of what a server says of itself; servers of other versions are not installed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from redis import exceptions
+
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.storage.ops import Batch, HashAdd, HashKey
+from jobqueue.storage.redis import open_redis
+from jobqueue.storage.redis.faults import unreachable
+from jobqueue.storage.redis.flow import Guarded, apply_flow, check_flow, described
+from tests.servers import Server
+
+POLICY = [b"maxmemory-policy", b"noeviction"]
+ADD = Batch("n:q", (HashAdd(HashKey("n:q", "count"), b"n", 1),))
+
+
+def asked(info: Any, policy: Any = POLICY, *, allow_eviction: bool = False) -> NotApplied | None:
+    """What the check of a server ends with that answers so."""
+    flow = check_flow(Guarded("here", allow_eviction=allow_eviction))
+    next(flow)
+    with pytest.raises(StopIteration) as end:
+        flow.send([info, b"aof_enabled:0\r\n", policy, [], []])
+    problem: NotApplied | None = end.value.value
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("info", "refused"),
+    [
+        (b"redis_version:7.0.0\r\n", ""),
+        (b"redis_version:8.2.1\r\n", ""),
+        (b"redis_version:6.2.14\r\n", "redis 6.2.14 is too old"),
+        (b"redis_version:5.0.0\r\n", "redis 5.0.0 is too old"),
+        (b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.0\r\n", ""),
+        (b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:10.0.0\r\n", ""),
+        (b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.9\r\n", "valkey 7.2.9 is too old"),
+    ],
+)
+def test_the_oldest_versions(info: bytes, refused: str) -> None:
+    problem = asked(info)
+
+    if refused:
+        assert isinstance(problem, StorageRefused)
+        assert str(problem).startswith(f"here: {refused}: jobqueue needs Redis 7.0 or Valkey 8.0")
+    else:
+        assert problem is None
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl", "allkeys-lfu", "allkeys-random", "something-new"])
+def test_every_policy_but_one_is_refused_unless_it_is_allowed(policy: str) -> None:
+    reply = [b"maxmemory-policy", policy.encode()]
+
+    problem = asked(b"redis_version:7.0.0\r\n", reply)
+
+    assert isinstance(problem, StorageRefused)
+    assert f"maxmemory-policy is {policy}" in str(problem)
+    assert asked(b"redis_version:7.0.0\r\n", reply, allow_eviction=True) is None
+
+
+def test_a_version_that_is_not_told_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert asked(PermissionError("NOPERM")) is None
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "here does not let this user ask INFO: its version could not be checked"
+    ]
+
+
+@pytest.mark.parametrize("reply", [NotApplied("nobody there"), OutcomeUnknown("no answer")])
+def test_a_server_that_does_not_answer_the_check_has_done_nothing(reply: Exception) -> None:
+    server = Guarded("here")
+    flow = apply_flow(server, [ADD, ADD])
+    next(flow)
+    with pytest.raises(StopIteration) as end:
+        flow.send([reply] * 5)
+
+    assert [type(outcome) for outcome in end.value.value] == [NotApplied, NotApplied]
+    assert not server.checked
+
+
+def test_a_server_is_asked_once(server: Server) -> None:
+    storage = open_redis(server.url).storage()
+    with server.client() as client:
+        calls: list[int] = []
+        for _ in range(3):
+            storage.apply([ADD])
+            told: Any = client.info("commandstats")
+            calls.append(told["cmdstat_config|get"]["calls"])
+    storage.close()
+
+    assert calls[0] == calls[1] == calls[2]
+
+
+@pytest.mark.parametrize(("enabled", "told"), [("1", "yes"), ("0", "no")])
+def test_what_is_told_of_a_server(enabled: str, told: str) -> None:
+    facts = {"redis_version": "7.2.4", "valkey_version": "9.1.2", "aof_enabled": enabled, "save": "", "other": "x"}
+
+    assert described(facts) == {"server": "valkey", "version": "9.1.2", "save": "", "appendonly": told}
+    assert described({}) == {"server": "redis", "version": "unknown"}
+
+
+def test_a_server_without_a_free_connection_is_told_from_one_that_is_away() -> None:
+    """Of a real server it is a matter of luck whether its last words are read before it hangs up."""
+    full = unreachable("here", exceptions.ConnectionError("max number of clients reached"))
+    away = unreachable("here", exceptions.ConnectionError("Error 111 connecting"))
+
+    assert isinstance(full, StorageRefused)
+    assert str(full).startswith("here has no connection left (max number of clients reached); nothing was changed.")
+    assert type(away) is NotApplied
+    assert str(away).startswith("here cannot be reached (Error 111 connecting); nothing was changed.")
