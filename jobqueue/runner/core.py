@@ -120,6 +120,7 @@ class Core:
                     self._notice(Notice("late", [task]))
                 continue
             if task.handed_back:
+                task.outcome = None  # see `_judge`
                 self._back.append(task)
                 continue
             count += 1

@@ -102,7 +102,6 @@ def told_to_stop(task: Task) -> None:
     if not task.complete:
         if not isinstance(task.outcome, Snooze | Discard):
             task.handed_back = True
-            task.outcome, task.result, task.text = None, None, ""
     elif isinstance(task.outcome, asyncio.CancelledError):
         task.outcome, task.text = None, ""
 
