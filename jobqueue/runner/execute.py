@@ -14,7 +14,7 @@ from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.task import Task
 
-__all__ = ["cancel", "run_coroutine", "run_function", "told_to_stop"]
+__all__ = ["begin", "cancel", "go", "run_coroutine", "run_function", "told_to_stop"]
 
 FRAMES: Final = 30
 """Frames of a traceback that are kept."""
@@ -22,13 +22,14 @@ FRAMES: Final = 30
 
 def run_function(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a function, and write into the task how it ended."""
-    call = _begin(task, monotonic)
+    call = begin(task, monotonic)
     if call is not None:
         # A context of its own, so that what a job sets there does not leak into the next job of the thread.
-        contextvars.Context().run(_run, task, call[0], call[1])
+        contextvars.Context().run(go, task, call[0], call[1])
 
 
-def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
+def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
+    """The second half of `run_function`, behind `begin`."""
     set_current(context)
     try:
         result = call()
@@ -45,7 +46,7 @@ def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
 
 async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own."""
-    call = _begin(task, monotonic)
+    call = begin(task, monotonic)
     if call is None:
         return
     set_current(call[0])
@@ -109,7 +110,8 @@ def told_to_stop(task: Task) -> None:
 _SPOKEN: Final = (Snooze, Discard, Retry)
 
 
-def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
+def begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
+    """Make ready to run a job: its context and what to call; None if the task says already how it ended."""
     if task.lease_lost or task.deadline <= monotonic():
         task.handed_back = True  # nothing starts under a lease that is not certain
         return None

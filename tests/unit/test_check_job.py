@@ -109,8 +109,8 @@ def test_the_same_input_gives_the_same_report(job: Any) -> None:
     ("job", "histories"),
     [
         # One effect has two points, the start is one. Crashes 3, stops 3, redelivery, lost reply; then the merges of what
-        # is behind the first point of the first runner (3 pieces) with all of the second (4 pieces: 7 over 3), without the one in
-        # which they do not overlap.
+        # is behind the first point of the first runner (3 pieces) with all of the second (4 pieces: 7 over 3), without the
+        # one in which they do not overlap.
         (shop.KeyedCharge(7), 3 + 3 + 1 + 1 + (35 - 1)),
         (shop.charge.call(7), 5 + 5 + 1 + 1 + (462 - 1)),  # two effects: 11 over 5
         (shop.sleeps_once.call(7), 2 * 42),  # two runs of one effect
