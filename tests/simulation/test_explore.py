@@ -22,7 +22,7 @@ from jobqueue.testing.explore import explore, runners
 FAULTS = {"reply lost", "sent twice", "delayed", "refused", "crash"}
 
 
-@pytest.mark.parametrize("scenario", ["claim", "retry", "shares", "lock"])
+@pytest.mark.parametrize("scenario", ["claim", "stop", "retry", "shares", "lock"])
 def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario: str) -> None:
     [found] = explore([scenario])
 
@@ -148,6 +148,7 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
     "a rescue at first sight": (rescue, "_first_sight", hasty, "rescue", 1, "I6"),
     "extensions that go by the clock alone": (Leases, "extend", by_the_clock, "clock", 1, "I6"),
     "a finish that leaves the claim": (transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1, "claim"),
+    "an early return at a stop counts": (runners, "told_to_stop", lambda _: lambda _task: None, "stop", 2, "broken off"),
     "a retry that is not counted": (runners, "after_run", forgetful, "retry", 3, "I11"),
     "a job that starts early": (transitions, "promote", early, "retry", 3, "I9"),
     "a requeue that takes what it did not see": (
