@@ -270,9 +270,7 @@ class Runner:
         )
         self._pool = Pool(self._threads, self._inbox, clock.monotonic)
         self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller)
-        processes = Processes(
-            self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic
-        )  # fmt: skip
+        processes = Processes(self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic)
         self._drivers: dict[Lane, Pool | Loop | Processes] = {
             "thread": self._pool, "loop": self._loop, "process": processes
         }  # fmt: skip
