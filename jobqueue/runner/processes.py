@@ -182,7 +182,7 @@ class _TimedOut(_Gone):
 
 
 class _Stopped(_Gone):
-    """It was killed, since the runner stops; or it died after its job was told to stop, and cannot be asked any more."""
+    """It was killed, since the runner stops; or it died after its job was told so, and cannot be asked any more."""
 
     def tell(self, task: Task) -> None:
         task.handed_back = True
@@ -291,7 +291,7 @@ class _Worker:
     def _died(self, told: Tell) -> _Gone:
         """What its death means for its job, which was told so."""
         how = self._how()
-        return _Stopped() if told.lease_lost or told.cancelled else _Crashed(how)
+        return _Stopped() if told.cancelled else _Crashed(how)
 
     def _how(self) -> str:
         """How it ended; it is made to if it only closed its pipe."""

@@ -312,7 +312,7 @@ RUNNERS: Final = (
         "death-at-a-stop",
         "counts the death of a process that was told to stop as a crash of its job",
         "runner/processes.py",
-        "return _Stopped() if told.lease_lost or told.cancelled else _Crashed(how)",
+        "return _Stopped() if told.cancelled else _Crashed(how)",
         "return _Crashed(how)",
     ),
     Variant(
