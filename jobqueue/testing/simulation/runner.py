@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -132,12 +131,14 @@ class _Function:
         looks: Whether it looks if it should stop.
     """
 
-    run: Callable[[], None]
+    task: Task
+    context: Context
+    call: Callable[[], Any]
     looks: bool
 
     def __call__(self) -> None:
         """Let it go on to its end."""
-        self.run()
+        contextvars.Context().run(go, self.task, self.context, self.call)
 
 
 class SimRunner(Actor):
@@ -336,9 +337,8 @@ class SimRunner(Actor):
             self._running[task] = _Coroutine(run_coroutine(task, self.clock.monotonic))
         else:
             begun = begin(task, self.clock.monotonic)
-            run = contextvars.Context().run
             looks = act is not None and act.heeds != "ignores"
-            self._running[task] = _Function(functools.partial(run, go, task, *begun), looks) if begun else _nothing
+            self._running[task] = _Function(task, *begun, looks) if begun else _nothing
         world.at(world.now + (0.0 if act is None else act.ms), self._end, (task, pool))
 
     def _end(self, what: tuple[Task, bool]) -> None:
