@@ -16,13 +16,22 @@ _LOGGER = logging.getLogger("jobqueue.job")
 
 
 class Flags:
-    """What a runner tells a job while it runs: plain booleans, set by the runner and read by the job's thread."""
+    """What a runner and a running job tell each other: plain booleans.
 
-    __slots__ = ("cancelled", "lease_lost")
+    Attributes:
+        lease_lost: Set by the runner: its lease on the job is lost, for now or for good.
+        cancelled: Set by the runner: the job is to end.
+        seen: The run has seen one of the two, or its coroutine was cancelled by the runner. It stays so.
+        complete: The job says that it has done all of its work.
+    """
+
+    __slots__ = ("cancelled", "complete", "lease_lost", "seen")
 
     def __init__(self) -> None:
         self.lease_lost = False
         self.cancelled = False
+        self.seen = False
+        self.complete = False
 
 
 class Context:
@@ -65,13 +74,36 @@ class Context:
 
     @property
     def lease_lost(self) -> bool:
-        """Whether the runner could not renew its right to this job, which may be running elsewhere by now: stop."""
-        return self._flags.lease_lost
+        """Whether the runner could not renew its right to this job, which may be running elsewhere by now: stop.
+
+        A run that has read True here is handed back when it ends, see `complete`.
+        """
+        flags = self._flags
+        if not flags.lease_lost:
+            return False
+        flags.seen = True
+        return True
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked this job to end: stop when convenient."""
-        return self._flags.cancelled
+        """Whether this job is to end now, because its runner stops.
+
+        A run that has read True here is handed back when it ends, see `complete`.
+        """
+        flags = self._flags
+        if not flags.cancelled:
+            return False
+        flags.seen = True
+        return True
+
+    def complete(self) -> None:
+        """Say: I have done all of my work, although I was told to stop.
+
+        A run that has seen that it should stop (it read `cancelled` or `lease_lost` as True, or was cancelled as a
+        coroutine) is taken for broken off. However it ends, its job is handed back and runs again, and no attempt is
+        counted. After this call it counts as it ends: a return is a success, an exception a failed attempt.
+        """
+        self._flags.complete = True
 
 
 _current: ContextVar[Context] = ContextVar("jobqueue.context")

@@ -8,9 +8,10 @@ import functools
 import importlib.util
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jobqueue.errors import DeclarationError
-from jobqueue.runner.execute import run_coroutine
+from jobqueue.runner.execute import cancel, run_coroutine, told_to_stop
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
 
@@ -38,6 +39,7 @@ class Loop:
         monotonic: The local clock in ms.
         loop: The loop to run them on; None starts one on a thread of its own when the first job comes.
         new_loop: Makes that one.
+        caller: The task that serves the runner on the caller's loop; None with a loop of its own.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Loop:
         monotonic: Callable[[], float],
         loop: asyncio.AbstractEventLoop | None = None,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        caller: asyncio.Task[Any] | None = None,
     ) -> None:
         self._inbox = inbox
         self._monotonic = monotonic
         self._loop = loop
         self._new_loop = new_loop
+        self._caller = caller
         self._thread: threading.Thread | None = None
         self._closing = False
         self._running: dict[Task, asyncio.Task[None]] = {}
@@ -102,14 +106,25 @@ class Loop:
     def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
         del self._running[task]
         if running.cancelled():
-            task.handed_back = True  # it had not begun
-        elif self._thread is None and isinstance(task.outcome, asyncio.CancelledError) and running.cancelling():
-            task.handed_back = True  # the caller's loop comes to its end, with all that is on it
+            task.handed_back, task.seen = True, False  # it had not begun
+        elif not task.seen and self._thread is None and running.cancelling() and self._others_cancelled(task):
+            task.seen = True
+            told_to_stop(task)
         self._inbox.put(task)
         if not self._running:
             self._inbox.idle_since = self._monotonic()
 
+    def _others_cancelled(self, task: Task) -> bool:
+        """Whether a coroutine was cancelled by its caller's loop, which comes to its end with all that is on it.
+
+        A request to cancel that is still open at the end of a run may also be one of the job's own; then the task that
+        serves the runner has none.
+        """
+        if self._caller is not None and self._caller.cancelling():
+            return True
+        return isinstance(task.outcome, asyncio.CancelledError)
+
     def _cancel(self, tasks: list[Task]) -> None:
         for task in tasks:
             if running := self._running.get(task):
-                running.cancel()
+                cancel(task, running)

@@ -126,10 +126,11 @@ class Core:
             if held.get(task.id) is not task:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
-                if not task.handed_back:
+                if not task.handed_back or task.seen:
                     self._notice(Notice("late", [task]))
                 continue
             if task.handed_back:
+                task.outcome = None  # see `_judge`
                 self._back.append(task)
                 continue
             count += 1
@@ -273,8 +274,8 @@ class Core:
                     queue = self._queues.activate(task.queue.queue)
                     if queue.next_due is not None:
                         queue.next_due = min(queue.next_due, verdict.score)
-            elif released:
-                continue
+            elif released and not task.seen:
+                continue  # it did not begin
             else:
                 what = "late"
             told.setdefault(what, []).append(task)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jobqueue.context import Context, set_current
 from jobqueue.errors import PayloadError
@@ -14,7 +14,7 @@ from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.task import Task
 
-__all__ = ["run_coroutine", "run_function"]
+__all__ = ["begin", "cancel", "go", "run_coroutine", "run_function", "told_to_stop"]
 
 FRAMES: Final = 30
 """Frames of a traceback that are kept."""
@@ -22,13 +22,14 @@ FRAMES: Final = 30
 
 def run_function(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a function, and write into the task how it ended."""
-    call = _begin(task, monotonic)
+    call = begin(task, monotonic)
     if call is not None:
         # A context of its own, so that what a job sets there does not leak into the next job of the thread.
-        contextvars.Context().run(_run, task, call[0], call[1])
+        contextvars.Context().run(go, task, call[0], call[1])
 
 
-def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
+def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
+    """The second half of `run_function`, behind `begin`."""
     set_current(context)
     try:
         result = call()
@@ -39,11 +40,13 @@ def _run(task: Task, context: Context, call: Callable[[], Any]) -> None:
             _raised(task, result)
         else:
             task.result = result
+    if task.seen:
+        told_to_stop(task)
 
 
 async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own."""
-    call = _begin(task, monotonic)
+    call = begin(task, monotonic)
     if call is None:
         return
     set_current(call[0])
@@ -56,11 +59,6 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
         else:
             async with timeout:
                 result = await call[1]()
-    except asyncio.CancelledError as error:
-        if task.cancelled:
-            task.handed_back = True  # the runner stopped it
-        else:
-            _raised(task, error)
     except TimeoutError as error:
         if limit is not None and timeout is not None and timeout.expired() and error.__cause__ is not None:
             # Its cause shows where the job was cancelled; the words are those of a process that took too long.
@@ -74,12 +72,46 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
             _raised(task, result)
         else:
             task.result = result
+    if task.seen:
+        told_to_stop(task)
+
+
+class Cancellable(Protocol):
+    """An `asyncio.Task`, or what stands for one in a simulation."""
+
+    def cancel(self) -> bool:
+        """Ask it to end; answers whether it had not ended yet."""
+        ...
+
+
+def cancel(task: Task, running: Cancellable) -> None:
+    """Cancel a coroutine job for its runner, on the thread of its event loop.
+
+    One that has ended already has not noticed, so it counts as it ended.
+    """
+    if running.cancel():
+        task.seen = True
+
+
+def told_to_stop(task: Task) -> None:
+    """Judge a run that has ended after it saw that its runner told it to stop.
+
+    What it returned or raised says nothing of its work: it was broken off. Three things count all the same. The job said
+    that it is complete; it said what is to become of it, by `Discard` or `Snooze`; or it was complete and let through the
+    cancellation, which is no error of its own.
+    """
+    if not task.complete:
+        if not isinstance(task.outcome, Snooze | Discard):
+            task.handed_back = True
+    elif isinstance(task.outcome, asyncio.CancelledError):
+        task.outcome, task.text = None, ""
 
 
 _SPOKEN: Final = (Snooze, Discard, Retry)
 
 
-def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
+def begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
+    """Make ready to run a job: its context and what to call; None if the task says already how it ended."""
     if task.lease_lost or task.deadline <= monotonic():
         task.handed_back = True  # nothing starts under a lease that is not certain
         return None

@@ -133,6 +133,8 @@ class _Worker:
         run_function(task, time.monotonic)
         self._task = None
         outcome, text = task.outcome, task.text
+        if task.handed_back:
+            return Ended("handed back")
         if outcome is None:
             return Ended("done")
         if task.unfit:

@@ -83,13 +83,14 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
     """How a run ended.
 
     Attributes:
-        how: ``done``, ``raised``, ``unfit`` (the payload does not fit the kind), or what the job asked for.
+        how: ``done``, ``raised``, ``unfit`` (the payload does not fit the kind), ``handed back`` (it was not started, or it
+            saw that it should stop), or what the job asked for.
         text: The error as it is to be kept, or the reason of a `Discard`.
         wanted: Whether the kind's policy retries what was raised.
         after: The delay of a `Snooze`, or the time of a `Retry`, in ms.
     """
 
-    how: Literal["done", "raised", "unfit", "snooze", "discard", "retry"]
+    how: Literal["done", "raised", "unfit", "handed back", "snooze", "discard", "retry"]
     text: str = ""
     wanted: bool = True
     after: int | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -183,7 +184,7 @@ class _TimedOut(_Gone):
 
 
 class _Stopped(_Gone):
-    """It was killed, since the runner stops."""
+    """It was killed, since the runner stops; or it died after its job was told so, and cannot be asked any more."""
 
     def tell(self, task: Task) -> None:
         task.handed_back = True
@@ -260,35 +261,39 @@ class _Worker:
 
     def _answer(self, task: Task, limit: float | None) -> FromChild:
         """Wait for the end of what it was told to do, within so many ms."""
-        began = self._monotonic()
-        told = (False, False)
-        cancelled_at: float | None = None
+        end = math.inf if limit is None else self._monotonic() + limit
+        why: type[_Gone] = _TimedOut
+        told = Tell(lease_lost=False, cancelled=False)
         while True:
             now = self._monotonic()
-            if limit is not None and now - began >= limit:
+            tell = Tell(task.lease_lost, task.cancelled)
+            if tell.cancelled and not told.cancelled:
+                # Whichever comes first ends the run: from now on the stop, and its own limit no more.
+                end, why = now + CANCELLED_MS, _Stopped
+            if now >= end or self._closed.is_set():
                 self.kill()
-                raise _TimedOut
-            if task.cancelled and cancelled_at is None:
-                cancelled_at = now
-            if self._closed.is_set() or (cancelled_at is not None and now - cancelled_at >= CANCELLED_MS):
-                self.kill()
-                raise _Stopped
-            if told != (task.lease_lost, task.cancelled):
-                told = (task.lease_lost, task.cancelled)
-                self._send(Tell(*told))
-            self._pipe.patience(max(1.0, LOOK_MS if limit is None else min(LOOK_MS, began + limit - now)) / 1000)
+                raise why if now >= end else _Stopped
+            if tell != told:
+                told = tell
+                self._send(told)
+            self._pipe.patience(max(1.0, min(LOOK_MS, end - now)) / 1000)
             try:
                 message = self._pipe.receive()
             except TimeoutError:
                 # A process that the job forked may hold the other end of the pipe: its end alone proves nothing.
                 if self._process.poll() is not None:
-                    raise _Crashed(self._how()) from None
+                    raise self._died(told) from None
             except EOFError:
-                raise _Crashed(self._how()) from None
+                raise self._died(told) from None
             else:
                 if not isinstance(message, Logged):
                     return message
                 self._log(message)
+
+    def _died(self, told: Tell) -> _Gone:
+        """What its death means for its job, which was told so."""
+        how = self._how()
+        return _Stopped() if told.cancelled else _Crashed(how)
 
     def _how(self) -> str:
         """How it ended; it is made to if it only closed its pipe."""
@@ -326,7 +331,9 @@ def _write(ended: Ended, task: Task) -> None:
     """Write into the task how its run ended, with values that mean what the real ones meant in the other process."""
     task.text = ended.text
     after = timedelta(milliseconds=ended.after or 0)
-    if ended.how == "raised":
+    if ended.how == "handed back":
+        task.seen = task.handed_back = True
+    elif ended.how == "raised":
         task.outcome = RaisedElsewhere(ended.wanted)
     elif ended.how == "unfit":
         task.unfit, task.outcome = True, PayloadError(ended.text)

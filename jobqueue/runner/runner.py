@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -115,6 +115,7 @@ class Runner:
         self._inbox = Inbox()
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
+        self._caller: asyncio.Task[Any] | None = None
         self._journal = Journal(self.status, self._log)
 
     def stop(self) -> None:
@@ -165,6 +166,7 @@ class Runner:
         Coroutine jobs run on this loop, everything else on threads. Signals stay yours.
         """
         loop = asyncio.get_running_loop()
+        self._caller = asyncio.current_task()
         ended: asyncio.Future[None] = loop.create_future()
 
         def work() -> None:
@@ -267,10 +269,8 @@ class Runner:
             target=self._do_duties, args=(duties, duty_storage, over), name="jobqueue-duties", daemon=True
         )
         self._pool = Pool(self._threads, self._inbox, clock.monotonic)
-        self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop)
-        processes = Processes(
-            self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic
-        )  # fmt: skip
+        self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller)
+        processes = Processes(self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic)
         self._drivers: dict[Lane, Pool | Loop | Processes] = {
             "thread": self._pool, "loop": self._loop, "process": processes
         }  # fmt: skip

@@ -33,7 +33,7 @@ class Task(Flags):
         text: The error as it is to be kept.
         unfit: The payload does not fit the kind: the job never started.
         crashed: The process that ran it died; ``text`` says how.
-        handed_back: The driver did not start it, or interrupted it.
+        handed_back: The driver did not start it, or it ended because its runner told it to stop.
         verdict: What is to become of it; None finishes it.
         returned: The driver is done with it; what is left is to store the result.
         unsure: Its result was sent once without an answer.

@@ -40,8 +40,8 @@ KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 UNANSWERED: Final = 1_000
 """Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
-SILENT: Final = ("released", "trouble", "answers")
-"""Notices that are not the end of a run."""
+SILENT: Final = ("trouble", "answers")
+"""Notices that are not about jobs."""
 REQUESTS: Final = (Snooze, Discard, Retry)
 """What a job raises or returns to ask for something: no failures."""
 
@@ -62,8 +62,8 @@ class Run:
 
     Attributes:
         record: The job as it was claimed.
-        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``crashed`` if its runner died, or ``late``
-            if its result was refused.
+        outcome: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``released`` if it saw that it should stop and
+            was handed back, ``crashed`` if its runner died, or ``late`` if its result was refused.
         result: What it returned; None if it did not return.
         error: What it raised, or returned of `Snooze`, `Discard` and `Retry`; None after a plain success.
     """
@@ -151,7 +151,7 @@ class InlineRunner:
                     self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))
                     return
                 self._errors[task.id] = task.outcome
-                if most is not None and not task.handed_back:
+                if most is not None and (task.seen or not task.handed_back):
                     most -= 1
                 if most == 0:
                     self.stop()
@@ -203,6 +203,8 @@ class InlineRunner:
         if notice.what in SILENT:
             return
         for task in notice.tasks:
+            if notice.what == "released" and not task.seen:
+                continue  # it did not begin
             self.counts[notice.what] += 1
             if task.id in self._errors:
                 self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))

@@ -31,7 +31,7 @@ RUNS: Final = 10_000
 MOST_KINDS: Final = 5
 """Kinds that a message counts."""
 LATEST: Final = b"\xff" * 64
-ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "parked", "crashed", "late")
+ORDER: Final = ("done", "retried", "dead", "snoozed", "discarded", "released", "parked", "crashed", "late")
 
 
 @attrs.define
@@ -125,8 +125,8 @@ class Running(Looking):
 
         Returns:
             How many runs ended how, without zeros: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``,
-            ``parked`` (unknown kind), ``crashed`` (`crash_runner` inside of the job), ``late`` (the job had been taken
-            away; its result was refused).
+            ``released`` (it saw that it should stop, and was handed back), ``parked`` (unknown kind), ``crashed``
+            (`crash_runner` inside of the job), ``late`` (the job had been taken away; its result was refused).
 
         Raises:
             TestingError: The limit was reached; or from an event loop (use `adrain`), from a job, or after the block.

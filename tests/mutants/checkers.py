@@ -42,6 +42,27 @@ CHECKERS: Final = (
         "singles += [LostReply(number)]",
     ),
     Variant(
+        "check-no-stop",
+        "stops no runner of a job under check",
+        CHECK,
+        "        singles += [Stop(number, point) for number, point in points]\n",
+        "",
+    ),
+    Variant(
+        "check-stop-untold",
+        "stops the runner of a job under check without telling the job",
+        "testing/checking/lane.py",
+        "        self.task.cancelled = True\n",
+        "",
+    ),
+    Variant(
+        "check-stop-uncancelled",
+        "stops the runner of a coroutine under check without cancelling it",
+        "testing/checking/lane.py",
+        "        self._to_cancel = self._running is not None\n",
+        "",
+    ),
+    Variant(
         "check-no-zombie",
         "checks no job beside itself",
         CHECK,

@@ -40,6 +40,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "checks": (
         "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",
+        "tests/unit/test_check_job_stop.py",
         "--timeout=60",
     ),
     "fault grid": ("tests/faults/test_grid_memory.py",),

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import Discard, JobQueue, Snooze
 from jobqueue.clock import SystemClock
+from jobqueue.judge import RaisedElsewhere
 from jobqueue.keys import queue_keys
 from jobqueue.queue import Counts
 from jobqueue.record import Stored, encode
+from jobqueue.runner import process_child
+from jobqueue.runner.process_pipe import Ended, FromChild, Pipe, ToChild
 from jobqueue.runner.processes import Processes
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
@@ -248,17 +253,54 @@ def test_a_job_hears_that_its_lease_was_lost(jobs: JobQueue, driver: tuple[Proce
     assert returned(inbox) is task
     assert ledger.runs("lost") == {"a": 1}
     assert task.outcome is None
-    assert not task.handed_back
+    assert task.handed_back
 
 
-def test_a_job_hears_that_it_should_end(jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger) -> None:
+ENDINGS: dict[str, type[BaseException] | str | None] = {
+    "returns": "back", "raises": "back", "asks": "back", "snoozes": Snooze, "discards": Discard, "is complete": None,
+    "is complete and fails": RaisedElsewhere, "never looks": None, "never looks and fails": RaisedElsewhere,
+    "leaves": "back",
+}  # fmt: skip
+
+
+def test_how_a_job_ends_after_it_was_told_to(jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger) -> None:
     processes, inbox = driver
-    task = started_flags(jobs, processes, ledger)
-    task.cancelled = True
+    for count, (how, left) in enumerate(ENDINGS.items(), 1):
+        task = task_of(jobs, "told", str(ledger.path), how.replace(" ", "-"), how)
+        processes.start([task])
+        await_that(lambda count=count: len(ledger.entries("start")) == count, "it runs")  # type: ignore[misc]
+        task.cancelled = True
+        assert returned(inbox) is task
+        assert not task.crashed
+        outcome = "back" if task.handed_back else task.outcome and type(task.outcome)
+        assert outcome == left, how
+    assert len(ledger.runs("told")) == len(ENDINGS)
 
+
+def test_the_limit_of_a_job_that_was_told_to_end_does_not_count(
+    jobs: JobQueue, driver: tuple[Processes, Inbox], ledger: Ledger
+) -> None:
+    """Its process is killed in either case: because of the stop, since that came first."""
+    processes, inbox = driver
+    task = task_of(jobs, "short", str(ledger.path), "a")
+    processes.start([task])
+    await_that(lambda: ledger.entries("start"), "it runs")
+    task.cancelled = True
     assert returned(inbox) is task
-    assert ledger.runs("cancelled") == {"a": 1}
-    assert not task.handed_back, "it ended by itself, so its result counts"
+    assert (task.handed_back, task.outcome) == (True, None)
+
+
+def test_a_job_that_a_worker_process_does_not_start_is_handed_back() -> None:
+    """Its lease was lost after it was sent and before its first line."""
+    ours, theirs = socket.socketpair()
+    runner: Pipe[FromChild] = Pipe(ours, FromChild)
+    pipe: Pipe[ToChild] = Pipe(theirs, ToChild)
+    with closing(runner), closing(pipe):
+        child = process_child._Worker.__new__(process_child._Worker)
+        child._pipe = pipe
+        child._task = task_of(toil.jobs, "note", "nowhere", "a")
+        child._task.lease_lost = True
+        assert child._run() == Ended("handed back")
 
 
 def test_a_job_that_does_not_end_when_it_is_told_to_is_killed_and_handed_back(

@@ -22,7 +22,7 @@ from jobqueue.testing.explore import explore, runners
 FAULTS = {"reply lost", "sent twice", "delayed", "refused", "crash"}
 
 
-@pytest.mark.parametrize("scenario", ["claim", "retry", "shares", "lock"])
+@pytest.mark.parametrize("scenario", ["claim", "stop", "retry", "shares", "lock"])
 def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario: str) -> None:
     [found] = explore([scenario])
 
@@ -156,6 +156,7 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
         transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1,
         "after rescue: job b'job-a' is in ready, its claim",
     ),
+    "an early return at a stop counts": (runners, "told_to_stop", lambda _: lambda _task: None, "stop", 2, "broken off"),
     "a retry that is not counted": (
         runners, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",
     ),

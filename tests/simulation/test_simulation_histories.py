@@ -9,6 +9,7 @@ def test_a_living_holder_is_not_robbed_after_the_clock_was_set_back() -> None:
     # Its leases ended further away than any lease, so they counted as expired, and its extensions could not raise them.
     Simulation(
         seed=59,
+        deployers=0,
         operators=0,
         lock_users=0,
         jobs=4,
@@ -18,12 +19,14 @@ def test_a_living_holder_is_not_robbed_after_the_clock_was_set_back() -> None:
 
 def test_an_observer_that_stood_still_does_not_count_that_as_patience() -> None:
     # Its clock was read before its question was held up, so the claim it then saw was ripe 51 ms after it had been made.
-    Simulation(seed=20021, runners=4, producers=2, jobs=8, threads=3, coroutines=3).run()
+    Simulation(seed=20021, deployers=0, runners=4, producers=2, jobs=8, threads=3, coroutines=3).run()
 
 
 def test_a_job_whose_bytes_were_unreadable_is_not_requeued() -> None:
     # It became a job of a kind without a name, which was put off for a day before it was dead again.
-    Simulation(seed=10, runners=1, lock_users=0, jobs=1, threads=1, coroutines=1, faults=Faults.none()).run()
+    Simulation(
+        seed=10, deployers=0, runners=1, lock_users=0, jobs=1, threads=1, coroutines=1, faults=Faults.none()
+    ).run()
 
 
 def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
@@ -40,6 +43,7 @@ def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
     """
     Simulation(
         seed=55121,
+        deployers=0,
         runners=4,
         producers=2,
         operators=0,
@@ -53,7 +57,7 @@ def test_what_the_network_kept_back_is_no_sign_of_life() -> None:
 
 def test_a_suspect_keeps_no_company_that_a_late_answer_brings() -> None:
     # A queue did not answer when the suspect was started; asked again while it ran, it gave jobs, which were started too.
-    Simulation(seed=1125899906843279, runners=4, producers=2, jobs=30, threads=3, coroutines=3).run()
+    Simulation(seed=1125899906843279, deployers=0, runners=4, producers=2, jobs=30, threads=3, coroutines=3).run()
 
 
 def test_a_deleted_job_that_its_producer_sent_again_is_deleted_again() -> None:
@@ -67,4 +71,4 @@ def test_a_deleted_job_that_its_producer_sent_again_is_deleted_again() -> None:
         runner2.pump#10 runner2.pump#18 runner2.pump#20 runner2.pump#21 runner2.pump#25
         runner2.pump#28 runner2.pump#29 runner2.pump#3 runner2.pump#30 runner2.pump#31
     """
-    Simulation(seed=700782, jobs=20, threads=1, coroutines=1, only=fired.split()).run()
+    Simulation(seed=700782, deployers=0, jobs=20, threads=1, coroutines=1, only=fired.split()).run()

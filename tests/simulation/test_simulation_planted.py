@@ -11,8 +11,9 @@ import pytest
 
 from jobqueue import judge, transitions
 from jobqueue.clock import Moment
+from jobqueue.context import Context
 from jobqueue.record import Stored
-from jobqueue.runner import beat, core, leases, rescue, shares
+from jobqueue.runner import beat, core, execute, leases, rescue, shares
 from jobqueue.runner.packing import Sent
 from jobqueue.storage import interpreter
 from jobqueue.storage.contents import full_name
@@ -215,6 +216,28 @@ def _believing_the_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases.Leases, "extend", wrong)
 
 
+def _an_end_is_an_end(patch: pytest.MonkeyPatch) -> None:
+    """However a run ends that saw that it should stop, it counts."""
+    patch.setattr(execute, "told_to_stop", lambda task: None)
+
+
+def _nobody_is_complete(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Context, "complete", lambda self: None)
+
+
+def _told_is_seen(patch: pytest.MonkeyPatch) -> None:
+    """Also a function that never looked, and did all of its work, is taken for broken off."""
+    original = core.Core._interrupt
+
+    def wrong(self: core.Core, at: Moment) -> Any:
+        tasks = original(self, at)
+        for task in tasks:
+            task.seen = True
+        return tasks
+
+    patch.setattr(core.Core, "_interrupt", wrong)
+
+
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "finish without expect": (_changed("finish", expect=None), {"I18", "I5"}),
     "move out without expect": (_changed("move_out", expect=None), {"I18", "I5"}),
@@ -245,6 +268,9 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "a deadline that counts from the answer": (_deadline_from_the_answer, {"I16"}),
     "a beat that counts from its answer": (_beat_from_the_answer, {"I16"}),
     "an enqueue that stores twice": (_put_twice, {"I18", "I1", "I3"}),
+    "an early return at a stop counts": (_an_end_is_an_end, {"told to stop"}),
+    "a job cannot say that it is complete": (_nobody_is_complete, {"told to stop"}),
+    "a stop that nobody saw interrupts": (_told_is_seen, {"told to stop"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 

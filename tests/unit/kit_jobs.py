@@ -47,6 +47,12 @@ def mail(to: str, subject: str = "hello") -> str:
     return f"{subject}, {to}"
 
 
+@jobs.job(name="looks")
+def looks(ctx: Context) -> str:
+    seen.append(("looks", ctx.lease_lost))
+    return "half" if ctx.lease_lost else "whole"
+
+
 @jobs.job(name="urgent", queue="high")
 def urgent(number: int) -> int:
     seen.append(("urgent", number))

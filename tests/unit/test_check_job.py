@@ -108,12 +108,12 @@ def test_the_same_input_gives_the_same_report(job: Any) -> None:
 @pytest.mark.parametrize(
     ("job", "histories"),
     [
-        # One effect has two points, the start is one. Crashes 3, redelivery, lost reply; then the merges of what is behind
-        # the first point of the first runner (3 pieces) with all of the second (4 pieces: 7 over 3), without the one in
-        # which they do not overlap.
-        (shop.KeyedCharge(7), 3 + 1 + 1 + (35 - 1)),
-        (shop.charge.call(7), 5 + 1 + 1 + (462 - 1)),  # two effects: 11 over 5
-        (shop.sleeps_once.call(7), 2 * 39),  # two runs of one effect
+        # One effect has two points, the start is one. Crashes 3, stops 3, redelivery, lost reply; then the merges of what
+        # is behind the first point of the first runner (3 pieces) with all of the second (4 pieces: 7 over 3), without the
+        # one in which they do not overlap.
+        (shop.KeyedCharge(7), 3 + 3 + 1 + 1 + (35 - 1)),
+        (shop.charge.call(7), 5 + 5 + 1 + 1 + (462 - 1)),  # two effects: 11 over 5
+        (shop.sleeps_once.call(7), 2 * 42),  # two runs of one effect
     ],
     ids=name_of,
 )
@@ -127,19 +127,19 @@ def test_every_interleaving_of_few_effects_is_played(job: Any, histories: int) -
 def test_with_many_effects_the_number_of_pauses_is_bounded_and_said() -> None:
     report = check(shop.five_effects.call(7))
 
-    # 11 crashes, redelivery, lost reply; one pause: 11; two: the second runner stops at one of its 11 points as well.
-    assert (report.histories, report.is_complete) == (11 + 2 + 11 + 121, False)
+    # 11 crashes, 11 stops, redelivery, lost reply; one pause: 11; two: the second runner pauses at one of its 11, too.
+    assert (report.histories, report.is_complete) == (22 + 2 + 11 + 121, False)
     assert "all with up to 2 pauses; one more would be 605 more histories, too many for limit=500" in report.explain()
-    more = check(shop.five_effects.call(7), limit=145 + 605)
-    assert more.histories == 145 + 605
+    more = check(shop.five_effects.call(7), limit=156 + 605)
+    assert more.histories == 156 + 605
 
 
 def test_a_limit_that_leaves_no_room_for_overlaps_checks_nothing() -> None:
-    report = check(shop.five_effects.call(7), limit=23)
+    report = check(shop.five_effects.call(7), limit=34)
 
     assert (report.verdict, report.histories) == ("not checked", 0)
-    assert "5 effects need 24 histories at least, more than limit=23" in report.explain()
-    assert check(shop.five_effects.call(7), limit=24).ok
+    assert "5 effects need 35 histories at least, more than limit=34" in report.explain()
+    assert check(shop.five_effects.call(7), limit=35).ok
 
 
 # -------------------------------------------------------------------------------------------------------- enqueued jobs

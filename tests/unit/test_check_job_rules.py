@@ -43,7 +43,7 @@ class Reporting(Shop):
 def told() -> Iterator[list[list[tuple[Any, ...]]]]:
     runs.clear()
     report = check(reports.call(), world=Reporting, state=lambda made: "a" in made.mails)
-    assert (report.ok, report.histories) == (True, 39)
+    assert (report.ok, report.histories) == (True, 42)
     yield runs
     runs.clear()
 
@@ -63,7 +63,7 @@ def test_a_crash_is_no_attempt_and_the_fence_grows(told: list[list[tuple[Any, ..
 
 
 def test_a_zombie_and_its_successor_have_both_their_turns(told: list[list[tuple[Any, ...]]]) -> None:
-    overlaps = told[7:]
+    overlaps = told[10:]
     orders = set()
     for history in overlaps:
         fences = sorted({line[3] for line in history if line[0] != "end of"})
@@ -164,8 +164,8 @@ def enqueues_in_the_end(order: int) -> None:
 def test_a_dead_run_enqueues_nothing() -> None:
     report = check(enqueues_in_the_end.call(7))
 
-    # Of four crashes, a redelivery and a lost reply, only the redelivery enqueues twice.
-    assert (report.verdict, report.histories, report.wrong) == ("duplicates", 6, 1)
+    # Of four crashes, four stops, a redelivery and a lost reply, only the redelivery enqueues twice.
+    assert (report.verdict, report.histories, report.wrong) == ("duplicates", 10, 1)
     assert "✗ dies before its end is stored" in report.explain()
 
 
@@ -330,7 +330,7 @@ async def mails_many(ctx: Context) -> None:
 def test_effects_under_way_at_the_same_time_are_all_points() -> None:
     report = check(mails_many.call(), state=lambda made: sorted(made.mails))
 
-    assert (report.ok, report.histories) == (True, 468)
+    assert (report.ok, report.histories) == (True, 473)
 
 
 class Closed(Shop):
@@ -348,7 +348,9 @@ def goes_on_regardless() -> None:
 def test_an_effect_that_raises_is_told_and_is_a_point_too() -> None:
     report = check(goes_on_regardless.call(), world=Closed)
 
-    assert report.histories == 5 + 2  # crashes at the start, before and after both, redelivery, lost reply
+    assert (
+        report.histories == 5 + 5 + 2
+    )  # crashes and stops at the start, before and after both, redelivery, lost reply
     assert report.explain().count("mail('a') raises Refused: no mails today") == 2
 
 

@@ -345,6 +345,7 @@ def test_a_context_for_plain_calls(t: Testing) -> None:
     context = t.context(attempt=3, fence=9, lease_lost=True, cancelled=True)
 
     assert (context.attempt, context.fence, context.lease_lost, context.cancelled) == (3, 9, True, True)
+    context.complete()  # a job may say so in a plain call, too
     assert (context.record.attempt, context.record.fence) == (2, 9)
     with pytest.raises(LookupError, match="no job is running here"):
         current_context()

@@ -9,7 +9,7 @@ import pytest
 
 from jobqueue import Context, JobQueue, NotApplied
 from jobqueue.testing import Testing, TestingError
-from tests.unit.kit_jobs import NEW_YEAR, Broken, add, broken, jobs, mail, seen, urgent
+from tests.unit.kit_jobs import NEW_YEAR, Broken, add, broken, jobs, looks, mail, seen, urgent
 
 # --------------------------------------------------------------------------------------------- a runner that stands still
 
@@ -50,6 +50,31 @@ def test_a_runner_that_was_not_missed_ends_its_job(t: Testing) -> None:
     assert t.resume_runner().outcome == "done"
     assert jobs.get(record.id) is None
     assert t.drain() == {}
+
+
+def test_a_zombie_that_looks_is_refused_as_well(t: Testing) -> None:
+    """It is handed back, since it saw that its lease was lost; but another runner has taken the job."""
+    looks.enqueue()
+    t.pause_runner()
+    t.clock.advance(seconds=46)
+
+    assert t.drain() == {"done": 1}
+    assert t.resume_runner().outcome == "late"
+    assert seen == [("looks", False), ("looks", True)]
+
+
+def test_a_run_that_saw_a_lost_lease_is_handed_back_if_nobody_took_its_job(t: Testing) -> None:
+    record = looks.enqueue()
+    t.pause_runner()
+    t.clock.advance(seconds=35)
+
+    run = t.resume_runner()
+
+    assert (run.outcome, run.result) == ("released", "half")
+    again = jobs.get(record.id)
+    assert again is not None
+    assert (again.place, again.attempt) == ("ready", 0)
+    assert t.drain() == {"done": 1}
 
 
 def test_runners_go_on_in_the_order_in_which_they_stopped(t: Testing) -> None:

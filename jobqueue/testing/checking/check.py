@@ -14,7 +14,7 @@ from jobqueue.testing.checking.effects import NoSuchEffect
 from jobqueue.testing.checking.hints import hint
 from jobqueue.testing.checking.history import Experiment, Played, Unrepeatable, play
 from jobqueue.testing.checking.report import JobReport, Verdict, describe_fault, draw
-from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
+from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule, Stop
 
 __all__ = ["check_job"]
 
@@ -44,10 +44,11 @@ def check_job(
 
     The job runs on the production rules in memory, under a fake clock, once for each thing that can go wrong, always in a
     new world of your fakes. Calls of ``effects`` are the points at which it does: the runner dies before and after each of
-    them, and after the job's end before that is stored; the reply to its end is lost; the runner pauses before and after
-    each effect for longer than its lease, another one takes the job, and both go on in turns. `Context.lease_lost` stays
-    False meanwhile, as it does for a runner that has just woken up. A dead runner does nothing more: neither ``except`` nor
-    ``finally`` of its job run before the outcome is read. Nothing runs at the same time as anything else.
+    them, and after the job's end before that is stored; the runner stops there and tells the job to end, which may notice
+    or not; the reply to its end is lost; the runner pauses before and after each effect for longer than its lease, another
+    one takes the job, and both go on in turns. `Context.lease_lost` stays False meanwhile, as it does for a runner that has
+    just woken up. A dead runner does nothing more: neither ``except`` nor ``finally`` of its job run before the outcome is
+    read. Nothing runs at the same time as anything else.
 
     The verdicts:
 
@@ -172,6 +173,7 @@ class _Check:
         singles: list[Schedule] = [Crash(number, point) for number, point in points]
         for number in range(len(clean.passed)):
             singles += [Redelivery(number), LostReply(number)]
+        singles += [Stop(number, point) for number, point in points]
         overlaps = [Overlap(number, (point,)) for number, point in points]
         least = len(singles) + len(overlaps)
         if least > self._limit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobqueue.testing.checking.history import Played
 from jobqueue.testing.checking.report import Verdict
-from jobqueue.testing.checking.schedules import Overlap
+from jobqueue.testing.checking.schedules import Overlap, Stop
 
 __all__ = ["hint"]
 
@@ -28,6 +28,11 @@ def hint(verdict: Verdict, culprit: str, played: Played, clean: Played) -> str:
         return (
             "enqueue other jobs only if the world says that this is still to be done; or, if those are idempotent "
             'themselves, say enqueued="distinct"'
+        )
+    if isinstance(played.schedule, Stop) and len(played.passed) == played.schedule.run + 1:
+        return (
+            "the job ended early and did not run again, since it called ctx.complete() or asked for a Discard: do so only "
+            "when all of its work is done; any other end of a job that saw that it should stop hands it back"
         )
     name = _name(culprit)
     if verdict == "duplicates" and overlaps:

@@ -29,7 +29,7 @@ from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.checking.differences import difference
 from jobqueue.testing.checking.effects import watch_effects
 from jobqueue.testing.checking.lane import Lane
-from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule
+from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule, Stop
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import BEAT_MS, LEASE_MS, REQUESTS, InlineRunner, RunnerDied, keep_house
@@ -228,11 +228,17 @@ class _History:
                 return
             self._finish(self._claim())
 
-    def _go_wrong(self, schedule: Crash | Redelivery | LostReply | Overlap, held: _Held) -> None:
+    def _go_wrong(self, schedule: Crash | Stop | Redelivery | LostReply | Overlap, held: _Held) -> None:
         match schedule:
             case Crash(point=point):
                 self._go(held, point)
                 self._die(held, held.lane.passed[-1])
+            case Stop(point=point):
+                self._go(held, point)
+                self._note(held.column, f"■ is told to stop {held.lane.passed[-1]}")
+                held.lane.tell_to_stop()
+                self._finish(held)
+                self._column += 1
             case Redelivery():
                 self._go(held)
                 self._die(held, "before its end is stored")
@@ -332,7 +338,9 @@ class _History:
         for _ in held.work:
             raise AssertionError("a runner that stops starts nothing")
         [*_, ended] = held.runner.runs
-        if ended.outcome == "late":
+        if ended.outcome == "released":
+            self._note(held.column, "(it saw that it should stop, and is handed back)")
+        elif ended.outcome == "late":
             self._note(held.column, "(its result is refused: the job was taken away)")
         elif ended.outcome != "done":
             self._note(held.column, f"({ended.outcome})")

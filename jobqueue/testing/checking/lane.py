@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.context import Context
-from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.execute import cancel, run_coroutine, run_function
 from jobqueue.runner.task import Task
 from jobqueue.testing.inline import RunnerDied, TestingError
 
@@ -51,6 +51,8 @@ class Lane:
         self._patience = patience
         self._until: int | None = None
         self._dying = False
+        self._running: asyncio.Task[Any] | None = None
+        self._to_cancel = False
         self._hangs = False
         self._refused = 0
         self._points = threading.Lock()  # a job may have threads of its own
@@ -89,6 +91,19 @@ class Lane:
                 self._stands.release()
                 self._go.acquire()
                 self._refuse_the_dead()
+            # While an effect is under way on a thread of `asyncio.to_thread`, the loop must not go on beside it.
+            if self._to_cancel and (threading.current_thread() is self._thread or name.startswith("after ")):
+                self._cancel()
+
+    def tell_to_stop(self) -> None:
+        """Tell the job that its runner stops, while it stands; a coroutine hears of it where it waits next."""
+        self.task.cancelled = True
+        self._to_cancel = self._running is not None
+
+    def _cancel(self) -> None:
+        self._to_cancel = False
+        assert self._running is not None
+        self._running.get_loop().call_soon_threadsafe(cancel, self.task, self._running)
 
     def end(self) -> None:
         """Unwind the run where it stands, for good; its further effects are refused.
@@ -140,9 +155,13 @@ class Lane:
             assert self.task.kind is not None
             if self.task.kind.is_coroutine:
                 with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                    runner.run(run_coroutine(self.task, self._monotonic))
+                    runner.run(self._run_coroutine())
             else:
                 run_function(self.task, self._monotonic)
         finally:
             self.ended = True
             self._stands.release()
+
+    async def _run_coroutine(self) -> None:
+        self._running = asyncio.current_task()
+        await run_coroutine(self.task, self._monotonic)

@@ -9,7 +9,7 @@ import attrs
 
 from jobqueue.testing.checking.differences import cut
 from jobqueue.testing.checking.history import Event, Played
-from jobqueue.testing.checking.schedules import LostReply, Overlap
+from jobqueue.testing.checking.schedules import LostReply, Overlap, Stop
 
 __all__ = ["JobReport", "Verdict", "describe_fault", "draw"]
 
@@ -58,6 +58,10 @@ def describe_fault(played: Played) -> str:
         return "when a runner that was out of touch for longer than its lease goes on beside its successor"
     if isinstance(played.schedule, LostReply):
         return "when the reply to its end is lost"
+    if isinstance(played.schedule, Stop):
+        [fault] = [event.text for event in played.events if event.text.startswith("■")]
+        again = " and the job is run again" if len(played.passed) > played.schedule.run + 1 else ""
+        return f"when a runner {fault.removeprefix('■ ')}{again}"
     [fault] = [event.text for event in played.events if event.text.startswith("✗")]
     return f"when a runner {fault.removeprefix('✗ ')} and the job is run again"
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import attrs
 
-__all__ = ["Clean", "Crash", "Doubled", "LostReply", "Overlap", "Redelivery", "Schedule"]
+__all__ = ["Clean", "Crash", "Doubled", "LostReply", "Overlap", "Redelivery", "Schedule", "Stop"]
 
 
 @attrs.frozen
@@ -21,6 +21,19 @@ class Crash:
     Attributes:
         run: In which run of the job; others come before it only if the job asks for them, by `Snooze` or `Retry`.
         point: At which of the points that this run comes to.
+    """
+
+    run: int
+    point: int
+
+
+@attrs.frozen
+class Stop:
+    """The runner stops while it runs the job, and tells it to end: `Context.cancelled` is set, a coroutine is cancelled.
+
+    Attributes:
+        run: In which run of the job.
+        point: At which of the points that this run comes to. The job goes on from there and may notice, or not.
     """
 
     run: int
@@ -66,4 +79,4 @@ class Doubled:
     call: str
 
 
-Schedule: TypeAlias = Clean | Crash | Redelivery | LostReply | Overlap | Doubled
+Schedule: TypeAlias = Clean | Crash | Stop | Redelivery | LostReply | Overlap | Doubled

@@ -54,6 +54,7 @@ class Entry:
         gone: Whether it was finished or deleted.
         started: The fence under which it was last started.
         fence: The fence of its last claim.
+        broken: The fence under which its last run was broken off, since its runner told it to stop.
         taken: The fence of the claim that its living holder lost while it stood still under a clock that was set ahead.
     """
 
@@ -64,6 +65,7 @@ class Entry:
     started: int = 0
     fence: int = 0
     taken: int = 0
+    broken: int = 0
 
 
 class JobHistory:
@@ -83,6 +85,7 @@ class JobHistory:
         "theft": "nobody takes a job from a runner that may believe in its lease (I6)",
         "start": "a job starts only under the claim that the storage knows (I16)",
         "early": "no job leaves waiting by itself before its due time (I9)",
+        "stop": "a run that was broken off by a stop does not count as done",
         "kept": "what was accepted ends finished, deleted or dead (liveness)",
     }
 
@@ -121,6 +124,8 @@ class JobHistory:
                     )
                 entries[index] = attrs.evolve(entry, fence=change.after.fence)
             elif change.after is None:
+                if before is not None and entry.broken == before.fence > 0:
+                    raise Broken(f"job {change.id.decode()} counts as done, but its run was broken off by a stop")
                 entries[index] = attrs.evolve(entry, gone=True)
             elif change.step == "promote":
                 assert before is not None
@@ -178,6 +183,8 @@ class JobHistory:
             entry = attrs.evolve(entry, runs=entry.runs + 1, started=int(claim.split(b":")[1]))
             if entry.runs - 1 > entry.excuses:
                 raise Broken(f"job {id} runs for the {entry.runs}. time, with {entry.excuses} reasons for it (I8)")
+        elif told.what == "broken off":
+            entry = attrs.evolve(entry, broken=parse_claim(told.args[1])[1])
         elif told.what == "stored":
             entry = attrs.evolve(entry, known=1)
             if told.args[0] not in spots and not entry.gone:

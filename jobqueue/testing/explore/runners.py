@@ -15,11 +15,13 @@ import attrs
 
 from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
+from jobqueue.context import Context
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.judge import Verdict, after_run
 from jobqueue.keys import QueueKeys
 from jobqueue.record import JobRecord, Stored, decode
 from jobqueue.retry import RetryPolicy, Snooze
+from jobqueue.runner.execute import told_to_stop
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.packing import pack_releases, pack_results
 from jobqueue.runner.rescue import Watch, patrol
@@ -42,7 +44,19 @@ from jobqueue.testing.explore.programs import (
 )
 from jobqueue.testing.explore.stores import Spot
 
-__all__ = ["BACKOFF_MS", "Held", "Setup", "aged", "beats", "enqueuer", "is_plain_beat", "operator", "patrols", "runner"]
+__all__ = [
+    "BACKOFF_MS",
+    "Held",
+    "Setup",
+    "aged",
+    "beats",
+    "enqueuer",
+    "is_plain_beat",
+    "operator",
+    "patrols",
+    "runner",
+    "stopper",
+]
 
 BACKOFF_MS: Final = 100
 POLICY: Final = RetryPolicy(backoff=lambda n: timedelta(milliseconds=BACKOFF_MS * n))
@@ -77,6 +91,7 @@ class Held:
 
     Attributes:
         latest: The latest end of a lease that its runner has asked for, by the server's clock.
+        told: Its runner has told it to stop.
     """
 
     id: bytes
@@ -89,12 +104,13 @@ class Held:
     lost: bool = False
     verdict: tuple[str, str, tuple[tuple[str, object], ...], int | None] | None = None
     returned: bool = False
+    told: bool = False
 
 
 def _task(held: Held) -> Task:
     stored = decode(held.record)
     task = Task(held.queue, held.id, held.claim, held.fence, held.record, stored, None, held.deadline)
-    task.lease_lost, task.returned = held.lost, held.returned
+    task.lease_lost, task.returned, task.cancelled = held.lost, held.returned, held.told
     if held.verdict is not None:
         ending, step, changes, score = held.verdict
         task.verdict = Verdict(ending, step, dict(changes), score)  # type: ignore[arg-type]
@@ -113,7 +129,7 @@ def _keep(env: Env, leases: Leases) -> None:
     env.memory = tuple(
         Held(
             task.id, task.claim, task.fence, task.record, task.queue, task.deadline, leases._latest,  # noqa: SLF001 - as above
-            task.lease_lost, returned=task.returned,
+            task.lease_lost, returned=task.returned, told=task.cancelled,
         )
         for task in sorted(leases.held.values(), key=lambda task: task.id)
     )  # fmt: skip
@@ -228,10 +244,10 @@ def _runs(
         held = _mine(env, id, claim)
         if held is None:
             continue  # claimed again by this very runner: that claim counts
-        if not held.lost and held.deadline > env.local:
+        if not held.lost and not held.told and held.deadline > env.local:
             env.tell("start", id, claim)
             return Next(_job, (setup, number, ahead, claimed[index:], ended))
-        ended += (_plain(held),)  # nothing starts under a lease that is not certain
+        ended += (_plain(held),)  # nothing starts under a lease that is not certain, or in a runner that stops
     return Next(runner, (setup, number, ahead, ended))
     yield  # a program is a generator
 
@@ -245,15 +261,39 @@ def _job(
     yield Run(f"runs {id.decode()}")
     held = _mine(env, id, claim)
     if held is not None:
-        held = attrs.evolve(held, returned=True)
+        is_back = _is_broken_off(env, held)
+        held = attrs.evolve(held, returned=not is_back)
         env.memory = tuple(held if other.id == id else other for other in env.memory)
-        ended += (attrs.evolve(_plain(held), verdict=_judge(decode(held.record), env)),)
+        ended += (_plain(held) if is_back else attrs.evolve(_plain(held), verdict=_judge(decode(held.record), env)),)
     return Next(_runs, (setup, number, ahead, claimed[1:], ended))
+
+
+def _is_broken_off(env: Env, held: Held) -> bool:
+    """Whether a run that has come to its end is handed back, since it saw that its runner told it to stop."""
+    task = _task(held)
+    name = task.stored.name
+    context = Context(task.job_record, flags=task)
+    is_broken_off = False
+    if name == "looks":
+        is_broken_off = context.cancelled
+    elif name == "completes" and context.cancelled:
+        context.complete()
+    if is_broken_off:
+        env.tell("broken off", held.id, held.claim)
+    if task.seen:
+        told_to_stop(task)
+    return task.handed_back
+
+
+def stopper(env: Env) -> Steps[None]:
+    """Tell the jobs of a runner, once, that it stops. It is started again at once, for whatever its successor does."""
+    yield Idle("stop")
+    env.memory = tuple(attrs.evolve(held, told=not held.returned) for held in env.memory)
 
 
 def _plain(held: Held) -> Held:
     """As it is stored or handed back, for which its lease makes no difference."""
-    return attrs.evolve(held, deadline=0.0, latest=0, lost=False)
+    return attrs.evolve(held, deadline=0.0, latest=0, lost=False, told=False)
 
 
 def _mine(env: Env, id: bytes, claim: bytes) -> Held | None:

@@ -25,6 +25,7 @@ from jobqueue.testing.explore.runners import (
     operator,
     patrols,
     runner,
+    stopper,
 )
 from jobqueue.testing.explore.search import Conditions, Rules, Search
 from jobqueue.testing.explore.states import PENDING, State
@@ -61,6 +62,8 @@ class _Conditions(Conditions):
                     entries is not None
                     and any(score <= at.now or score > at.now + lease for score in entries.scores.values())
                 )
+            case "stop":
+                return bool(memory)
             case "dead":
                 return bool((spot := spots.get(args[1])) and spot.place == "dead")
             case _:
@@ -193,6 +196,24 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     )
 
 
+def _stop(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(jobs)
+    kinds = ("looks", "completes", "ok")
+    contents = Interpreter()
+    for index, id in enumerate(ids):
+        _fill(contents, queue, {id: _stored(kinds[index % len(kinds)], id, 0)})
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = []
+    for number in range(runners):
+        actors += [(number, runner, (_setup(number, [queue], 2), 0, (0,), ())), (number, stopper, ())]
+    rules = Rules(
+        ticks=(), free=0, urgent=False, long="", pause=False, crash=True, jumps=(), rescue=None, latest=99,
+        alike=runners, waits=_no,
+    )  # fmt: skip
+    history = JobHistory(ids, _names(runners), START_MS, rescued=False)
+    return build(actors, runners, _stores([queue], ids), contents, history, rules, faults)
+
+
 def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     queue = queue_keys(NAMESPACE, "low")
     ids = _ids(jobs)
@@ -314,6 +335,7 @@ SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
         Scenario("claim", "enqueue, claim, run and finish", _claim),
+        Scenario("stop", "runners that stop in the middle of jobs, which look whether they should or do not", _stop),
         Scenario("retry", "failures, snoozes, due times, the dead place, an operator who requeues", _retry),
         Scenario(
             "rescue", "leases, beats, runners that die, sleep past their lease or wake, a clock that jumps", _rescue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -11,7 +11,7 @@ from jobqueue.keys import QueueKeys
 from jobqueue.storage.contents import full_name
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import CLAIMS, FENCE, RECORDS
-from jobqueue.testing.simulation.scripts import Act, Script
+from jobqueue.testing.simulation.scripts import Act, Script, What
 
 __all__ = ["MEANINGS", "Books", "InvariantBroken", "Life", "Run", "split_claim"]
 
@@ -40,6 +40,7 @@ MEANINGS: Final = {
     "extend": "an extension never shortens a lease and never revives one",
     "rescue in time": "the jobs of a dead runner are back within the lease, three beats and one call",
     "lock in time": "a free lock can be taken within its time to live",
+    "told to stop": "a run that saw that it should stop counts only if it said that it is complete, all others do",
     "clean stop": "a runner that stopped holds nothing",
     "no surprise": "no rule meets anything that it does not expect",
     "progress": "once faults stop, everything accepted ends finished or dead",
@@ -69,10 +70,19 @@ class Run:
     """One run of a job, under one claim."""
 
     act: Act
+    saw: bool = False
     returned: bool = False
     handed_back: bool = False
     unfit: bool = False
     now: int = 0
+
+    @property
+    def what(self) -> What | Literal["broken off"]:
+        """What it came to."""
+        heeds = self.act.heeds
+        if not self.saw or heeds == "completes":
+            return self.act.what
+        return "snooze" if heeds == "snoozes" else "discard" if heeds == "discards" else "broken off"
 
 
 @attrs.define(eq=False)

@@ -18,7 +18,7 @@ from jobqueue.record import JobRecord
 from jobqueue.testing.simulation.scripts import Script
 from jobqueue.testing.simulation.world import Actor, Process, Sleep, Steps, World
 
-__all__ = ["LockUser", "Operator", "Producer", "Register"]
+__all__ = ["Deployer", "LockUser", "Operator", "Producer", "Register"]
 
 LOCK: Final = "tick"
 
@@ -168,6 +168,23 @@ class Operator(Actor):
             except (StorageError, JobNotFound):
                 pass
             yield Sleep(self._pause * (0.3 + 1.4 * chance.jitter()))
+
+
+class Deployer(Actor):
+    """Stops runners while they have work, as a deploy does; each is started again."""
+
+    def __init__(self, world: World, column: str, deploy: Callable[[], bool], *, pause: float, until: float) -> None:
+        super().__init__(world, column, f"{world.seed}:{column}")
+        self._deploy = deploy
+        self._pause = pause
+        self._until = until
+        Process(self, "deploy").start(self._life(), pause)
+
+    def _life(self) -> Steps:
+        while self.world.now < self._until:
+            # As often as it finds somebody busy: most likely it meets a job that takes long.
+            found = self._deploy()
+            yield Sleep(self._pause * (0.3 + 1.4 * self.chance.jitter()) * (1.0 if found else 0.1))
 
 
 class _Access:

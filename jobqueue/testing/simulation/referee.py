@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobqueue.clock import Moment
+from jobqueue.context import Context
 from jobqueue.judge import SUSPECT
 from jobqueue.keys import QueueKeys
 from jobqueue.lock import Lease
@@ -370,12 +371,22 @@ class Referee(Rules):
                 raise InvariantBroken("I10b", "a suspect was started with others, or without a note", (task.id,))
             self._alone[runner] = task
 
+    def saw(self, context: Context) -> None:
+        """See `Watcher.saw`."""
+        job = context.record.id.encode()
+        self.runs[job, context.fence].saw = True
+        if self.trace is not None:
+            self.trace.add(self.world.now, "world", f"{self.lives[job].label} sees that it should stop", (job,))
+
     def returned(self, runner: SimRunner, task: Task, at: Moment) -> None:
         """See `Watcher.returned`."""
         if self._alone.get(runner) is task:
             del self._alone[runner]
         run = self.runs.get((task.id, task.fence))
         if run is not None:
+            if not task.unfit and task.handed_back is not (run.what == "broken off"):
+                raise InvariantBroken("told to stop", f"{run} was handed back: {task.handed_back}", (task.id,))
+            self.seen["told to stop"] += run.saw
             run.returned, run.handed_back, run.unfit, run.now = True, task.handed_back, task.unfit, at.now
 
     def finish(self) -> None:

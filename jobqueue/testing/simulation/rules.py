@@ -183,7 +183,7 @@ class Rules:
     def _finished(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
         for id in moved.ids:
             run = self._ended(process, books, id)
-            if run is None or not run.returned or run.handed_back or run.act.what not in ("succeed", "discard"):
+            if run is None or not run.returned or run.handed_back or run.what not in ("succeed", "discard"):
                 raise InvariantBroken("I5", f"finished without a run that ended so under this claim: {run}", (id,))
             self.seen["I5"] += 1
             self.seen["I8"] += 1
@@ -213,17 +213,15 @@ class Rules:
                 self._parked(process, books, op, id, run, old, score)
             elif run is None or not run.returned or run.handed_back:
                 raise InvariantBroken("I5", f"put off without a run that ended: {run}", (id,))
-            elif run.act.what == "snooze":
+            elif run.what == "snooze":
                 self._on_time(id, run, score, round(run.act.after))
                 self._rewritten(books, op, id, **orderly)
                 life.excuses += 1
             else:
                 attempt = old.attempt + 1
-                if run.act.what not in ("raise", "retry") or attempt > old.retry >= 0:
-                    raise InvariantBroken(
-                        "I10", f"retried after {run.act.what}, attempt {attempt} of {old.retry}", (id,)
-                    )
-                delay = round(run.act.after) if run.act.what == "retry" else _schedule(life.script.kind, attempt)
+                if run.what not in ("raise", "retry") or attempt > old.retry >= 0:
+                    raise InvariantBroken("I10", f"retried after {run.what}, attempt {attempt} of {old.retry}", (id,))
+                delay = round(run.act.after) if run.what == "retry" else _schedule(life.script.kind, attempt)
                 self._on_time(id, run, score, delay)
                 self._rewritten(books, op, id, attempt=attempt, error=None, **orderly)
                 life.excuses += 1
@@ -307,8 +305,8 @@ class Rules:
             self._rewritten(books, op, id, recoveries=0, error=None)
         else:
             attempt = old.attempt + 1
-            if run.act.what not in ("raise", "retry") or not attempt > old.retry >= 0:
-                raise InvariantBroken("I10", f"dead after {run.act.what}, attempt {attempt} of {old.retry}", (id,))
+            if run.what not in ("raise", "retry") or not attempt > old.retry >= 0:
+                raise InvariantBroken("I10", f"dead after {run.what}, attempt {attempt} of {old.retry}", (id,))
             self.seen["I10"] += 1
             self._rewritten(books, op, id, attempt=attempt, error=None, **orderly)
 

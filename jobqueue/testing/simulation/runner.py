@@ -6,11 +6,13 @@ What stands here follows the drivers of `jobqueue.runner` step by step: `_pump` 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -18,6 +20,7 @@ import msgspec
 
 from jobqueue import flows
 from jobqueue.clock import Moment
+from jobqueue.context import Context
 from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
@@ -25,7 +28,7 @@ from jobqueue.runner.beat import Beats
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
-from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.execute import begin, cancel, go, run_coroutine
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.runner_info import Beat
@@ -39,6 +42,8 @@ __all__ = ["Settings", "SimRunner", "Watcher"]
 TURN_MS: Final = 0.02
 """How long a runner takes to notice that a job came back."""
 LISTEN_MS: Final = 30_000.0
+LOOKS_MS: Final = 1_500.0
+"""How long functions take at the most to see that they should stop."""
 DAY_MS: Final = 24 * 3_600_000
 _SILENT: Final = logging.Logger("jobqueue.simulation", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else is to find it
 
@@ -67,6 +72,10 @@ class Watcher(Protocol):
         """A job is about to be started: what it does."""
         ...
 
+    def saw(self, context: Context) -> None:
+        """A run has seen that it should stop."""
+        ...
+
     def returned(self, runner: SimRunner, task: Task, at: Moment) -> None:
         """A job came back to the core."""
         ...
@@ -92,6 +101,52 @@ class Watcher(Protocol):
         ...
 
 
+class _Coroutine:
+    """A coroutine job that has begun, in place of an `asyncio.Task`."""
+
+    def __init__(self, steps: Coroutine[Any, Any, None]) -> None:
+        self._steps = steps
+        self._context = contextvars.Context()  # as an asyncio task has: what it sets stays with it
+        self._is_cancelled = False
+        self()
+
+    def __call__(self) -> None:
+        """Let it go on, to where it waits or to its end; one that does not fit has ended already."""
+        if self._has_ended():
+            return
+        with contextlib.suppress(StopIteration):
+            if self._is_cancelled:
+                self._context.run(self._steps.throw, asyncio.CancelledError())
+            else:
+                self._context.run(self._steps.send, None)
+
+    def cancel(self) -> bool:
+        """See `asyncio.Task.cancel`; it hears of it when it goes on."""
+        self._is_cancelled = not self._has_ended()
+        return self._is_cancelled
+
+    def _has_ended(self) -> bool:
+        return inspect.getcoroutinestate(self._steps) == inspect.CORO_CLOSED
+
+
+@attrs.frozen
+class _Function:
+    """A function job that has begun; what it does comes all at its end.
+
+    Attributes:
+        looks: Whether it looks if it should stop.
+    """
+
+    task: Task
+    context: Context
+    call: Callable[[], Any]
+    looks: bool
+
+    def __call__(self) -> None:
+        """Let it go on to its end."""
+        contextvars.Context().run(go, self.task, self.context, self.call)
+
+
 class SimRunner(Actor):
     """One runner, from its start to its crash or end."""
 
@@ -114,7 +169,7 @@ class SimRunner(Actor):
         self._gone = gone
         self._act: Act | None = None
         self.knows = frozenset(kinds)
-        known = {name: bound(kind, self._perform) for name, kind in kinds.items()}
+        known = {name: bound(kind, self._acts, watcher.saw) for name, kind in kinds.items()}
         lanes: set[Lane] = {"thread", *(kind.lane for kind in known.values())}
         self.core = Core(
             Config(
@@ -129,7 +184,7 @@ class SimRunner(Actor):
         )
         self._free = {False: settings.threads, True: settings.coroutines}
         self._todo: dict[bool, deque[Task]] = {False: deque(), True: deque()}
-        self._running: dict[Task, None] = {}
+        self._running: dict[Task, Callable[[], None]] = {}
         self._inbox: list[Task] = []
         self._words: dict[str, None] = {}
         self._listening = False
@@ -153,7 +208,7 @@ class SimRunner(Actor):
         self._gone(self)
 
     @property
-    def tasks(self) -> Mapping[Task, None]:
+    def tasks(self) -> Collection[Task]:
         """The jobs that run right now."""
         return self._running
 
@@ -274,9 +329,9 @@ class SimRunner(Actor):
                 self._free[pool] -= 1
                 self._begin(task, pool)
 
-    def _perform(self) -> None:
+    def _acts(self) -> Act:
         assert self._act is not None
-        self._act.perform()
+        return self._act
 
     def _begin(self, task: Task, pool: bool) -> None:
         world = self.world
@@ -285,16 +340,15 @@ class SimRunner(Actor):
         else:
             act = self._act = self._watcher.act(self, task)
             if act.what == "die":
-                self._running[task] = None
+                self._running[task] = _nothing
                 world.at(world.now + act.ms, self._die, task)
                 return
         if pool:
-            steps = run_coroutine(task, self.clock.monotonic)
-            with contextlib.suppress(StopIteration):
-                contextvars.Context().run(steps.send, None)  # as an asyncio task does: what it sets stays with it
+            self._running[task] = _Coroutine(run_coroutine(task, self.clock.monotonic))
         else:
-            run_function(task, self.clock.monotonic)
-        self._running[task] = None
+            begun = begin(task, self.clock.monotonic)
+            looks = act is not None and act.heeds != "ignores"
+            self._running[task] = _Function(task, *begun, looks) if begun else _nothing
         world.at(world.now + (0.0 if act is None else act.ms), self._end, (task, pool))
 
     def _end(self, what: tuple[Task, bool]) -> None:
@@ -304,7 +358,7 @@ class SimRunner(Actor):
         if self.paused_until > self.world.now:
             self.world.at(self.paused_until, self._end, what)
             return
-        del self._running[task]
+        self._running.pop(task)()
         self._free[pool] += 1
         self._inbox.append(task)
         self._pump.wake(TURN_MS)
@@ -318,10 +372,13 @@ class SimRunner(Actor):
             self.crash()
 
     def _interrupt(self, task: Task) -> None:
-        assert task.kind is not None
-        if task in self._running and task.kind.is_coroutine:
-            task.outcome, task.handed_back = None, True  # it was cancelled where it stood
+        running = self._running.get(task)
+        if isinstance(running, _Coroutine):
+            cancel(task, running)
             self._end((task, True))
+        elif isinstance(running, _Function) and running.looks:
+            # It looks soon, or too late for the runner, which has left by then.
+            self.world.at(self.world.now + LOOKS_MS * self.chance.jitter(), self._end, (task, False))
 
     # ---------------------------------------------------------------------------------------------------------- beats
 
@@ -391,3 +448,7 @@ class SimRunner(Actor):
             except StorageError:
                 pass
             yield Sleep(max(10.0, due - self.clock.monotonic()))
+
+
+def _nothing() -> None:
+    """What a job does at its end that has not begun, or takes its runner down."""

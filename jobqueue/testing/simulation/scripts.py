@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import random
-from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -12,10 +14,17 @@ from jobqueue.context import Context
 from jobqueue.job import Declared, Kind, function_kind
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 
-__all__ = ["BACKOFF_MS", "KINDS", "Act", "Script", "What", "draw_scripts"]
+__all__ = ["BACKOFF_MS", "KINDS", "Act", "Script", "What", "bound", "draw_scripts"]
 
+Heeds: TypeAlias = Literal["ignores", "returns", "raises", "retries", "snoozes", "discards", "completes"]
+"""What a run does once it sees that it should stop. A function that ignores it never looks, a coroutine lets it through;
+one that completes says so and then ends as if nothing had been.
+"""
+HEEDS: Final[tuple[Heeds, ...]] = get_args(Heeds)
 What: TypeAlias = Literal["succeed", "raise", "snooze", "discard", "retry", "die"]
 """``die`` takes the runner down."""
+Saw: TypeAlias = Callable[[Context], None]
+"""Told by a run that it has seen that it should stop."""
 
 
 @attrs.frozen
@@ -25,9 +34,45 @@ class Act:
     what: What
     ms: float
     after: float = 0.0
+    heeds: Heeds = "ignores"
 
-    def perform(self) -> None:
-        """What happens inside the job."""
+    def perform(self, context: Context, saw: Saw) -> None:
+        """What a function does at its end."""
+        if self.heeds != "ignores" and (context.cancelled or context.lease_lost):
+            self._stop(context, saw)
+        else:
+            self._end()
+
+    async def aperform(self, context: Context, saw: Saw) -> None:
+        """What a coroutine does: it waits, and may be cancelled."""
+        try:
+            await _Wait()
+        except asyncio.CancelledError:
+            if self.heeds == "ignores":
+                saw(context)
+                raise
+            self._stop(context, saw)
+        else:
+            self.perform(context, saw)
+
+    def _stop(self, context: Context, saw: Saw) -> None:
+        saw(context)
+        match self.heeds:
+            case "raises":
+                raise RuntimeError("it was broken off")
+            case "retries":
+                raise Retry(self.after / 1000)
+            case "snoozes":
+                raise Snooze(self.after / 1000)
+            case "discards":
+                raise Discard("it was broken off")
+            case "completes":
+                context.complete()
+                self._end()
+            case _:
+                pass
+
+    def _end(self) -> None:
         match self.what:
             case "raise":
                 raise RuntimeError("it raised, by its script")
@@ -41,7 +86,11 @@ class Act:
                 pass
 
 
-SUCCEED: Final = Act("succeed", 0.05)
+class _Wait:
+    """Something to wait for; whoever drives the coroutine says when it is over."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 @attrs.frozen
@@ -107,25 +156,20 @@ KINDS: Final = {
 }
 
 
-def bound(kind: Kind[Any], perform: Any) -> Kind[Any]:
-    """The kind with its payload checked as ever, and ``perform`` run in place of its function."""
+def bound(kind: Kind[Any], act: Callable[[], Act], saw: Saw) -> Kind[Any]:
+    """The kind with its payload checked as ever, and what ``act`` answers run in place of its function."""
     check = kind.bind
 
     def bind(payload: bytes, context: Context) -> Any:
         check(payload, context)
-        return perform
+        return functools.partial(act().aperform if kind.is_coroutine else act().perform, context, saw)
 
-    async def aperform() -> None:
-        perform()
-
-    def abind(payload: bytes, context: Context) -> Any:
-        check(payload, context)
-        return aperform
-
-    return attrs.evolve(kind, bind=abind if kind.is_coroutine else bind)
+    return attrs.evolve(kind, bind=bind)
 
 
-def draw_scripts(seed: int, jobs: int, queues: Sequence[str], lease: float, *, plain: bool) -> list[Script]:
+def draw_scripts(
+    seed: int, jobs: int, queues: Sequence[str], lease: float, *, plain: bool, heeding: bool
+) -> list[Script]:
     """The scripts of all jobs; those of the first ones do not depend on how many there are.
 
     Args:
@@ -134,12 +178,23 @@ def draw_scripts(seed: int, jobs: int, queues: Sequence[str], lease: float, *, p
         queues: Queues they go to.
         lease: The unit of long durations, in ms.
         plain: All of them succeed at once, in order.
+        heeding: They may look whether they should stop, and answer that in any way.
     """
     if plain:
         return [Script(number, "work", queues[number % len(queues)], 5, None, (Act("succeed", 0.01),))
                 for number in range(jobs)]  # fmt: skip
     rng = random.Random(f"{seed}:scripts")  # noqa: S311 - repeatable on purpose
-    return [_draw(rng, number, queues, lease) for number in range(jobs)]
+    scripts = [_draw(rng, number, queues, lease) for number in range(jobs)]
+    if not heeding:
+        return scripts
+    heeds = random.Random(f"{seed}:heeds")  # noqa: S311 - as above
+    return [_heeding(heeds, script) for script in scripts]
+
+
+def _heeding(rng: random.Random, script: Script) -> Script:
+    """The script, with runs that see that they should stop."""
+    acts = tuple(attrs.evolve(act, heeds=rng.choice(HEEDS)) for act in script.acts)
+    return attrs.evolve(script, acts=acts)
 
 
 def _draw(rng: random.Random, number: int, queues: Sequence[str], lease: float) -> Script:

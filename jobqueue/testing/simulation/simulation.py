@@ -63,6 +63,7 @@ class Simulation:
         runners: How many runners; each that crashes is started again under a new incarnation.
         producers: How many producers.
         operators: How many look at jobs, requeue and delete them.
+        deployers: How many stop runners while they run jobs; each is started again under a new incarnation.
         lock_users: How many compete for one lock.
         jobs: How many jobs; what each does in each of its runs is drawn from the seed.
         faults: What goes wrong during the storm, and how often.
@@ -81,6 +82,7 @@ class Simulation:
     runners: int = attrs.field(default=2, validator=_is_count)
     producers: int = attrs.field(default=1, validator=_is_count)
     operators: int = attrs.field(default=1, validator=_is_count)
+    deployers: int = attrs.field(default=1, validator=_is_count)
     lock_users: int = attrs.field(default=2, validator=_is_count)
     jobs: int = attrs.field(default=12, validator=_is_count)
     faults: Faults = attrs.field(factory=Faults)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from jobqueue.clock import Moment
+from jobqueue.context import Context
 from jobqueue.keys import queue_keys
 from jobqueue.lock import Lease
 from jobqueue.record import JobRecord
@@ -16,7 +17,7 @@ from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome
 from jobqueue.testing.simulation.books import InvariantBroken
 from jobqueue.testing.simulation.diagram import Trace
-from jobqueue.testing.simulation.people import LockUser, Operator, Producer
+from jobqueue.testing.simulation.people import Deployer, LockUser, Operator, Producer
 from jobqueue.testing.simulation.referee import Referee
 from jobqueue.testing.simulation.runner import Settings, SimRunner
 from jobqueue.testing.simulation.scripts import KINDS, Act, Script, draw_scripts
@@ -80,6 +81,9 @@ class Bystander:
     def beaten(self, runner: SimRunner) -> None:
         """See `Watcher.beaten`."""
 
+    def saw(self, context: Context) -> None:
+        """See `Watcher.saw`."""
+
     def returned(self, runner: SimRunner, task: Task, at: Moment) -> None:
         """See `Watcher.returned`."""
 
@@ -104,9 +108,12 @@ class Stage:
         if plan.check:
             world.observer = self._referee
         self._settings = Settings(
-            NAMESPACE, dict(plan.queues), plan.threads, plan.coroutines, self.lease, 0.4 * self.lease
+            NAMESPACE, dict(plan.queues), plan.threads, plan.coroutines, self.lease,
+            (0.1 if plan.deployers else 0.4) * self.lease,
         )  # fmt: skip
-        self._scripts = draw_scripts(plan.seed, plan.jobs, list(plan.queues), self.lease, plain=plan.plain)
+        self._scripts = draw_scripts(
+            plan.seed, plan.jobs, list(plan.queues), self.lease, plain=plan.plain, heeding=plan.deployers > 0
+        )
         self._stopping = False
         self._deployed = not world.stormy
         self._over = False
@@ -135,6 +142,11 @@ class Stage:
             for number in range(plan.runners):
                 if world.rng.random() < 0.4:
                     world.at(storm * world.rng.random(), self._deploy, f"runner{number + 1}")
+        for number in range(plan.deployers if not plan.plain else 0):
+            Deployer(
+                world, f"deployer{number + 1}", self._deploy_busy, pause=0.6 * self.lease,
+                until=max(storm, 2.0 * self.lease),
+            )  # fmt: skip
         world.at(self._calm, self._settle)
 
     def _patience(self) -> float:
@@ -169,6 +181,13 @@ class Stage:
         runner = self._runners.get(column)
         if runner is not None:
             runner.stop()
+
+    def _deploy_busy(self) -> bool:
+        """Stop a runner that has work; answers whether there is one."""
+        busy = [column for column, runner in self._runners.items() if runner is not None and runner.tasks]
+        if busy:
+            self._deploy(busy[self._starts % len(busy)])
+        return bool(busy)
 
     def _start_producer(self, column: str, scripts: list[Script], pause: float) -> None:
         def gone(producer: Producer) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -132,6 +133,36 @@ def flags(ctx: Context, ledger: str, key: str) -> None:
     while not (ctx.lease_lost or ctx.cancelled):
         pause.wait(0.005)
     write(ctx, "lost" if ctx.lease_lost else "cancelled", ledger, key)
+
+
+@jobs.job(name="told", process=True, retry=0)
+def told(ctx: Context, ledger: str, key: str, how: str) -> Any:
+    """Is told to end, has seen that or not, and does so in some way."""
+    write(ctx, "start", ledger, key)
+    pause = threading.Event()
+    # What it is told without looking, only a test knows.
+    while not (ctx._flags.cancelled if how.startswith("never") else ctx.cancelled):
+        pause.wait(0.005)
+    write(ctx, "told", ledger, key)
+    if "complete" in how:
+        ctx.complete()
+    if "leaves" in how:
+        os._exit(7)
+    if "fails" in how or how == "raises":
+        raise ValueError(how)
+    if how == "asks":
+        return Retry(after=1)
+    if how == "discards":
+        raise Discard(how)
+    return Snooze(60) if how == "snoozes" else None
+
+
+@jobs.job(name="short", process=True, timeout=0.4)
+def short(ctx: Context, ledger: str, key: str) -> None:
+    """Does not end, neither when it is told to nor within its limit."""
+    write(ctx, "start", ledger, key)
+    while True:
+        pass
 
 
 @jobs.job(name="talks", process=True)
