@@ -206,7 +206,7 @@ class JobQueue(Declaring):
             # Nothing was sent of the jobs, whatever became of the look.
             failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
             raise type(failed)(flows.explain(failed, records), records=records) from error
-        return (yield from flows.store(self.namespace, records, opened.known_lately(), opened.backend.clock))
+        return (yield from flows.store(self.namespace, records, opened.backend.clock))
 
     # -------------------------------------------------------------------------------------------------------- looking
 
@@ -341,12 +341,12 @@ class JobQueue(Declaring):
         names = (
             [check_known_queue(queue, self._queue_names)]
             if queue is not None
-            else (yield from lookup.queues(self.access.keys))
+            else (yield from lookup.queues(self.access.keys, self.access.clock().now()))
         )
         return [queue_keys(self.namespace, name) for name in names]
 
     def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:
-        names = (yield from lookup.queues(self.access.keys)) if queues is None else queues
+        names = (yield from lookup.queues(self.access.keys, self.access.clock().now())) if queues is None else queues
         sizes = yield from lookup.sizes([queue_keys(self.namespace, name) for name in names])
         return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
 

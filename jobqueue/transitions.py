@@ -6,14 +6,15 @@ milliseconds. Ids and claims are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lifecycle import Step, legal
 from jobqueue.storage.ops import (
     CLEAR,
     NO_CLAIM,
+    REGISTERED,
     Absent,
     Batch,
     Clear,
@@ -43,6 +44,8 @@ __all__ = [
     "CLAIM_BYTES",
     "LIMIT",
     "SCHEMA",
+    "SEARCHED",
+    "STORE_BYTES",
     "claim",
     "close_requests",
     "condemn",
@@ -52,8 +55,11 @@ __all__ = [
     "extend_lock",
     "finish",
     "hurry",
+    "mark_registered",
     "move_out",
     "note",
+    "note_search",
+    "parts",
     "promote",
     "prune",
     "prune_requests",
@@ -67,13 +73,20 @@ __all__ = [
     "unregister_runners",
 ]
 
+T = TypeVar("T")
+
 SCHEMA: Final = 1
 """Version of what is written; a storage with a higher one is refused."""
 LIMIT: Final = 500
 """Ids that one operation touches at most: a script's time is paid by everybody on the server."""
 CLAIM_BYTES: Final = 4 * 1024 * 1024
 """Bytes of records that one claim brings at most, so that a hundred large payloads do not arrive at once."""
+STORE_BYTES: Final = 1024 * 1024
+"""Bytes of records that one operation writes or reads at most, unless a single one is larger: the server does nothing else
+meanwhile. It takes much longer to read a record from a socket than to send one."""
 CLOSED: Final = b"closed"
+SEARCHED: Final = b":searched"
+"""Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
 
@@ -123,10 +136,33 @@ def put(
     return Batch(queue.scope, tuple(ops))
 
 
+def parts(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """What may travel in one operation each, in order: `LIMIT` and `STORE_BYTES` at most, but at least one."""
+    start = total = 0
+    for index, item in enumerate(items):
+        total += size(item)
+        if index > start and (total > STORE_BYTES or index - start == LIMIT):
+            yield items[start:index]
+            start, total = index, size(item)
+    if items:
+        yield items[start:]
+
+
 def register_queue(keys: NamespaceKeys, queue: str, now: int) -> Batch:
     """Make the queue known to runners and to those who look; refused if it is known already."""
     field = queue.encode()
     return Batch(keys.scope, (HashSet(keys.queues, {field: b"%d" % now}),), (Absent(keys.queues, field),))
+
+
+def mark_registered(queue: QueueKeys) -> Batch:
+    """Write in the queue's own scope that the registry has it: every `Put` there is answered so from now on."""
+    return Batch(queue.scope, (HashSet(queue.counters, {REGISTERED: b"1"}),))
+
+
+def note_search(keys: NamespaceKeys, seen: bytes | None, now: bytes, found: Collection[bytes]) -> Batch:
+    """Note how far the search for queues has come, with those it found; refused if somebody else went on with it."""
+    guard = Absent(keys.queues, SEARCHED) if seen is None else FieldIs(keys.queues, SEARCHED, seen)
+    return Batch(keys.scope, (HashSet(keys.queues, {**dict.fromkeys(found, b"0"), SEARCHED: now}),), (guard,))
 
 
 # -------------------------------------------------------------------------------------------------------------- runners

@@ -17,7 +17,7 @@ from jobqueue.clock import Moment
 from jobqueue.errors import StorageError
 from jobqueue.flows import Flow, Read, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
-from jobqueue.lookup import queue_names
+from jobqueue.lookup import queue_names, search
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat, read_beats
 from jobqueue.storage.ops import Applied, Fields
@@ -26,6 +26,8 @@ __all__ = ["Duties", "Reports"]
 
 DAY_MS: Final = 24 * 3_600_000
 PRUNE_EVERY_MS: Final = 300_000.0
+SEARCH_PAGES: Final = 4
+"""Of a search for lost registrations per round: a server with ten million keys is gone through in about an hour."""
 LOOK_EVERY_MS: Final = 5_000
 """How often the queues are looked at if a beat takes longer: a wake-up may be lost."""
 
@@ -127,8 +129,9 @@ class Duties:
         """Ask which queues and runners the namespace has."""
         [queues, runners] = yield Read((Fields(self._keys.queues), Fields(self._keys.runners)))
         self._runners = read_beats(runners)
+        found = yield from search(self._keys, queues, self._moment().now, pages=SEARCH_PAGES)
         if self._discover:
-            for name in queue_names(queues):
+            for name in queue_names({*queues, *found}):
                 self._reports.queue(name)
         for queue in self._queues():
             if queue.queue.encode() not in queues:

@@ -327,7 +327,7 @@ class Runner:
         """Those that are there from the start, those that a kind declares, and those that the storage knows."""
         known: list[str] = []
         with contextlib.suppress(StorageError):  # the duties look again and again
-            known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
+            known = run(lookup.queues(self.jobs.access.keys, self._clock.now()), storage, self._clock)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
     def _lanes(self) -> Callable[[], frozenset[Lane]]:

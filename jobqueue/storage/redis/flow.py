@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from redis import exceptions
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
-from jobqueue.storage.ops import Answer, Batch, Query, Sizes
+from jobqueue.storage.ops import Answer, Batch, Query, Scopes, Sizes
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
 from jobqueue.storage.redis.faults import broke_off, lost, refused
-from jobqueue.storage.redis.queries import compile_queries, scopes_of
+from jobqueue.storage.redis.queries import compile_queries, scopes_of, search, searched
 from jobqueue.storage.redis.scripts import DRAIN, GROW, PUT, READ, Script
 from jobqueue.storage.shape import check_shape
 
@@ -131,24 +131,32 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
                 part = Sizes(tuple([key for key in query.keys if key.scope == scope]))
             scopes.setdefault(scope, []).append((index, part))
     calls = [compile_queries(scope, [query for _, query in parts]) for scope, parts in scopes.items()]
-    replies = yield from _send([(READ, call) for call in calls])
+    replies = (yield from _send([(READ, call) for call in calls])) if calls else []
     answers: list[Any] = [()] * len(queries)
     sizes: dict[tuple[int, str], int] = {}
     for parts, call, reply in zip(scopes.values(), calls, replies, strict=True):
-        if isinstance(reply, OutcomeUnknown):
-            raise NotApplied(f"{reply}") from reply
-        if isinstance(reply, NotApplied):
-            raise reply
-        if isinstance(reply, exceptions.RedisError):
-            raise refused(server.label, reply)
-        for (index, query), answer in zip(parts, call.decode(reply), strict=True):
+        for (index, query), answer in zip(parts, call.decode(_read(server, reply)), strict=True):
             answers[index] = answer
             if isinstance(query, Sizes):
                 sizes.update({(index, key.full): size for key, size in zip(query.keys, answer, strict=True)})
     for index, query in enumerate(queries):
         if isinstance(query, Sizes):
             answers[index] = tuple([sizes[index, key.full] for key in query.keys])
+        elif isinstance(query, Scopes):
+            [reply] = yield [("", search(query))]
+            answers[index] = searched(_read(server, reply))
     return answers
+
+
+def _read(server: Guarded, reply: Any) -> Any:
+    """The reply to what only reads. Raises `NotApplied`."""
+    if isinstance(reply, OutcomeUnknown):
+        raise NotApplied(f"{reply}") from reply
+    if isinstance(reply, NotApplied):
+        raise reply
+    if isinstance(reply, exceptions.RedisError):
+        raise refused(server.label, reply)
+    return reply
 
 
 # ------------------------------------------------------------------------------------------------- what the server is

@@ -105,6 +105,7 @@ local function plains()
     local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
+    key(4, 'hash')
     if wake then
       key(5, 'list')
     end
@@ -115,7 +116,7 @@ local function plains()
   end
 
   function run.S(op)
-    local states, rings = store(RECORDS, op.target, op.to_list, op.n, op.ids, op.records, op.score, op.scores)
+    local states, rings = store(RECORDS, COUNTERS, op.target, op.to_list, op.n, op.ids, op.records, op.score, op.scores)
     if op.wake and rings then
       ring()
     end
