@@ -35,6 +35,8 @@ from jobqueue.storage.ops import (
     Place,
     PlaceKey,
     Put,
+    SetAdd,
+    SetRemove,
     Stamp,
     These,
     Unlocked,
@@ -54,6 +56,7 @@ __all__ = [
     "extend",
     "extend_lock",
     "finish",
+    "forget_leases",
     "hurry",
     "mark_registered",
     "move_out",
@@ -257,18 +260,31 @@ def prune(queue: QueueKeys, before: int) -> Batch:
     return _move("prune", queue.dead, None, Due(before, LIMIT))
 
 
-def register_runner(keys: NamespaceKeys, incarnation: bytes, info: bytes, epoch: bytes) -> Batch:
+def register_runner(
+    keys: NamespaceKeys, incarnation: bytes, info: bytes, epoch: bytes, *, seen: int, lease: int
+) -> Batch:  # fmt: skip
     """Say that a runner is alive; refused if the storage's epoch is not the one it knows (its data was lost)."""
-    return Batch(keys.scope, (HashSet(keys.runners, {incarnation: info}),), (FieldIs(keys.meta, b"epoch", epoch),))
+    ops = (
+        HashSet(keys.runners, {incarnation: info}),
+        SetAdd(keys.seen, {incarnation: seen}),
+        SetAdd(keys.leases, {b"%d" % lease: seen}),
+    )
+    return Batch(keys.scope, ops, (FieldIs(keys.meta, b"epoch", epoch),))
 
 
 def unregister_runners(keys: NamespaceKeys, incarnations: Collection[bytes]) -> Batch:
     """Forget runners."""
-    return Batch(keys.scope, (HashDelete(keys.runners, tuple(incarnations)),))
+    gone = tuple(incarnations)
+    return Batch(keys.scope, (HashDelete(keys.runners, gone), SetRemove(keys.seen, gone)))
+
+
+def forget_leases(keys: NamespaceKeys, leases: Collection[bytes]) -> Batch:
+    """Forget lengths of leases that no runner has any more."""
+    return Batch(keys.scope, (SetRemove(keys.leases, tuple(leases)),))
 
 
 def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
-    """Forget the claim requests of runners that ended long ago."""
+    """Forget the claim requests of runners none of whose requests can still arrive."""
     return Batch(queue.scope, (HashDelete(queue.requests, tuple(incarnations)),))
 
 

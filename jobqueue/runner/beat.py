@@ -115,7 +115,9 @@ class Heart:
                 "and what this run ends with is discarded",
                 task.stored.name, task.id.decode("ascii", "replace"),
             )  # fmt: skip
-        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
+        register = transitions.register_runner(
+            self._keys, self._incarnation, self._info(at.now), self._epoch, seen=at.now, lease=self._leases.lease
+        )
         outcomes = self._storage.apply([*(batch for batch, _ in batches), register])
         registered = outcomes.pop()
         with self._lock:

@@ -61,6 +61,9 @@ class Core:
         lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
         notice: Called with what is worth telling.
+
+    Attributes:
+        unsure: A claim was once sent without an answer: a copy of it may still arrive, so its number must not be forgotten.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Core:
         self._grace_until = 0.0
         self._leave_at: float | None = None
         self._last_words = False
+        self.unsure = False
 
     # ------------------------------------------------------------------------------------------------ what happened
 
@@ -234,6 +238,7 @@ class Core:
             queue = self._queues[entry.queue.queue]
             if queue.claim is not None:
                 queue.claim.unsure = queue.claim.unsure or unknown
+                self.unsure = self.unsure or unknown
                 # Only a request that never left is forgotten. One that went without an answer is asked again under its
                 # number, however often it is refused meanwhile: it may have taken jobs that nobody else will run.
                 if not queue.claim.unsure:
@@ -465,7 +470,10 @@ class Core:
                 continue
             if self._stopping:
                 if not queue.closed and queue.claim is None:
-                    batch = transitions.close_requests(queue.keys, self.config.incarnation)
+                    us = self.config.incarnation
+                    # Every claim was answered by now. If each was answered at once, nothing of it is under way any more.
+                    forget = transitions.prune_requests(queue.keys, (us,))
+                    batch = transitions.close_requests(queue.keys, us) if self.unsure else forget
                     self._sent.append(Sent("close", queue.keys, batch))
             elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from jobqueue import flows, lookup
+from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
@@ -289,6 +289,9 @@ class Runner:
             processes.close()
             duty.join(timeout=1)
         heart.beat()  # the last one says that the runner has ended
+        if not core.unsure:
+            # Nothing of it can arrive later, so nobody has to remember it; without an answer it is forgotten by a duty.
+            beat_storage.apply([transitions.unregister_runners(jobs.access.keys, (core.config.incarnation,))])
         for storage in storages:
             storage.close()
         status, left = self.status, len(self._core.leases.held)

@@ -333,7 +333,9 @@ class SimRunner(Actor):
         leases = self.core.leases
         leases.overdue(at)
         batches = leases.extend(at)
-        register = transitions.register_runner(self._keys_of_all, self.incarnation, self._info(at.now), self._epoch)
+        register = transitions.register_runner(
+            self._keys_of_all, self.incarnation, self._info(at.now), self._epoch, seen=at.now, lease=self.settings.lease
+        )
         sent = [batch for batch, _ in batches]
         self._watcher.sent(self, sent)
         outcomes = yield flows.Apply((*sent, register))
