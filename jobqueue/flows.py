@@ -19,7 +19,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Place, Placed, Query, Records
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
@@ -85,6 +85,15 @@ def send_one(batch: Batch) -> Flow[Applied | None]:
     if isinstance(outcome, NotApplied | OutcomeUnknown):
         raise outcome
     return outcome if isinstance(outcome, Applied) else None
+
+
+def read_records(scope: str, ids: Sequence[bytes]) -> Flow[list[Kept | None]]:
+    """What is kept of each id, however large: with as many questions as it takes, none of which holds up the server."""
+    found: list[Kept | None] = []
+    while len(found) < len(ids):
+        [part] = yield Read((Records(scope, tuple(ids[len(found) :]), transitions.STORE_BYTES),))
+        found += part
+    return found
 
 
 def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:

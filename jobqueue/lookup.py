@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from jobqueue import transitions
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
-from jobqueue.flows import Apply, Flow, Read, send_one
+from jobqueue.flows import Apply, Flow, Read, read_records, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
@@ -115,7 +115,7 @@ def _page(
         cursor = (entries[-1][1], entries[-1][0]) if entries else None
     if not ids:
         return [], None
-    [kept] = yield Read((Records(queue.scope, ids),))
+    kept = yield from read_records(queue.scope, ids)
     found = [(member, one) for member, one in zip(ids, kept, strict=True) if one is not None]
     return found, cursor if len(ids) == PAGE else None
 

@@ -139,7 +139,7 @@ def put(
     return Batch(queue.scope, tuple(ops))
 
 
-def parts(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+def parts(items: list[T], size: Callable[[T], int]) -> Iterator[list[T]]:
     """What may travel in one operation each, in order: `LIMIT` and `STORE_BYTES` at most, but at least one."""
     start = total = 0
     for index, item in enumerate(items):

@@ -44,7 +44,9 @@ def _changed(name: str, **changes: Any) -> Plant:
 def _without_guards(name: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         original = getattr(transitions, name)
-        patch.setattr(transitions, name, lambda *args: msgspec.structs.replace(original(*args), guards=()))
+        patch.setattr(
+            transitions, name, lambda *args, **kwargs: msgspec.structs.replace(original(*args, **kwargs), guards=())
+        )
 
     return plant
 

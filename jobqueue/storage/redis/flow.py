@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis import exceptions
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
-from jobqueue.storage.ops import Answer, Batch, Query, Scopes, Sizes
+from jobqueue.storage.ops import Answer, Batch, Move, Put, Query, Scopes, Sizes
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
 from jobqueue.storage.redis.faults import broke_off, lost, refused
@@ -26,6 +26,8 @@ __all__ = ["Flow", "Guarded", "Request", "apply_flow", "check_flow", "read_flow"
 Request: TypeAlias = list[tuple[str, tuple[bytes, ...]]]
 Flow: TypeAlias = Generator[Request, list[Any], Any]
 
+CALL_BYTES: Final = 1024 * 1024
+"""Bytes of records in one call of several batches; a single batch is not parted."""
 _log = logging.getLogger("jobqueue.storage")
 
 
@@ -67,7 +69,7 @@ def _send(calls: Sequence[tuple[Script, Call]]) -> Flow:
 
 
 def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, list[Any], list[Outcome]]:
-    """Apply the batches: one call per scope, all calls in one trip.
+    """Apply the batches: one call per scope, or several where their records are large, all calls in one trip.
 
     A server without memory refuses the call of a scope when one batch of it stores something new; the others of that
     scope then go once more without it, because a full server has to drain.
@@ -82,7 +84,7 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
     outcomes: dict[int, Outcome] = {}
-    groups = [*scopes.values()]
+    groups = [part for indexes in scopes.values() for part in _parts(indexes, batches)]
     while groups:
         calls = [_call([batches[index] for index in indexes]) for indexes in groups]
         replies = yield from _send(calls)
@@ -97,6 +99,25 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
             outcomes.update(zip(indexes, ends, strict=True))
         groups = rest
     return [outcomes[index] for index in range(len(batches))]
+
+
+def _parts(indexes: list[int], batches: Sequence[Batch]) -> list[list[int]]:
+    """The batches of a scope by calls: the server does nothing else while it carries out one of them."""
+    if len(indexes) == 1:
+        return [indexes]
+    parts: list[list[int]] = [[]]
+    total = 0
+    for index in indexes:
+        size = sum([
+            sum(map(len, op.records.values()))
+            for op in batches[index].ops if isinstance(op, Put | Move) and op.records
+        ])  # fmt: skip
+        if total and total + size > CALL_BYTES:
+            parts.append([])
+            total = 0
+        parts[-1].append(index)
+        total += size
+    return parts
 
 
 def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
