@@ -91,7 +91,7 @@ def read_records(scope: str, ids: Sequence[bytes]) -> Flow[list[Kept | None]]:
     """What is kept of each id, however large: with as many questions as it takes, none of which holds up the server."""
     found: list[Kept | None] = []
     while len(found) < len(ids):
-        [part] = yield Read((Records(scope, tuple(ids[len(found) :]), transitions.STORE_BYTES),))
+        [part] = yield Read((Records(scope, tuple(ids[len(found) :]), transitions.BYTES),))
         found += part
     return found
 
@@ -234,7 +234,7 @@ def _trips(records: Sequence[JobRecord[Any]]) -> Iterator[list[tuple[str, Sequen
         total = 0
         for queue, part in filter(None, wave):
             size = sum(map(_size, part))
-            if trip and total + size > transitions.STORE_BYTES:
+            if trip and total + size > transitions.BYTES:
                 yield trip
                 trip, total = [], 0
             trip.append((queue, part))

@@ -43,11 +43,10 @@ from jobqueue.storage.ops import (
 )
 
 __all__ = [
-    "CLAIM_BYTES",
+    "BYTES",
     "LIMIT",
     "SCHEMA",
     "SEARCHED",
-    "STORE_BYTES",
     "claim",
     "close_requests",
     "condemn",
@@ -82,11 +81,9 @@ SCHEMA: Final = 1
 """Version of what is written; a storage with a higher one is refused."""
 LIMIT: Final = 500
 """Ids that one operation touches at most: a script's time is paid by everybody on the server."""
-CLAIM_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of records that one claim brings at most, so that a hundred large payloads do not arrive at once."""
-STORE_BYTES: Final = 1024 * 1024
+BYTES: Final = 1024 * 1024
 """Bytes of records that one operation writes or reads at most, unless a single one is larger: the server does nothing else
-meanwhile. It takes much longer to read a record from a socket than to send one."""
+meanwhile. A megabyte takes it two to ten milliseconds."""
 CLOSED: Final = b"closed"
 SEARCHED: Final = b":searched"
 """Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
@@ -140,11 +137,11 @@ def put(
 
 
 def parts(items: list[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """What may travel in one operation each, in order: `LIMIT` and `STORE_BYTES` at most, but at least one."""
+    """What may travel in one operation each, in order: `LIMIT` and `BYTES` at most, but at least one."""
     start = total = 0
     for index, item in enumerate(items):
         total += size(item)
-        if index > start and (total > STORE_BYTES or index - start == LIMIT):
+        if index > start and (total > BYTES or index - start == LIMIT):
             yield items[start:index]
             start, total = index, size(item)
     if items:
@@ -181,7 +178,7 @@ def claim(
 ) -> Batch:  # fmt: skip
     """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left."""
     return _move(
-        "claim", queue.ready, queue.working, Head(limit, CLAIM_BYTES), score=now + lease,
+        "claim", queue.ready, queue.working, Head(limit, BYTES), score=now + lease,
         stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give=True, wake=True,
     )  # fmt: skip
 

@@ -150,7 +150,7 @@ def _last(queue: QueueKeys, ids: list[bytes]) -> Flow[dict[bytes, Kept | None]]:
     Each step puts its jobs before those of the step before, so the last of them go first.
     """
     part = ids[: -PART - 1 : -1]
-    [kept] = yield Read((Records(queue.scope, tuple(part), transitions.STORE_BYTES),))
+    [kept] = yield Read((Records(queue.scope, tuple(part), transitions.BYTES),))
     found: list[tuple[bytes, Kept | None]] = list(zip(part, kept, strict=False))
     return dict(reversed(found))
 

@@ -78,8 +78,8 @@ MOVES: Final = (
         "claim-without-lease",
         "claims jobs under a lease that ends at once",
         "transitions.py",
-        "Head(limit, CLAIM_BYTES), score=now + lease,",
-        "Head(limit, CLAIM_BYTES), score=now,",
+        "Head(limit, BYTES), score=now + lease,",
+        "Head(limit, BYTES), score=now,",
     ),
     Variant(
         "release-to-the-tail",

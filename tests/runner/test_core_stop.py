@@ -188,4 +188,4 @@ def test_a_claim_brings_a_bounded_number_of_bytes(world: World) -> None:
     then = runner.step().then
     assert isinstance(then, Send)
     picks = [op.pick for batch in then.batches for op in batch.ops if isinstance(op, Move)]
-    assert Head(1, transitions.CLAIM_BYTES) in picks
+    assert Head(1, transitions.BYTES) in picks
