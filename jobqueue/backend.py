@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
@@ -219,5 +219,5 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
             embedded = EmbeddedServer.open(folder)
         except StorageError as error:
             raise NotApplied(str(error)) from error
-        return RedisBackend(open_redis(f"unix://{embedded.socket}"), embedded)
+        return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", located=embedded.located), embedded)
     return RedisBackend(open_redis(url, allow_eviction=allow_eviction))
