@@ -142,7 +142,9 @@ class JobQueue(Declaring):
         return await self.aenqueue_call(self._call(job, options))
 
     def enqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
-        """Store many jobs: all or nothing per queue up to 500, and per chunk of 500 in order beyond.
+        """Store many jobs: all or nothing per queue up to 500 jobs and 1 MiB of arguments.
+
+        What is more goes in parts of that size, in order, each all or nothing; what follows a part that failed is not sent.
 
         Raises:
             PayloadError: The arguments of one do not fit; nothing was stored.

@@ -71,6 +71,30 @@ def test_a_refusal_is_not_repeated_and_stores_nothing(bench: Bench) -> None:
     assert ids(bench.jobs.find()) == [record.id]
 
 
+@pytest.mark.parametrize("how", ["refused", "unknown", "not prepared"])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_error_names_the_job_and_carries_its_record(how: str, count: int) -> None:
+    """Whatever went wrong, for threads and for coroutines."""
+    bench = Bench()
+    if how != "not prepared":
+        bench.work.enqueue(0)
+    faults = {"refused": [Fault.REFUSED], "unknown": [Fault.REPLY_LOST] * 3, "not prepared": [Fault.REFUSED]}[how]
+    expected = OutcomeUnknown if how == "unknown" else NotApplied
+    caught: list[StorageError] = []
+    bench.fail(*faults, scope="test" if how == "not prepared" else "test:low")
+    with pytest.raises(expected) as failed:
+        bench.jobs.enqueue_many(bench.many(count))
+    caught.append(failed.value)
+    bench.fail(*faults, scope="test" if how == "not prepared" else "test:low")
+    with pytest.raises(expected) as failed:
+        await bench.jobs.aenqueue_many(bench.many(count))
+    caught.append(failed.value)
+    for error in caught:
+        assert len(error.records) == count
+        assert f"work {error.records[0].id}" in str(error)
+        assert ("and 1 more" in str(error)) is (count == 2)
+
+
 # ------------------------------------------------------------------------------------------------------ unknown outcomes
 
 

@@ -94,8 +94,9 @@ local function plains()
       till, fence = op.till, math.max(fence + 1, op.now)
     end
     call('HSET', op.key, 'token', op.token, 'until', till, 'fence', fence)
-    -- Garbage collection a day after its end; it decides nothing, because a lock that ended is free anyway.
-    call('PEXPIRE', op.key, math.max(till - op.now, 0) + 86400000)
+    -- Garbage collection an hour after its end. A lock that ended is free anyway; but the token that it remembers keeps a late
+    -- sending from taking it for nobody, and none is under way for longer.
+    call('PEXPIRE', op.key, math.max(till - op.now, 0) + 3600000)
     return fence
   end
 
