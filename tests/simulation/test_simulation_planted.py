@@ -9,7 +9,7 @@ import attrs
 import msgspec
 import pytest
 
-from jobqueue import judge, transitions
+from jobqueue import flows, judge, transitions
 from jobqueue.clock import Moment
 from jobqueue.record import Stored
 from jobqueue.runner import core, leases, rescue, shares
@@ -194,6 +194,24 @@ def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interpreter.Interpreter, "_place", wrong)
 
 
+def _forgetting_its_numbers(patch: pytest.MonkeyPatch) -> None:
+    """A runner that stops forgets its requests, though a copy of one may still be under way."""
+    patch.setattr(
+        transitions, "close_requests", lambda queue, incarnation: transitions.prune_requests(queue, (incarnation,))
+    )
+
+
+def _registering_at_its_leisure(patch: pytest.MonkeyPatch) -> None:
+    """Whatever became of the registration, the job is acknowledged."""
+    original = flows.register
+
+    def wrong(*args: Any) -> Any:
+        yield from original(*args)
+        return {}
+
+    patch.setattr(flows, "register", wrong)
+
+
 def _believing_the_clock(patch: pytest.MonkeyPatch) -> None:
     """After the server's clock was set back, extensions do not raise the ends of leases."""
     original = leases.Leases.extend
@@ -234,6 +252,8 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "an unfair split": (_unfair, {"I13"}),
     "a deadline that counts from the answer": (_deadline_from_the_answer, {"I16"}),
     "an enqueue that stores twice": (_put_twice, {"I18", "I1", "I3"}),
+    "the numbers of claims that may still arrive are forgotten": (_forgetting_its_numbers, {"I18"}),
+    "a job is acknowledged before its queue is registered": (_registering_at_its_leisure, {"I20"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 
