@@ -365,6 +365,32 @@ def test_queues_are_discovered_and_served_ones_registered(world: World) -> None:
     assert quiet.served == ["low"]
 
 
+def test_a_queue_whose_registration_was_removed_is_found_and_registered(world: World) -> None:
+    """Also by a runner that does not serve it, for those who do."""
+    world.enqueue(1, queue="other")
+    for discover in (True, False):
+        del world.memory._shared.contents.hashes[SPACE.queues.full]
+        keeper = Keeper(world, discover=discover)
+        keeper.round()
+        assert keeper.served == (["low", "other"] if discover else ["low"])
+        [fields] = world.memory.read([Fields(SPACE.queues)])
+        assert b"other" in fields  # type: ignore[operator]
+
+
+def test_a_search_is_made_again_after_a_day(world: World) -> None:
+    """Somebody may have removed the entry of a single queue."""
+    world.enqueue(1, queue="other")
+    keeper = Keeper(world)
+    keeper.round()
+    del world.memory._shared.contents.hashes[SPACE.queues.full][b"other"]
+    later = Keeper(world)
+    later.round()
+    assert later.served == ["low"]
+    world.clock.advance(days=1)
+    later.round()
+    assert later.served == ["low", "other"]
+
+
 @pytest.mark.parametrize(("due_in", "seen"), [(0, 1), (BEAT, 1), (BEAT + 1, 0)])
 def test_work_is_told_of_if_nobody_rang(world: World, due_in: int, seen: int) -> None:
     """A job that is ready, or due before the next round."""
