@@ -226,8 +226,13 @@ def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[by
     )  # fmt: skip
 
 
-def close_requests(queue: QueueKeys, incarnation: bytes) -> Batch:
-    """Refuse every claim of this incarnation from now on, also those still under way."""
+def close_requests(queue: QueueKeys, incarnation: bytes, *, unsure: bool = True) -> Batch:
+    """Refuse every claim of this incarnation from now on, also those still under way.
+
+    A runner that had an answer to each sending of each claim is not ``unsure``: nothing is under way, and nothing is left.
+    """
+    if not unsure:
+        return prune_requests(queue, (incarnation,))
     return Batch(queue.scope, (HashSet(queue.requests, {incarnation: CLOSED}),))
 
 

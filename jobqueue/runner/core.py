@@ -61,9 +61,6 @@ class Core:
         lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
         notice: Called with what is worth telling.
-
-    Attributes:
-        unsure: A claim was once sent without an answer: a copy of it may still arrive, so its number must not be forgotten.
     """
 
     def __init__(
@@ -101,12 +98,11 @@ class Core:
         self._failing: set[str] = set()
         self._probe_at = self._promote_from = self._poll_at = 0.0
         self._ring: set[str] = set()
-        self._troubled = False
-        self._stopping = False
+        self._troubled = self._stopping = False
         self._grace_until = 0.0
         self._leave_at: float | None = None
         self._last_words = False
-        self.unsure = False
+        self.unsure = False  # a claim was once sent without an answer: a copy of it may still arrive
 
     # ------------------------------------------------------------------------------------------------ what happened
 
@@ -470,10 +466,7 @@ class Core:
                 continue
             if self._stopping:
                 if not queue.closed and queue.claim is None:
-                    us = self.config.incarnation
-                    # Every claim was answered by now. If each was answered at once, nothing of it is under way any more.
-                    forget = transitions.prune_requests(queue.keys, (us,))
-                    batch = transitions.close_requests(queue.keys, us) if self.unsure else forget
+                    batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
                     self._sent.append(Sent("close", queue.keys, batch))
             elif room > 0 and self._promote_at(queue, at) <= at.local:
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))

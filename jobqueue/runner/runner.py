@@ -217,8 +217,7 @@ class Runner:
             raise DeclarationError("no kind of job is declared: name the modules that do in JobQueue(imports=[…])")
         opened = jobs.access.opened()
         self._clock = clock = opened.backend.clock
-        storages = [opened.backend.storage() for _ in range(4)]
-        pump_storage, beat_storage, duty_storage, wait_storage = storages
+        pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
         epoch = self._reach(pump_storage)
         if epoch is None:
             return False
@@ -289,8 +288,7 @@ class Runner:
             processes.close()
             duty.join(timeout=1)
         heart.beat()  # the last one says that the runner has ended
-        if not core.unsure:
-            # Nothing of it can arrive later, so nobody has to remember it; without an answer it is forgotten by a duty.
+        if not core.unsure:  # nothing of it can arrive later; without an answer a duty forgets it
             beat_storage.apply([transitions.unregister_runners(jobs.access.keys, (core.config.incarnation,))])
         for storage in storages:
             storage.close()

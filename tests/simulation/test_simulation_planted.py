@@ -197,7 +197,7 @@ def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
 def _forgetting_its_numbers(patch: pytest.MonkeyPatch) -> None:
     """A runner that stops forgets its requests, though a copy of one may still be under way."""
     patch.setattr(
-        transitions, "close_requests", lambda queue, incarnation: transitions.prune_requests(queue, (incarnation,))
+        transitions, "close_requests", lambda queue, name, unsure=True: transitions.prune_requests(queue, (name,))
     )
 
 
