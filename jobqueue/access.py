@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from jobqueue import flows
 from jobqueue.backend import Backend
@@ -21,8 +21,6 @@ from jobqueue.storage.protocol import AsyncStorage, Storage
 __all__ = ["Access", "Opened"]
 
 T = TypeVar("T")
-
-REMEMBER_MS: Final = 10_000.0
 
 
 class Opened:
@@ -44,13 +42,11 @@ class Opened:
         self.pauses = pauses
         self.thread = threading.get_ident()
         self.task = _current_task()
-        self._known: set[str] = set()
         self.epoch: bytes | None = None
         self.pid = os.getpid()
         self._storage: Storage | None = None
         self._lock = threading.Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncStorage, AsyncGenerator[None]]] = {}
-        self._forgotten = backend.clock.monotonic()
 
     def storage(self) -> Storage:
         """The storage of the threads of this process."""
@@ -80,17 +76,6 @@ class Opened:
         finally:
             self._by_loop.pop(loop, None)
             await storage.close()
-
-    def known_lately(self) -> set[str]:
-        """The queues that were registered through it within the last `REMEMBER_MS`.
-
-        Not for ever: a server may lose its data, and a queue that nobody registers again is found by nobody.
-        """
-        now = self.backend.clock.monotonic()
-        if now - self._forgotten >= REMEMBER_MS:
-            self._forgotten = now
-            self._known.clear()
-        return self._known
 
     def close(self) -> None:
         """Give back the connections."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
@@ -32,6 +32,12 @@ REDIS_SCHEMES: Final = (
     "redis+cluster",
     "rediss+cluster",
 )
+_SENT_ONCE: Final = "nothing is ever sent twice by a connection"
+UNUSED: Final = {
+    "protocol": "RESP2 is spoken", "health_check_interval": "a connection is looked at before each use",
+    "retry": _SENT_ONCE, "retry_on_timeout": _SENT_ONCE, "retry_on_error": _SENT_ONCE,
+}  # fmt: skip
+"""Settings that redis-py has for its connections and that would be dropped silently, with the reason."""
 ENVIRONMENT: Final = "JOBQUEUE_URL"
 
 
@@ -149,33 +155,92 @@ class RedisBackend:
 
 
 def check_url(url: str) -> str:
-    """Answer the URL unchanged if something here can open it.
+    """Answer the URL unchanged if something here can open it, and every part of it means something.
 
     Raises:
-        DeclarationError: Nothing can.
+        DeclarationError: Nothing can, or a part of it would be dropped silently. Says neither user nor password.
     """
     if not isinstance(url, str):
         raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not {url!r}")
-    parts = urlsplit(url)
-    scheme = parts.scheme
-    if scheme in ("redis", "rediss"):
-        try:
-            _ = parts.port
-        except ValueError as error:
-            raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535") from error
-        if not parts.path.removeprefix("/").isdigit() and parts.path not in ("", "/"):
-            raise DeclarationError(
-                f"the path of a {scheme}:// URL is the number of a database, as in /0, not {parts.path!r}"
-            )
-    if scheme == "embedded" and (parts.netloc or len(parts.path) < 2):
+    scheme, colon, _ = url.partition("://")
+    if not colon or scheme not in (*REDIS_SCHEMES, "memory", "embedded"):
+        known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
+        raise DeclarationError(
+            f"no storage is known for a URL that begins with {scheme if colon else urlsplit(url).scheme!r}: "
+            f"it must begin with one of {known}"
+        )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Its own words may show the password.
+        raise DeclarationError(f"the host in the {scheme}:// URL cannot be read: look at its brackets") from None
+    if "#" in url:
+        raise DeclarationError(
+            f"what follows # in the {scheme}:// URL would be dropped: write a # that belongs to it as %23"
+        )
+    if scheme == "memory" and url != "memory://":
+        raise DeclarationError("memory:// has nothing behind it: what is kept there belongs to one JobQueue")
+    if scheme == "embedded":
+        _check_folder(parts, url)
+    elif scheme != "memory":
+        _check_server(parts)
+        _check_settings(parts)
+    return url
+
+
+def _check_folder(parts: SplitResult, url: str) -> None:
+    if "?" in url:
+        raise DeclarationError("an embedded:// URL has no settings: write a ? that belongs to the folder's name as %3F")
+    if parts.netloc or len(parts.path) < 2:
         # embedded://data would be a host, and silently the wrong directory.
-        raise DeclarationError(f"{url!r} names no directory: write its absolute path, as in embedded:///var/lib/shop")
-    if scheme in ("memory", "embedded") or scheme in REDIS_SCHEMES:
-        return url
-    known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
-    raise DeclarationError(
-        f"no storage is known for a URL that begins with {scheme!r}: it must begin with one of {known}"
-    )
+        where = parts.netloc.rpartition("@")[2] + parts.path
+        raise DeclarationError(
+            f"'embedded://{where}' names no directory: write its absolute path, as in embedded:///var/lib/shop"
+        )
+
+
+def _check_server(parts: SplitResult) -> None:
+    scheme, hosts, path = parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removeprefix("/")
+    if scheme == "unix":
+        if hosts or not path:
+            raise DeclarationError("a unix:// URL has the path of a socket, as in unix:///run/redis.sock")
+        return
+    several = "+" in scheme
+    if "," in hosts and not several:
+        raise DeclarationError(
+            f"a {scheme}:// URL names one server: for several use {scheme}+sentinel:// or {scheme}+cluster://"
+        )
+    try:
+        for host in hosts.split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError as error:
+        raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535") from error
+    if scheme.endswith("+sentinel"):
+        service, _, path = path.partition("/")
+        if not service:
+            raise DeclarationError(f"the name of the service is missing: {scheme}://host:port/SERVICE/0")
+    if scheme.endswith("+cluster") and path not in ("", "0"):
+        raise DeclarationError(f"a cluster has only the database 0, not {path!r}")
+    if path and not path.isdigit():
+        raise DeclarationError(
+            f"the path of a {scheme}:// URL ends with the number of a database, as in /0, not {path!r}"
+        )
+
+
+def _check_settings(parts: SplitResult) -> None:
+    seen: set[str] = set()
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if not value:
+            raise DeclarationError(f"the setting {name!r} in the {parts.scheme}:// URL has no value")
+        if name in seen:
+            raise DeclarationError(f"the setting {name!r} stands twice in the {parts.scheme}:// URL")
+        if name == "db" and parts.scheme != "unix":
+            raise DeclarationError(f"the database of a {parts.scheme}:// URL is its path, as in /3, not a setting")
+        if name in UNUSED:
+            raise DeclarationError(
+                f"the setting {name!r} in the {parts.scheme}:// URL is not used here: {UNUSED[name]}"
+            )
+        seen.add(name)
 
 
 def named_url(url: str | None) -> str:
@@ -219,5 +284,5 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
             embedded = EmbeddedServer.open(folder)
         except StorageError as error:
             raise NotApplied(str(error)) from error
-        return RedisBackend(open_redis(f"unix://{embedded.socket}"), embedded)
+        return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", located=embedded.located), embedded)
     return RedisBackend(open_redis(url, allow_eviction=allow_eviction))

@@ -55,7 +55,7 @@ class EmbeddedServer:
     one user of the system. Unix only.
 
     Attributes:
-        socket: The path of the Unix socket where the server listens. It stays the same for as long as anybody uses it.
+        socket: The path of the Unix socket where the server listens. It stays the same for as long as its folder is there.
     """
 
     socket: str
@@ -65,6 +65,7 @@ class EmbeddedServer:
         self.socket = socket
         self._place = place
         self._closing = threading.Lock()  # taken by the first close, for good
+        self._looking = threading.Lock()
         atexit.register(self.close)
 
     @classmethod
@@ -94,6 +95,24 @@ class EmbeddedServer:
         except OSError as error:
             raise StorageError(f"{directory} cannot hold an embedded server: {error}") from error
 
+    def located(self) -> str:
+        """The path of the socket of a server that runs: one that has died is started again, one that loads is waited for.
+
+        To be asked before each new connection; if the server answers it takes as long as a PING.
+
+        Raises:
+            StorageError: See `open`.
+        """
+        if state_of(self.socket, timeout=_HANGING_SECONDS) in ("ready", "hanging"):
+            return self.socket
+        with self._looking:
+            if not self._place.closed:  # a forked child, or one that has left, starts nothing
+                try:
+                    self.socket = _join(self.directory, self._place)
+                except OSError as error:
+                    raise StorageError(f"the embedded server of {self.directory} cannot be started: {error}") from error
+        return self.socket
+
     def close(self) -> None:
         """Leave; whoever is last ends the server and waits until it is gone. A second call does nothing.
 
@@ -105,7 +124,7 @@ class EmbeddedServer:
         if not self._closing.acquire(blocking=False) or place.closed:
             return
         try:
-            with place.alone():
+            with self._looking, place.alone():
                 if place.is_last():
                     place.end_server(self.socket)
                 place.leave()

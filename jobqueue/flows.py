@@ -7,7 +7,8 @@ rule exists once for both.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Sequence
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query, Refused
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Place, Placed, Query, Records
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
@@ -27,7 +28,6 @@ T = TypeVar("T")
 
 PATIENCE: Final = (0.05, 0.2)
 """Seconds before each repetition of a request whose outcome is unknown. Every batch is safe to send again."""
-CHUNK: Final = transitions.LIMIT
 
 
 class Apply(msgspec.Struct, frozen=True):
@@ -85,6 +85,15 @@ def send_one(batch: Batch) -> Flow[Applied | None]:
     if isinstance(outcome, NotApplied | OutcomeUnknown):
         raise outcome
     return outcome if isinstance(outcome, Applied) else None
+
+
+def read_records(scope: str, ids: Sequence[bytes]) -> Flow[list[Kept | None]]:
+    """What is kept of each id, however large: with as many questions as it takes, none of which holds up the server."""
+    found: list[Kept | None] = []
+    while len(found) < len(ids):
+        [part] = yield Read((Records(scope, tuple(ids[len(found) :]), transitions.BYTES),))
+        found += part
+    return found
 
 
 def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
@@ -173,57 +182,88 @@ def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]]) -> Batch:
     return transitions.put(keys, ready, waiting, dues)
 
 
-def store(
-    namespace: str, records: Sequence[JobRecord[Any]], known: set[str], clock: Clock
-) -> Flow[list[JobRecord[Any]]]:  # fmt: skip
-    """Store records, each once; ``known`` are the queues that this caller has registered.
+def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Flow[list[JobRecord[Any]]]:
+    """Store records, each once, in queues that are in the registry.
 
     Raises:
         NotApplied: Some were certainly not stored, and none is unknown.
-        OutcomeUnknown: Some may have been stored.
+        OutcomeUnknown: Some may have been stored, or are stored in a queue that no runner may know of.
     """
-    queues: dict[str, list[JobRecord[Any]]] = {}
-    for record in records:
-        queues.setdefault(record.queue, []).append(record)
-    registering = {
-        queue: transitions.register_queue(namespace_keys(namespace), queue, clock.now())
-        for queue in queues
-        if queue not in known
-    }
     failed: NotApplied | OutcomeUnknown | None = None
-    missing: set[str] = set()
-    start, most = 0, max(map(len, queues.values()), default=0)
-    # One chunk of every queue travels in one call; what follows a chunk that failed is not sent, so order holds.
-    while failed is None and start < most:
-        parts = {queue: jobs[start : start + CHUNK] for queue, jobs in queues.items() if len(jobs) > start}
-        batches = [_put(queue_keys(namespace, queue), part) for queue, part in parts.items()]
-        outcomes = yield from send([*registering.values(), *batches])
-        for queue, outcome in zip(registering, outcomes, strict=False):
-            # Best effort: runners register the queues they serve, and the next call does it again.
-            if isinstance(outcome, Applied | Refused):
-                known.add(queue)
-        for (queue, part), outcome in zip(parts.items(), outcomes[len(registering) :], strict=True):
-            why: NotApplied | OutcomeUnknown
-            if isinstance(outcome, Applied):
-                lost = _foreign(part, outcome)
-                if not lost:
-                    continue
-                why = StorageRefused(f"queue {queue!r} holds another job with this id, which was not changed")
-            else:
+    missing = {record.id for record in records}
+    for trip in _trips(records):
+        outcomes = yield from send([_put(queue_keys(namespace, queue), part) for queue, part in trip])
+        ended = list(zip(trip, outcomes, strict=True))
+        # The registry is not asked each time: the queue's own scope says whether somebody entered it, and forgets that if
+        # the server loses its data. What a process remembered, it would remember wrongly then.
+        new = [queue for (queue, _), outcome in ended if isinstance(outcome, Applied) and not _registered(outcome)]
+        unknown = (yield from register(namespace, new, clock)) if new else {}
+        for (queue, part), outcome in ended:
+            why: NotApplied | OutcomeUnknown | None = None
+            lost = part
+            if not isinstance(outcome, Applied):
                 assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
-                lost, why = part, outcome
-            if lost:
+                why = outcome
+            elif queue in unknown:
+                why = unknown[queue]
+            elif lost := _foreign(part, outcome):
+                why = StorageRefused(f"queue {queue!r} holds another job with this id, which was not changed")
+            if why is None or lost is not part:
+                missing.difference_update([record.id for record in part])
+            if why is not None:
                 missing.update([record.id for record in lost])
                 if failed is None or isinstance(why, OutcomeUnknown):
                     failed = why
-        registering = {}
-        start += CHUNK
+        if failed is not None:
+            break  # what follows a part that failed is not sent, so that order holds
     if failed is not None:
-        missing.update([record.id for jobs in queues.values() for record in jobs[start:]])  # they were not sent
         left = [record for record in records if record.id in missing]
         stored = [record for record in records if record.id not in missing]
         raise type(failed)(explain(failed, left), stored=stored, records=left) from failed
     return list(records)
+
+
+def _trips(records: Sequence[JobRecord[Any]]) -> Iterator[list[tuple[str, Sequence[JobRecord[Any]]]]]:
+    """The records in parts of one queue each; those that travel in one call, which has one part of a queue at most."""
+    queues: dict[str, list[JobRecord[Any]]] = {}
+    for record in records:
+        queues.setdefault(record.queue, []).append(record)
+    waves = [[(queue, part) for part in transitions.parts(jobs, _size)] for queue, jobs in queues.items()]
+    for wave in itertools.zip_longest(*waves):
+        trip: list[tuple[str, Sequence[JobRecord[Any]]]] = []
+        total = 0
+        for queue, part in filter(None, wave):
+            size = sum(map(_size, part))
+            if trip and total + size > transitions.BYTES:
+                yield trip
+                trip, total = [], 0
+            trip.append((queue, part))
+            total += size
+        yield trip
+
+
+def _size(record: JobRecord[Any]) -> int:
+    return len(record.payload) + len(record.error or "")
+
+
+def _registered(outcome: Applied) -> bool:
+    return any(isinstance(answer, Placed) and answer.registered for answer in outcome.answers)
+
+
+def register(namespace: str, queues: Sequence[str], clock: Clock) -> Flow[dict[str, OutcomeUnknown]]:
+    """Enter queues, in which jobs were stored, into the registry; answers those that may not be there."""
+    keys = namespace_keys(namespace)
+    outcomes = yield from send([transitions.register_queue(keys, queue, clock.now()) for queue in queues])
+    unknown = {
+        queue: OutcomeUnknown(f"queue {queue!r} may not be in the registry, where runners look for queues: {outcome}")
+        for queue, outcome in zip(queues, outcomes, strict=True)
+        if isinstance(outcome, NotApplied | OutcomeUnknown)
+    }
+    entered = [queue for queue in queues if queue not in unknown]
+    if entered:
+        # After the registration, never before it. Without an answer it is asked for again by the next job of the queue.
+        yield Apply(tuple([transitions.mark_registered(queue_keys(namespace, queue)) for queue in entered]))
+    return unknown
 
 
 def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord[Any]]:

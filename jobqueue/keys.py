@@ -42,12 +42,16 @@ class NamespaceKeys:
         meta: ``schema`` and ``epoch``.
         queues: Queue → when it was first used.
         runners: Incarnation → what the runner says of itself, with the time of its last beat.
+        seen: Incarnation → the time of its last beat.
+        leases: Length of a lease → the last beat of a runner that has such leases.
     """
 
     scope: str
     meta: HashKey
     queues: HashKey
     runners: HashKey
+    seen: SetKey
+    leases: SetKey
 
     def lock(self, name: str) -> LockKey:
         """The key of a user's lock."""
@@ -78,4 +82,6 @@ def namespace_keys(namespace: str) -> NamespaceKeys:
         meta=HashKey(namespace, "meta"),
         queues=HashKey(namespace, "queues"),
         runners=HashKey(namespace, "runners"),
+        seen=SetKey(namespace, "seen"),
+        leases=SetKey(namespace, "leases"),
     )

@@ -2,7 +2,8 @@
 
 A lock is taken with a fresh token each time, and only as it was seen just before: a request that arrives late, when its
 sender or somebody else has held the lock since, cannot take it for nobody. Every lock ends by itself after its time to
-live; the fence tells what a late holder wrote from what its successor wrote.
+live; the fence tells what a late holder wrote from what its successor wrote. A server forgets a lock an hour after its end,
+together with its last token: until then a name costs a key, also one that is never used again.
 """
 
 from __future__ import annotations

@@ -7,23 +7,65 @@ from typing import Any, Final
 
 from jobqueue import transitions
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
-from jobqueue.flows import Apply, Flow, Read, send_one
+from jobqueue.flows import Apply, Flow, Read, read_records, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Peek, Place, PlaceKey, Records, Sizes
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Peek, Place, PlaceKey, Records, Scopes, Sizes
+from jobqueue.transitions import SEARCHED
 
-__all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "sizes"]
+__all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "search", "sizes"]
 
 PAGE: Final = 200
+SEARCH_KEYS: Final = 5_000
+"""Keys that one call of the search looks at, which takes a server about a millisecond."""
+SEARCH_PAGES: Final = 20
+"""Calls that somebody who looks at the queues waits for at most."""
+SEARCH_AGAIN_MS: Final = 24 * 3_600_000
+DONE: Final = b"done:"
 TRIES: Final = 10
 """How often a job that moves on between a look and a move is looked at again."""
 
 
-def queues(keys: NamespaceKeys) -> Flow[list[str]]:
+def queues(keys: NamespaceKeys, now: int) -> Flow[list[str]]:
     """The names of the queues that were ever used in the namespace, sorted."""
     [fields] = yield Read((Fields(keys.queues),))
-    return queue_names(fields)
+    if fields.get(SEARCHED, b"").startswith(DONE):
+        return queue_names(fields)  # the duties of runners look again and again
+    found = yield from search(keys, fields, now, pages=SEARCH_PAGES)
+    return queue_names({*fields, *found})
+
+
+def search(keys: NamespaceKeys, fields: Mapping[bytes, bytes], now: int, *, pages: int) -> Flow[set[bytes]]:
+    """Go on with the search for queues that hold jobs and are not in the registry; answers those found.
+
+    A registry that is new, or was removed by somebody, says nothing of a search: then all keys of the storage are gone
+    through, once, and again a day later. How far it has come is noted in the registry: all who search share the work.
+
+    Args:
+        keys: The namespace.
+        fields: The registry as it was read just now.
+        now: The time in ms.
+        pages: How many pages of `SEARCH_KEYS` keys to look at.
+    """
+    mark = fields.get(SEARCHED)
+    done = mark is not None and mark.startswith(DONE)
+    if mark is not None and done and 0 <= now - int(mark.removeprefix(DONE)) < SEARCH_AGAIN_MS:
+        return set()
+    cursor = b"" if mark is None or done else mark
+    found: set[bytes] = set()
+    try:
+        for _ in range(pages):
+            [answer] = yield Read((Scopes(keys.scope, cursor, SEARCH_KEYS),))
+            found.update([scope.removeprefix(f"{keys.scope}:").encode() for scope in answer.scopes])
+            cursor = answer.cursor
+            if not cursor:
+                break
+        missing = {name.encode() for name in queue_names(found)} - fields.keys()
+        yield from send_one(transitions.note_search(keys, mark, cursor or DONE + b"%d" % now, missing))
+    except (StorageRefused, OutcomeUnknown):
+        pass  # not everybody may do this, or write: who cannot looks at what there is
+    return found
 
 
 def queue_names(fields: Iterable[bytes]) -> list[str]:
@@ -73,7 +115,7 @@ def _page(
         cursor = (entries[-1][1], entries[-1][0]) if entries else None
     if not ids:
         return [], None
-    [kept] = yield Read((Records(queue.scope, ids),))
+    kept = yield from read_records(queue.scope, ids)
     found = [(member, one) for member, one in zip(ids, kept, strict=True) if one is not None]
     return found, cursor if len(ids) == PAGE else None
 

@@ -142,7 +142,9 @@ class JobQueue(Declaring):
         return await self.aenqueue_call(self._call(job, options))
 
     def enqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
-        """Store many jobs: all or nothing per queue up to 500, and per chunk of 500 in order beyond.
+        """Store many jobs: all or nothing per queue up to 500 jobs and 1 MiB of arguments.
+
+        What is more goes in parts of that size, in order, each all or nothing; what follows a part that failed is not sent.
 
         Raises:
             PayloadError: The arguments of one do not fit; nothing was stored.
@@ -206,7 +208,7 @@ class JobQueue(Declaring):
             # Nothing was sent of the jobs, whatever became of the look.
             failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
             raise type(failed)(flows.explain(failed, records), records=records) from error
-        return (yield from flows.store(self.namespace, records, opened.known_lately(), opened.backend.clock))
+        return (yield from flows.store(self.namespace, records, opened.backend.clock))
 
     # -------------------------------------------------------------------------------------------------------- looking
 
@@ -341,12 +343,12 @@ class JobQueue(Declaring):
         names = (
             [check_known_queue(queue, self._queue_names)]
             if queue is not None
-            else (yield from lookup.queues(self.access.keys))
+            else (yield from lookup.queues(self.access.keys, self.access.clock().now()))
         )
         return [queue_keys(self.namespace, name) for name in names]
 
     def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:
-        names = (yield from lookup.queues(self.access.keys)) if queues is None else queues
+        names = (yield from lookup.queues(self.access.keys, self.access.clock().now())) if queues is None else queues
         sizes = yield from lookup.sizes([queue_keys(self.namespace, name) for name in names])
         return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
 

@@ -11,7 +11,8 @@ from jobqueue.clock import Clock
 from jobqueue.flows import Flow, Read, Refresh
 from jobqueue.keys import NamespaceKeys
 from jobqueue.record import timestamp
-from jobqueue.storage.ops import Fields
+from jobqueue.storage.ops import Fields, Page
+from jobqueue.transitions import LIMIT
 
 __all__ = ["Beat", "RunnerInfo", "live_runners", "read_beats"]
 
@@ -74,8 +75,20 @@ def read_beats(fields: dict[bytes, bytes]) -> dict[bytes, Beat]:
 def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
     """The runners that gave a sign of life within their lease, longest running first."""
     yield Refresh(60_000)
-    [fields] = yield Read((Fields(keys.runners),))
     now = clock.now()
+    # Only those that can be alive are read: many more may have ended.
+    [leases] = yield Read((Page(keys.leases, LIMIT),))
+    longest = max((int(lease) for lease, _ in leases if lease.isdigit()), default=0)
+    fields: dict[bytes, bytes] = {}
+    page = Page(keys.seen, LIMIT, after=(now - longest, b""))
+    while True:
+        [entries] = yield Read((page,))
+        if entries:
+            [part] = yield Read((Fields(keys.runners, tuple([incarnation for incarnation, _ in entries])),))
+            fields.update(part)
+        if len(entries) < page.limit:
+            break
+        page = msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0]))
     return [
         RunnerInfo(
             id=incarnation.decode("ascii", "replace"),

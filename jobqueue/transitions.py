@@ -6,14 +6,15 @@ milliseconds. Ids and claims are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lifecycle import Step, legal
 from jobqueue.storage.ops import (
     CLEAR,
     NO_CLAIM,
+    REGISTERED,
     Absent,
     Batch,
     Clear,
@@ -34,15 +35,18 @@ from jobqueue.storage.ops import (
     Place,
     PlaceKey,
     Put,
+    SetAdd,
+    SetRemove,
     Stamp,
     These,
     Unlocked,
 )
 
 __all__ = [
-    "CLAIM_BYTES",
+    "BYTES",
     "LIMIT",
     "SCHEMA",
+    "SEARCHED",
     "claim",
     "close_requests",
     "condemn",
@@ -51,9 +55,13 @@ __all__ = [
     "extend",
     "extend_lock",
     "finish",
+    "forget_leases",
     "hurry",
+    "mark_registered",
     "move_out",
     "note",
+    "note_search",
+    "parts",
     "promote",
     "prune",
     "prune_requests",
@@ -67,13 +75,18 @@ __all__ = [
     "unregister_runners",
 ]
 
+T = TypeVar("T")
+
 SCHEMA: Final = 1
 """Version of what is written; a storage with a higher one is refused."""
 LIMIT: Final = 500
 """Ids that one operation touches at most: a script's time is paid by everybody on the server."""
-CLAIM_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of records that one claim brings at most, so that a hundred large payloads do not arrive at once."""
+BYTES: Final = 1024 * 1024
+"""Bytes of records that one operation writes or reads at most, unless a single one is larger: the server does nothing else
+meanwhile. A megabyte takes it two to ten milliseconds."""
 CLOSED: Final = b"closed"
+SEARCHED: Final = b":searched"
+"""Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
 
@@ -123,10 +136,33 @@ def put(
     return Batch(queue.scope, tuple(ops))
 
 
+def parts(items: list[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """What may travel in one operation each, in order: `LIMIT` and `BYTES` at most, but at least one."""
+    start = total = 0
+    for index, item in enumerate(items):
+        total += size(item)
+        if index > start and (total > BYTES or index - start == LIMIT):
+            yield items[start:index]
+            start, total = index, size(item)
+    if items:
+        yield items[start:]
+
+
 def register_queue(keys: NamespaceKeys, queue: str, now: int) -> Batch:
     """Make the queue known to runners and to those who look; refused if it is known already."""
     field = queue.encode()
     return Batch(keys.scope, (HashSet(keys.queues, {field: b"%d" % now}),), (Absent(keys.queues, field),))
+
+
+def mark_registered(queue: QueueKeys) -> Batch:
+    """Write in the queue's own scope that the registry has it: every `Put` there is answered so from now on."""
+    return Batch(queue.scope, (HashSet(queue.counters, {REGISTERED: b"1"}),))
+
+
+def note_search(keys: NamespaceKeys, seen: bytes | None, now: bytes, found: Collection[bytes]) -> Batch:
+    """Note how far the search for queues has come, with those it found; refused if somebody else went on with it."""
+    guard = Absent(keys.queues, SEARCHED) if seen is None else FieldIs(keys.queues, SEARCHED, seen)
+    return Batch(keys.scope, (HashSet(keys.queues, {**dict.fromkeys(found, b"0"), SEARCHED: now}),), (guard,))
 
 
 # -------------------------------------------------------------------------------------------------------------- runners
@@ -142,7 +178,7 @@ def claim(
 ) -> Batch:  # fmt: skip
     """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left."""
     return _move(
-        "claim", queue.ready, queue.working, Head(limit, CLAIM_BYTES), score=now + lease,
+        "claim", queue.ready, queue.working, Head(limit, BYTES), score=now + lease,
         stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give=True, wake=True,
     )  # fmt: skip
 
@@ -190,8 +226,13 @@ def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[by
     )  # fmt: skip
 
 
-def close_requests(queue: QueueKeys, incarnation: bytes) -> Batch:
-    """Refuse every claim of this incarnation from now on, also those still under way."""
+def close_requests(queue: QueueKeys, incarnation: bytes, *, unsure: bool = True) -> Batch:
+    """Refuse every claim of this incarnation from now on, also those still under way.
+
+    A runner that had an answer to each sending of each claim is not ``unsure``: nothing is under way, and nothing is left.
+    """
+    if not unsure:
+        return prune_requests(queue, (incarnation,))
     return Batch(queue.scope, (HashSet(queue.requests, {incarnation: CLOSED}),))
 
 
@@ -221,18 +262,31 @@ def prune(queue: QueueKeys, before: int) -> Batch:
     return _move("prune", queue.dead, None, Due(before, LIMIT))
 
 
-def register_runner(keys: NamespaceKeys, incarnation: bytes, info: bytes, epoch: bytes) -> Batch:
+def register_runner(
+    keys: NamespaceKeys, incarnation: bytes, info: bytes, epoch: bytes, *, seen: int, lease: int
+) -> Batch:  # fmt: skip
     """Say that a runner is alive; refused if the storage's epoch is not the one it knows (its data was lost)."""
-    return Batch(keys.scope, (HashSet(keys.runners, {incarnation: info}),), (FieldIs(keys.meta, b"epoch", epoch),))
+    ops = (
+        HashSet(keys.runners, {incarnation: info}),
+        SetAdd(keys.seen, {incarnation: seen}),
+        SetAdd(keys.leases, {b"%d" % lease: seen}),
+    )
+    return Batch(keys.scope, ops, (FieldIs(keys.meta, b"epoch", epoch),))
 
 
 def unregister_runners(keys: NamespaceKeys, incarnations: Collection[bytes]) -> Batch:
     """Forget runners."""
-    return Batch(keys.scope, (HashDelete(keys.runners, tuple(incarnations)),))
+    gone = tuple(incarnations)
+    return Batch(keys.scope, (HashDelete(keys.runners, gone), SetRemove(keys.seen, gone)))
+
+
+def forget_leases(keys: NamespaceKeys, leases: Collection[bytes]) -> Batch:
+    """Forget lengths of leases that no runner has any more."""
+    return Batch(keys.scope, (SetRemove(keys.leases, tuple(leases)),))
 
 
 def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
-    """Forget the claim requests of runners that ended long ago."""
+    """Forget the claim requests of runners none of whose requests can still arrive."""
     return Batch(queue.scope, (HashDelete(queue.requests, tuple(incarnations)),))
 
 

@@ -131,10 +131,14 @@ class Named(dict[str, Any]):
 
     def __init__(self, db: sqlite3.Connection, table: str, view: Callable[[str], Any]) -> None:
         self.db, self.view = db, view
+        self.names = f"SELECT DISTINCT name FROM {table}"
         self.exists = f"SELECT 1 FROM {table} WHERE name=? LIMIT 1"
 
     def __contains__(self, name: object) -> bool:
         return self.db.execute(self.exists, (name,)).fetchone() is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (row[0] for row in self.db.execute(self.names))
 
     def __getitem__(self, name: str) -> Any:
         return self.view(name)

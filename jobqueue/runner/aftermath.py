@@ -43,7 +43,9 @@ def settle(keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment]
         names |= beat.queues.keys()  # it registers its queues a little later than itself
         if not beat.stopped and b"epoch" in meta:
             info = msgspec.json.encode(msgspec.structs.replace(beat, stopped=True))
-            yield from send_one(transitions.register_runner(keys, incarnation, info, meta[b"epoch"]))
+            yield from send_one(
+                transitions.register_runner(keys, incarnation, info, meta[b"epoch"], seen=beat.seen, lease=beat.lease)
+            )
     rescued: list[Rescued] = []
     for queue in _queues(keys.scope, names):
         rescued += yield from hand_back(queue, incarnation, moment)

@@ -89,7 +89,9 @@ class Beats:
                 "and what this run ends with is discarded",
                 labelled(task),
             )  # fmt: skip
-        register = transitions.register_runner(self._keys, self._incarnation, self._info(at.now), self._epoch)
+        register = transitions.register_runner(
+            self._keys, self._incarnation, self._info(at.now), self._epoch, seen=at.now, lease=self._leases.lease
+        )
         outcomes = yield Apply((*(batch for batch, _ in batches), register))
         registered = outcomes.pop()
         with self._lock:

@@ -104,11 +104,11 @@ class Core:
         self._called_at = 0.0
         self._probe_at = self._promote_from = self._poll_at = 0.0
         self._ring: set[str] = set()
-        self._troubled = False
-        self._stopping = False
+        self._troubled = self._stopping = False
         self._grace_until = self._unsure_until = 0.0
         self._leave_at: float | None = None
         self._last_words = False
+        self.unsure = False  # a claim was once sent without an answer: a copy of it may still arrive
 
     # ------------------------------------------------------------------------------------------------ what happened
 
@@ -243,6 +243,7 @@ class Core:
             queue = self._queues[entry.queue.queue]
             if queue.claim is not None:
                 queue.claim.unsure = queue.claim.unsure or unknown
+                self.unsure = self.unsure or unknown
                 # Only a request that never left is forgotten. One that went without an answer is asked again under its
                 # number, however often it is refused meanwhile: it may have taken jobs that nobody else will run.
                 if not queue.claim.unsure:
@@ -491,7 +492,7 @@ class Core:
                 continue
             if self._stopping:
                 if not queue.closed and queue.claim is None:
-                    batch = transitions.close_requests(queue.keys, self.config.incarnation)
+                    batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
                     self._sent.append(Sent("close", queue.keys, batch))
             elif room > 0 and promotes < FIRST_ASKED and self._promote_at(queue, at) <= at.local:
                 promotes += 1

@@ -11,21 +11,26 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import StorageError
 from jobqueue.flows import Flow, Read, send, send_one
-from jobqueue.keys import NamespaceKeys, QueueKeys
-from jobqueue.lookup import queue_names
+from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
+from jobqueue.lookup import queue_names, search
 from jobqueue.runner.rescue import Rescued, Watch, follow, look_at
-from jobqueue.runner_info import Beat, read_beats
-from jobqueue.storage.ops import Applied, Fields
+from jobqueue.storage.ops import Applied, Fields, Page, Sizes
 
 __all__ = ["Duties", "Reports"]
 
 DAY_MS: Final = 24 * 3_600_000
+LATE_MS: Final = 3_600_000
+"""How long the claim requests of a runner that is gone are remembered: no copy of one is under way for longer. A system
+gives up sending again what nobody confirms after about a quarter of an hour."""
 PRUNE_EVERY_MS: Final = 300_000.0
+SEARCH_PAGES: Final = 4
+"""Of a search for lost registrations per round: a server with ten million keys is gone through in about an hour."""
 LOOK_EVERY_MS: Final = 5_000
 """How often the queues are looked at if a beat takes longer: a notification may be lost."""
 GROUP: Final = 100
@@ -89,7 +94,9 @@ class Duties:
         self._turn = 0
         self._pruned = moment().local
         self._asked = -math.inf
-        self._runners: dict[bytes, Beat] = {}
+        self._leases: list[int] = []
+        self._names: list[str] = []
+        self._silent: dict[bytes, int] = {}
 
     def next_due(self, after: float) -> float:
         """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe."""
@@ -110,7 +117,7 @@ class Duties:
                 self._asked = at.local
             except StorageError as error:
                 failed = error
-        leases = [self._lease, *(beat.lease for beat in self._runners.values())]
+        leases = [self._lease, *self._leases]
         queues = self._to_look_at(min(leases))
         for start in range(0, len(queues), GROUP):
             trouble = yield from self._patrol(queues[start : start + GROUP], max(leases))
@@ -165,18 +172,20 @@ class Duties:
         return failed
 
     def _ask(self) -> Flow[None]:
-        """Ask which queues and runners the namespace has."""
-        [queues, runners] = yield Read((Fields(self._keys.queues), Fields(self._keys.runners)))
-        self._runners = read_beats(runners)
+        """Ask which queues the namespace has, and how long the leases of its runners are."""
+        [queues, leases] = yield Read((Fields(self._keys.queues), Page(self._keys.leases, transitions.LIMIT)))
+        self._leases = [int(lease) for lease, _ in leases if lease.isdigit()]
+        found = yield from search(self._keys, queues, self._moment().now, pages=SEARCH_PAGES)
+        self._names = queue_names({*queues, *found})
         if self._discover:
-            for name in queue_names(queues):
+            for name in self._names:
                 self._reports.queue(name)
         for queue in self._queues():
             if queue.queue.encode() not in queues:
                 yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
 
     def _prune(self, now: int) -> Generator[Any, Any, None]:
-        """Forget jobs that have been dead for too long, and runners that ended more than a day ago."""
+        """Forget jobs that have been dead for too long, and runners that are gone."""
         for queue in self._queues():
             while True:
                 [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
@@ -184,14 +193,46 @@ class Duties:
                     return
                 if len(outcome.moved.ids) < transitions.LIMIT:
                     break
-        gone = [incarnation for incarnation, beat in self._runners.items() if now - beat.seen > DAY_MS]
-        for queue in self._queues():
+        yield from self._prune_runners(now)
+
+    def _prune_runners(self, now: int) -> Flow[None]:
+        """Forget runners that were not seen for `LATE_MS`, and their claim requests.
+
+        As with leases, one look is no proof: the clock may have jumped. So it is those that the last look saw as silent.
+        """
+        before, self._silent = self._silent, {}
+        page = Page(self._keys.seen, transitions.LIMIT, before=now - LATE_MS)
+        while True:
+            [entries] = yield Read((page,))
+            self._silent.update(entries)
+            if len(entries) < page.limit:
+                break
+            page = msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0]))
+        gone = [incarnation for incarnation, seen in self._silent.items() if before.get(incarnation) == seen]
+        queues = [queue_keys(self._keys.scope, name) for name in self._names]
+        for part in transitions.parts(gone, len):
+            # Their requests first, in all queues: nothing else leads to them.
+            outcomes = yield from send([transitions.prune_requests(queue, part) for queue in queues])
+            for outcome in outcomes:
+                if isinstance(outcome, StorageError):
+                    raise outcome
+            yield from send_one(transitions.unregister_runners(self._keys, part))
+        yield from self._prune_orphans(queues)
+        [leases] = yield Read((Page(self._keys.leases, transitions.LIMIT, before=now - DAY_MS),))
+        if leases:
+            yield from send_one(transitions.forget_leases(self._keys, [lease for lease, _ in leases]))
+
+    def _prune_orphans(self, queues: list[QueueKeys]) -> Flow[None]:
+        """Forget the requests of runners that are not registered, where a queue has more of them than there are runners."""
+        sizes = yield Read((Sizes((self._keys.seen,)), *(Sizes((queue.requests,)) for queue in queues)))
+        runners, *counts = [size for (size,) in sizes]
+        for queue, count in zip(queues, counts, strict=True):
+            if count <= runners:
+                continue
             # In this order: a runner registers before its first request, so one whose request is seen here and whose
             # registration is not seen afterwards has been forgotten for good.
             [requests] = yield Read((Fields(queue.requests),))
-            [alive] = yield Read((Fields(self._keys.runners),))
-            forgotten = [incarnation for incarnation in requests if incarnation not in alive or incarnation in gone]
-            if forgotten:
-                yield from send_one(transitions.prune_requests(queue, forgotten))
-        if gone:
-            yield from send_one(transitions.unregister_runners(self._keys, gone))
+            [alive] = yield Read((Fields(self._keys.runners, tuple(requests)),))
+            orphans = [incarnation for incarnation in requests if incarnation not in alive]
+            for part in transitions.parts(orphans, len):
+                yield from send_one(transitions.prune_requests(queue, part))

@@ -64,7 +64,9 @@ def pack_results(results: Iterable[Task]) -> list[Sent]:
             claims = {task.id: task.claim for task in part}
             sent.append(Sent("finish", queue, transitions.finish(queue, claims, ending), part))
     for (queue, ending), tasks in moved.items():
-        sent += [Sent("move", queue, _move_out(queue, ending, part), part) for part in _chunks(tasks)]
+        sent += [
+            Sent("move", queue, _move_out(queue, ending, part), part) for part in transitions.parts(tasks, _record)
+        ]
     return sent
 
 
@@ -91,7 +93,7 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
         queues.setdefault(task.queue, []).append(task)
     for queue, tasks in queues.items():
         # Each step puts its jobs before those of the step before, so the last part goes first.
-        for part in reversed(list(_chunks(tasks))):
+        for part in reversed([*transitions.parts(tasks, _record_if_changed)]):
             # Of a job whose own process died it is written down; the others go back as if they had not been claimed.
             records = {task.id: rewrite(task.record, **task.verdict.changes) for task in part if task.verdict}
             batch = transitions.release(queue, {task.id: task.claim for task in part}, records or None)
@@ -113,3 +115,11 @@ def parted(tasks: list[Task], quiet: Collection[str]) -> tuple[list[Task], list[
 def _chunks(tasks: list[Task]) -> Iterable[list[Task]]:
     for start in range(0, len(tasks), transitions.LIMIT):
         yield tasks[start : start + transitions.LIMIT]
+
+
+def _record(task: Task) -> int:
+    return len(task.record)
+
+
+def _record_if_changed(task: Task) -> int:
+    return len(task.record) if task.verdict else 0

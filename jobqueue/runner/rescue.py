@@ -23,7 +23,7 @@ import msgspec
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import PayloadError
-from jobqueue.flows import Flow, Read, send_one
+from jobqueue.flows import Flow, Read, read_records, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
@@ -197,7 +197,7 @@ def _sighted(
         fresh = {id: None for id, end in part if id not in before or before[id].end != end}
         claims: dict[bytes, bytes | None] = {}
         if fresh:
-            [kept] = yield Read((Records(queue.scope, tuple(fresh)),))
+            kept = yield from read_records(queue.scope, tuple(fresh))
             # What has left meanwhile has not been seen: its next claim may happen to end at the same time.
             claims = {
                 id: one.claim if one else None
@@ -216,14 +216,25 @@ def _take_ripe(queue: QueueKeys, seen: dict[bytes, _Seen], at: Moment) -> Flow[l
     """Take the leases that were watched for long enough; they are not watched any more."""
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
-    # Each step puts its jobs before those of the step before, so the last part goes first.
-    parts = [[id for _, id in ripe[start : start + PART]] for start in range(0, len(ripe), PART)]
-    for ids in reversed(parts):
-        [kept] = yield Read((Records(queue.scope, tuple(ids)),))
-        rescued += yield from _take(queue, dict(zip(ids, kept, strict=True)), seen, at.now)
-        for id in ids:
+    left = [id for _, id in ripe]
+    while left:
+        last = yield from _last(queue, left)
+        del left[-len(last) :]
+        rescued += yield from _take(queue, last, seen, at.now)
+        for id in last:
             del seen[id]
     return rescued
+
+
+def _last(queue: QueueKeys, ids: list[bytes]) -> Flow[dict[bytes, Kept | None]]:
+    """What is kept of the last of these, in order: as many as one step may take.
+
+    Each step puts its jobs before those of the step before, so the last of them go first.
+    """
+    part = ids[: -PART - 1 : -1]
+    [kept] = yield Read((Records(queue.scope, tuple(part), transitions.BYTES),))
+    found: list[tuple[bytes, Kept | None]] = list(zip(part, kept, strict=False))
+    return dict(reversed(found))
 
 
 def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
@@ -250,14 +261,14 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
         )
         if not held:
             break
-        for start in reversed(range(0, len(held), PART)):  # in this order for the reason given above
-            ids = [id for _, id in held[start : start + PART]]
-            answer: tuple[Kept | None, ...]
-            [answer] = yield Read((Records(queue.scope, tuple(ids)),))
+        left = [id for _, id in held]
+        while left:
+            last = yield from _last(queue, left)
+            del left[-len(last) :]
             at = moment()
             kept: dict[bytes, Kept | None] = {}
             seen: dict[bytes, _Seen] = {}
-            for id, one in zip(ids, answer, strict=True):
+            for id, one in last.items():
                 if one is not None and one.place == "working" and one.claim == claims[id]:
                     kept[id] = one
                     seen[id] = _first_sight(claims[id], one.score, at)

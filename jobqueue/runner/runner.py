@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from jobqueue import flows, lookup
+from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
@@ -219,8 +219,7 @@ class Runner:
             raise DeclarationError("no kind of job is declared: name the modules that do in JobQueue(imports=[…])")
         opened = jobs.access.opened()
         self._clock = clock = opened.backend.clock
-        storages = [opened.backend.storage() for _ in range(4)]
-        pump_storage, beat_storage, duty_storage, wait_storage = storages
+        pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
         epoch = self._reach(pump_storage)
         if epoch is None:
             return False
@@ -290,6 +289,8 @@ class Runner:
             duty.join(timeout=1)
         if heart.answers:
             heart.beat()  # the last one says that the runner has ended
+            if not core.unsure:  # nothing of it can arrive later; without an answer a duty forgets it
+                beat_storage.apply([transitions.unregister_runners(jobs.access.keys, (core.config.incarnation,))])
         for storage in storages:
             storage.close()
         status, left = self.status, len(self._core.leases.held)
@@ -328,7 +329,7 @@ class Runner:
         """Those that are there from the start, those that a kind declares, and those that the storage knows."""
         known: list[str] = []
         with contextlib.suppress(StorageError):  # the duties look again and again
-            known = run(lookup.queues(self.jobs.access.keys), storage, self._clock)
+            known = run(lookup.queues(self.jobs.access.keys, self._clock.now()), storage, self._clock)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
     def _lanes(self) -> Callable[[], frozenset[Lane]]:

@@ -12,6 +12,7 @@ __all__ = [
     "Answer",
     "Applied",
     "Fields",
+    "Found",
     "Held",
     "Holder",
     "Kept",
@@ -23,6 +24,7 @@ __all__ = [
     "Query",
     "Records",
     "Refused",
+    "Scopes",
     "Sizes",
 ]
 
@@ -33,9 +35,16 @@ Place = Literal["waiting", "ready", "working", "dead"]
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What became of each record of a `Put`, in its order."""
+    """What became of each record of a `Put`.
+
+    Attributes:
+        states: One per record, in order.
+        registered: Whether the counters of the scope have the field ``registered``: somebody wrote there that the queue is
+            in the registry of its namespace. A scope that is new, or lost its data, has it not.
+    """
 
     states: tuple[Literal["stored", "same", "different"], ...]
+    registered: bool = False
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -108,10 +117,18 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Records(msgspec.Struct, frozen=True):
-    """What is kept of each id. Answers a tuple of `Kept` or None, in order."""
+    """What is kept of each id. Answers a tuple of `Kept` or None, in order.
+
+    Attributes:
+        scope: The scope.
+        ids: Which.
+        max_bytes: The answer ends before the record that would make all of them longer than this, but not before the first
+            record. None for all of them.
+    """
 
     scope: str
     ids: tuple[bytes, ...]
+    max_bytes: int | None = None
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -131,6 +148,30 @@ class Holder(msgspec.Struct, frozen=True):
     """Who holds the lock. Answers a `Held`, or None if nobody ever did."""
 
     lock: LockKey
+
+
+class Scopes(msgspec.Struct, frozen=True):
+    """The scopes ``namespace:…`` that hold records, found by going through all keys of the storage. Answers a `Found`.
+
+    Every scope that has records from the first answer to the last is in one of them, whoever wrote it. For what nothing
+    else leads to: on a server it costs in proportion to all the keys there, also to those of others.
+
+    Attributes:
+        namespace: Whose scopes.
+        cursor: Where to go on: what the last answer said; empty to begin.
+        limit: About how many keys to look at.
+    """
+
+    namespace: str
+    cursor: bytes
+    limit: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Scopes that were found, sorted, and the cursor of the next `Scopes`; empty at the end."""
+
+    scopes: tuple[str, ...]
+    cursor: bytes
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -157,13 +198,14 @@ class Held(msgspec.Struct, frozen=True):
     fence: int
 
 
-Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder
+Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes
 Answer: TypeAlias = (
     tuple[bytes, ...]
     | tuple[tuple[bytes, int], ...]
     | tuple[Kept | None, ...]
     | tuple[int, ...]
     | dict[bytes, bytes]
+    | Found
     | Held
     | None
 )

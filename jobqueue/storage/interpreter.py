@@ -33,6 +33,7 @@ from jobqueue.storage.ops import (
     COUNTERS,
     FENCE,
     RECORDS,
+    REGISTERED,
     REQUESTS,
     Absent,
     Applied,
@@ -223,16 +224,17 @@ class Interpreter(Contents):
     def _put(self, op: Put) -> tuple[Placed, bool]:
         records = self.hashes.get(full_name(op.target.scope, RECORDS), {})
         known = records.keys() & op.records.keys()
+        registered = REGISTERED in self.hashes.get(full_name(op.target.scope, COUNTERS), {})
         if known:
             new = {id_: record for id_, record in op.records.items() if id_ not in known}
             states: list[PutState] = [
                 "stored" if id_ in new else _known_as(records[id_], record) for id_, record in op.records.items()
             ]
-            placed = Placed(tuple(states))
+            placed = Placed(tuple(states), registered)
         else:
             new = dict(op.records)
             stored: PutState = "stored"
-            placed = Placed((stored,) * len(new))
+            placed = Placed((stored,) * len(new), registered)
         if not new:
             return placed, False
         self.hash_set(full_name(op.target.scope, RECORDS), new)
@@ -435,7 +437,7 @@ def _keys_of(batch: Batch) -> list[Key]:
                 if op.once is not None:
                     keys.append(_hash(batch.scope, REQUESTS))
             case Put():
-                keys += (op.target, _hash(batch.scope, RECORDS))
+                keys += (op.target, _hash(batch.scope, RECORDS), _hash(batch.scope, COUNTERS))
             case ListPush():
                 keys.append(op.list)
             case SetAdd() | SetRemove():

@@ -22,6 +22,7 @@ from jobqueue.storage.answers import (
     Answer,
     Applied,
     Fields,
+    Found,
     Held,
     Holder,
     Kept,
@@ -33,6 +34,7 @@ from jobqueue.storage.answers import (
     Query,
     Records,
     Refused,
+    Scopes,
     Sizes,
 )
 from jobqueue.storage.key import HashKey, Key, ListKey, LockKey, SetKey
@@ -45,6 +47,7 @@ __all__ = [
     "NO_CLAIM",
     "PLACES",
     "RECORDS",
+    "REGISTERED",
     "REQUESTS",
     "Absent",
     "Answer",
@@ -54,6 +57,7 @@ __all__ = [
     "Due",
     "FieldIs",
     "Fields",
+    "Found",
     "Guard",
     "HashAdd",
     "HashDelete",
@@ -86,6 +90,7 @@ __all__ = [
     "Query",
     "Records",
     "Refused",
+    "Scopes",
     "SetAdd",
     "SetKey",
     "SetRemove",
@@ -107,6 +112,8 @@ REQUESTS: Final = "requests"
 COUNTERS: Final = "counters"
 """Name of the hash of counters; its field ``fence`` belongs to the storage."""
 FENCE: Final = b"fence"
+REGISTERED: Final = b"registered"
+"""Field of the counters that says that the registry of the namespace has the queue. A `Put` answers whether it is there."""
 
 
 def claim_mark(incarnation: bytes, fence: int, beat: int) -> bytes:
@@ -273,8 +280,9 @@ class LockDrop(msgspec.Struct, frozen=True):
 class Put(msgspec.Struct, frozen=True):
     """Stores each record and places its id in ``target``, iff the id has no record in the scope.
 
-    Answers a `Placed`. The first 8 bytes of a record are the nonce of its enqueue: an id whose stored record starts with
-    the same nonce is ``same`` (this very job, sent before), any other is ``different``; both are left as they are.
+    Answers a `Placed`, which says as well whether the scope is marked as `REGISTERED`. The first 8 bytes of a record are the
+    nonce of its enqueue: an id whose stored record starts with the same nonce is ``same`` (this very job, sent before), any
+    other is ``different``; both are left as they are.
 
     Attributes:
         target: The place.

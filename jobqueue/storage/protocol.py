@@ -3,7 +3,7 @@
 1. **All or nothing.** Guards are evaluated first, against the state before the batch; if any fails nothing changes and
    `Refused` lists every failing index.
 2. **One scope, one trip.** The batches of one scope travel together, in order, each atomic, in one step of the server;
-   between scopes there is no order, and each ends alone.
+   between scopes there is no order, and each ends alone. Where their records are large, a server may take several steps.
 3. **No clock, no chance.** A backend reads neither. Expiry on the server may collect garbage; it never decides anything.
 4. **Order is total.** Lists are first in first out, sorted sets are ordered by (score, member bytes).
 5. **Empty is absent.** An empty list, set or hash does not exist.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -12,6 +12,7 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
+    Found,
     HashKey,
     Holder,
     Kept,
@@ -20,6 +21,7 @@ from jobqueue.storage.ops import (
     Place,
     Query,
     Records,
+    Scopes,
     SetKey,
     Sizes,
 )
@@ -42,8 +44,8 @@ def answer(contents: Contents, query: Query) -> Answer:
             return tuple(islice(contents.lists.get(key.full, ()), start, start + limit))
         case Page():
             return _page(contents, query)
-        case Records(scope, ids):
-            return _kept(contents, scope, ids)
+        case Records():
+            return _kept(contents, query)
         case Sizes(keys):
             return tuple([contents.size(each) for each in keys])
         case Fields(key, fields):
@@ -53,6 +55,20 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Holder(key):
             contents.check_kinds((key,))
             return contents.locks.get(key.full)
+        case Scopes(namespace):
+            first, last = full_name(f"{namespace}:", RECORDS).split("}")
+            return Found(
+                tuple(
+                    sorted(
+                        [
+                            name[1 : -len(last) - 1]
+                            for name in contents.hashes
+                            if name.startswith(first) and name.endswith(f"}}{last}")
+                        ]
+                    )
+                ),
+                b"",
+            )
 
 
 def _page(contents: Contents, query: Page) -> Answer:
@@ -62,7 +78,18 @@ def _page(contents: Contents, query: Page) -> Answer:
     return tuple([(member, score) for score, member in page if query.before is None or score <= query.before])
 
 
-def _kept(contents: Contents, scope: str, ids: Iterable[bytes]) -> Answer:
+def _within(ids: Sequence[bytes], max_bytes: int, records: Mapping[bytes, bytes]) -> Sequence[bytes]:
+    total = 0
+    for index, id_ in enumerate(ids):
+        size = len(records.get(id_, b""))
+        if size and total and total + size > max_bytes:
+            return ids[:index]
+        total += size
+    return ids
+
+
+def _kept(contents: Contents, query: Records) -> Answer:
+    scope = query.scope
     sets = [SetKey(scope, place) for place in _SET_PLACES]
     contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets))
     records = contents.hashes.get(full_name(scope, RECORDS), {})
@@ -73,7 +100,7 @@ def _kept(contents: Contents, scope: str, ids: Iterable[bytes]) -> Answer:
         if key.full in contents.sets
     ]
     kept: list[Kept | None] = []
-    for id_ in ids:
+    for id_ in query.ids if query.max_bytes is None else _within(query.ids, query.max_bytes, records):
         record = records.get(id_)
         if record is None:
             kept.append(None)

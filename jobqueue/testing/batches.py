@@ -275,7 +275,7 @@ class Draw:
                 ListKey(self.scope, self.one("plain", "ready", "ready")), self.one(0, 1, 2), self.one(*LIMITS)
             ),
             lambda: Page(self.any_set(), self.one(*LIMITS), self.one(None, self.time()), after),
-            lambda: Records(self.scope, self.ids()),
+            lambda: Records(self.scope, self.ids(), self.one(None, 0, 9, 20, 100)),
             lambda: Sizes(tuple(self.key() for _ in range(self.random.randrange(4)))),
             lambda: Fields(self.any_hash(), fields),
             lambda: Holder(self.lock()),

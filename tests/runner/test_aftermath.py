@@ -57,7 +57,7 @@ class World:
             host="h", pid=1, started=self.now, seen=self.now, lease=LEASE, queues=dict.fromkeys(queues, 1), threads=1,
             coroutines=1, version="0",
         )  # fmt: skip
-        return t.register_runner(SPACE, name, msgspec.json.encode(beat), EPOCH)
+        return t.register_runner(SPACE, name, msgspec.json.encode(beat), EPOCH, seen=beat.seen, lease=beat.lease)
 
     def put(self, queue: QueueKeys, *ids: bytes, recoveries: int = 0) -> None:
         stored = Stored("kind", b"{}", 13, 0, recoveries, self.now, self.now)

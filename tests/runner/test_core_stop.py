@@ -7,7 +7,7 @@ import pytest
 from jobqueue import transitions
 from jobqueue.runner.core import UNSURE_MS
 from jobqueue.runner.decisions import Leave, Rest, Send
-from jobqueue.storage.ops import Head, Move
+from jobqueue.storage.ops import Head, Move, Refused
 from jobqueue.testing import Fault
 from tests.runner.sim import Sim, World
 
@@ -198,8 +198,24 @@ def test_nothing_is_claimed_after_a_stop(world: World) -> None:
     runner.core.woken(runner.at)
     assert isinstance(runner.settle(), Leave)
     assert world.numbers("ready") == [1]
-    [refused] = world.memory.apply([transitions.claim(world.keys(), b"a", 99, limit=1, now=1, lease=1, beat=1)])
-    assert not hasattr(refused, "answers"), "its requests are closed"
+    assert world.keys().requests.full not in world.memory.dump(), "every claim was answered: nothing is left behind"
+
+
+@pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.REQUEST_LOST])
+def test_a_copy_of_a_claim_that_arrives_after_the_stop_takes_nothing(world: World, fault: Fault) -> None:
+    """It was sent again and answered; the first sending may still be on its way."""
+    world.enqueue(1)
+    runner = Sim(world)
+    world.fail("claim", fault)
+    runner.work()
+    late = transitions.claim(world.keys(), b"a", 1, limit=1, now=world.clock.now(), lease=1, beat=1)
+    world.enqueue(2)
+    runner.core.stop(runner.at)
+    while not isinstance(then := runner.settle(), Leave):
+        world.clock.advance(milliseconds=max(1, round(then.until - runner.at.local)))
+    [refused] = world.memory.apply([late])
+    assert isinstance(refused, Refused)
+    assert world.numbers("working") == []
 
 
 def test_a_claim_whose_answer_was_lost_before_the_stop_is_settled_by_it(world: World) -> None:
@@ -222,4 +238,4 @@ def test_a_claim_brings_a_bounded_number_of_bytes(world: World) -> None:
     then = runner.step().then
     assert isinstance(then, Send)
     picks = [op.pick for batch in then.batches for op in batch.ops if isinstance(op, Move)]
-    assert Head(1, transitions.CLAIM_BYTES) in picks
+    assert Head(1, transitions.BYTES) in picks

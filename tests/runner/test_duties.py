@@ -16,16 +16,15 @@ from jobqueue.flows import Apply, Flow, Read
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.queue import Counts
 from jobqueue.record import rewrite
-from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
+from jobqueue.runner.duties import LATE_MS, PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat
-from jobqueue.storage.ops import Answer, Batch, Fields, HashSet, Move, Query
+from jobqueue.storage.ops import Answer, Batch, Fields, HashSet, Move, Page, Query
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.wrappers import Over
 from tests.runner.sim import BEAT, LEASE, Sim, World
 
 SPACE = namespace_keys("test")
-DAY = 24 * 3_600_000
 
 
 @pytest.fixture
@@ -71,18 +70,24 @@ def register(world: World, name: bytes, *, seen: int | None = None, **fields: An
         "host": "h", "pid": 1, "started": 0, "seen": now, "lease": LEASE, "queues": {}, "threads": 1, "coroutines": 1,
         "version": "",
     }  # fmt: skip
-    beat = msgspec.json.encode(Beat(**{**plain, **fields}))
-    world.memory.apply([Batch("test", (HashSet(SPACE.runners, {name: beat}),))])
+    beat = Beat(**{**plain, **fields})
+    world.jobs.length("low")  # the namespace has an epoch
+    [meta] = world.memory.read([Fields(SPACE.meta)])
+    assert isinstance(meta, dict)
+    batch = transitions.register_runner(
+        SPACE, name, msgspec.json.encode(beat), meta[b"epoch"], seen=beat.seen, lease=beat.lease
+    )
+    world.memory.apply([batch])
 
 
-def claim(world: World, name: bytes, number: int) -> None:
+def claim(world: World, name: bytes, number: int, *, queue: str = "low") -> None:
     """A runner asks for jobs, and gets none or some."""
     now = world.clock.now()
-    world.memory.apply([transitions.claim(world.keys(), name, number, limit=9, now=now, lease=LEASE, beat=BEAT)])
+    world.memory.apply([transitions.claim(world.keys(queue), name, number, limit=9, now=now, lease=LEASE, beat=BEAT)])
 
 
-def requests(world: World) -> set[bytes]:
-    [fields] = world.memory.read([Fields(world.keys().requests)])
+def requests(world: World, queue: str = "low") -> set[bytes]:
+    [fields] = world.memory.read([Fields(world.keys(queue).requests)])
     assert isinstance(fields, dict)
     return set(fields)
 
@@ -272,19 +277,69 @@ def test_it_prunes_every_five_minutes(world: World) -> None:
     assert pruned == 1
 
 
+def registered(world: World) -> set[bytes]:
+    fields, seen = world.memory.read([Fields(SPACE.runners), Page(SPACE.seen, 99)])
+    assert isinstance(fields, dict)
+    assert isinstance(seen, tuple)
+    assert set(fields) == {entry[0] for entry in seen}  # type: ignore[index]
+    return set(fields)
+
+
 def test_runners_that_ended_long_ago_are_forgotten_with_their_requests(world: World) -> None:
+    """In all queues, also in those that the one who forgets them does not serve."""
+    world.enqueue(1, queue="other")
     register(world, b"old")
     claim(world, b"old", 1)
-    world.clock.advance(milliseconds=DAY)
+    claim(world, b"old", 1, queue="other")
+    world.clock.advance(milliseconds=LATE_MS)
+    keeper = Keeper(world, discover=False)
     register(world, b"new")
     claim(world, b"new", 1)
     claim(world, b"unknown", 1)
-    keeper = Keeper(world)
     keeper.prune()
-    [fields] = world.memory.read([Fields(SPACE.runners)])
-    assert isinstance(fields, dict)
-    assert set(fields) == {b"new"}
+    assert registered(world) == {b"old", b"new"}, "one look is no proof"
+    register(world, b"new")
+    keeper.prune()
+    assert registered(world) == {b"new"}
     assert requests(world) == {b"new"}
+    assert requests(world, "other") == set()
+
+
+def test_a_clock_that_jumps_makes_nobody_a_stranger(world: World) -> None:
+    register(world, b"alive")
+    claim(world, b"alive", 1)
+    keeper = Keeper(world)
+    world.clock.advance(milliseconds=2 * LATE_MS)  # in one step, before anybody could beat
+    keeper.prune()
+    register(world, b"alive")
+    keeper.prune()
+    assert registered(world) == {b"alive"}
+    assert requests(world) == {b"alive"}
+
+
+def test_what_a_round_reads_of_other_runners_does_not_grow_with_them(world: World) -> None:
+    for number in range(1_200):
+        register(world, b"%d" % number, lease=LEASE + number % 3)
+    keeper, asked = Keeper(world), list[Query]()
+
+    def before(request: Any) -> None:
+        if isinstance(request, Read):
+            asked.extend(request.queries)
+
+    stepping(keeper.duties.round(), world, before)
+    of_runners = [query for query in asked if "runners" in repr(query) or "seen" in repr(query)]
+    assert of_runners == []
+    [leases] = world.memory.read([Page(SPACE.leases, 99)])
+    assert isinstance(leases, tuple)
+    assert len(leases) == 3
+    assert len(world.jobs.runners()) == 1_200
+
+    world.clock.advance(days=1)
+    world.clock.advance(milliseconds=1)
+    keeper.prune()
+    keeper.prune()
+    assert registered(world) == set()
+    assert world.memory.read([Page(SPACE.leases, 99)]) == [()]
 
 
 def test_a_runner_that_starts_just_then_keeps_its_requests(world: World) -> None:
@@ -326,6 +381,32 @@ def test_queues_are_discovered_and_served_ones_registered(world: World) -> None:
     quiet = Keeper(world, discover=False)
     quiet.round()
     assert quiet.served == ["low"]
+
+
+def test_a_queue_whose_registration_was_removed_is_found_and_registered(world: World) -> None:
+    """Also by a runner that does not serve it, for those who do."""
+    world.enqueue(1, queue="other")
+    for discover in (True, False):
+        del world.memory._shared.contents.hashes[SPACE.queues.full]
+        keeper = Keeper(world, discover=discover)
+        keeper.round()
+        assert keeper.served == (["low", "other"] if discover else ["low"])
+        [fields] = world.memory.read([Fields(SPACE.queues)])
+        assert b"other" in fields  # type: ignore[operator]
+
+
+def test_a_search_is_made_again_after_a_day(world: World) -> None:
+    """Somebody may have removed the entry of a single queue."""
+    world.enqueue(1, queue="other")
+    keeper = Keeper(world)
+    keeper.round()
+    del world.memory._shared.contents.hashes[SPACE.queues.full][b"other"]
+    later = Keeper(world)
+    later.round()
+    assert later.served == ["low"]
+    world.clock.advance(days=1)
+    later.round()
+    assert later.served == ["low", "other"]
 
 
 @pytest.mark.parametrize(("due_in", "seen"), [(0, 1), (BEAT, 1), (BEAT + 1, 0)])

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 import pytest
 
-from jobqueue import judge, transitions
+from jobqueue import flows, judge, transitions
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.record import Stored
@@ -45,7 +45,9 @@ def _changed(name: str, **changes: Any) -> Plant:
 def _without_guards(name: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         original = getattr(transitions, name)
-        patch.setattr(transitions, name, lambda *args: msgspec.structs.replace(original(*args), guards=()))
+        patch.setattr(
+            transitions, name, lambda *args, **kwargs: msgspec.structs.replace(original(*args, **kwargs), guards=())
+        )
 
     return plant
 
@@ -205,6 +207,24 @@ def _torn_promotion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(interpreter.Interpreter, "_place", wrong)
 
 
+def _forgetting_its_numbers(patch: pytest.MonkeyPatch) -> None:
+    """A runner that stops forgets its requests, though a copy of one may still be under way."""
+    patch.setattr(
+        transitions, "close_requests", lambda queue, name, unsure=True: transitions.prune_requests(queue, (name,))
+    )
+
+
+def _registering_at_its_leisure(patch: pytest.MonkeyPatch) -> None:
+    """Whatever became of the registration, the job is acknowledged."""
+    original = flows.register
+
+    def wrong(*args: Any) -> Any:
+        yield from original(*args)
+        return {}
+
+    patch.setattr(flows, "register", wrong)
+
+
 def _believing_the_clock(patch: pytest.MonkeyPatch) -> None:
     """After the server's clock was set back, extensions do not raise the ends of leases."""
     original = leases.Leases.extend
@@ -271,6 +291,8 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "an early return at a stop counts": (_an_end_is_an_end, {"told to stop"}),
     "a job cannot say that it is complete": (_nobody_is_complete, {"told to stop"}),
     "a stop that nobody saw interrupts": (_told_is_seen, {"told to stop"}),
+    "the numbers of claims that may still arrive are forgotten": (_forgetting_its_numbers, {"I18"}),
+    "a job is acknowledged before its queue is registered": (_registering_at_its_leisure, {"I20"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 

@@ -19,6 +19,7 @@ from jobqueue.storage.ops import (
     Applied,
     Batch,
     Expect,
+    Found,
     Guard,
     Head,
     Held,
@@ -478,6 +479,31 @@ class ReadsAReplica(MemoryStorage):
         return self._behind.read(queries) if all(sizes) else super().read(queries)
 
 
+class AlwaysRegistered(Interpreter):
+    """Rule 10 broken: a Put says that somebody registered its queue, though nobody has."""
+
+    def _put(self, op: Put) -> tuple[Placed, bool]:
+        placed, ring = super()._put(op)
+        return Placed(placed.states, registered=True), ring
+
+
+class FirstPageOnly(MemoryStorage):
+    """Rule 10 broken: who looks for scopes is told that there are no more behind the first."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries)
+        return [Found(each.scopes[:1], b"") if isinstance(each, Found) else each for each in answers]
+
+
+class AllBytesAtOnce(MemoryStorage):
+    """Rule 10 broken: records are answered however large they are."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        return super().read(
+            [Records(query.scope, query.ids) if isinstance(query, Records) else query for query in queries]
+        )
+
+
 def _meet(barrier: threading.Barrier) -> None:
     """Wait for another thread at the same place; once nobody else came, the barrier is broken and nobody waits again."""
     with contextlib.suppress(threading.BrokenBarrierError):
@@ -699,6 +725,9 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),
     (10, ReadsAReplica, "reading sees what was answered"),
+    (10, _with(AlwaysRegistered), "a put says whether its scope is marked as registered"),
+    (10, FirstPageOnly, "a scope that holds records is found by its own keys"),
+    (10, AllBytesAtOnce, "records are answered up to a number of bytes"),
     (10, TornRead, "answers of one read are one snapshot"),
     (10, Races, "many threads lose and repeat nothing"),
 )

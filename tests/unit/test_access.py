@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from jobqueue import JobQueue, NotApplied
-from jobqueue.access import REMEMBER_MS
 from jobqueue.backend import MemoryBackend
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
@@ -63,7 +62,6 @@ def test_a_queue_is_registered_again_after_the_server_lost_its_data() -> None:
 
     noop.enqueue(1)
     storage.restore(MemoryStorage().copy())
-    clock.advance(milliseconds=REMEMBER_MS)
     noop.enqueue(2)
 
     assert jobs.counts()["custom"].ready == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobqueue import DeclarationError, JobQueue
+from jobqueue.backend import embedded_folder, open_backend
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,81 @@ def test_nothing_is_opened_before_the_first_use(url: str, tmp_path: Path) -> Non
     assert before == "0 [] []", "something was opened, made or imported"
     if url != "memory://":
         assert int(after) > 0, "the hook sees nothing, so it proves nothing"
+
+
+PASSWORD = "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("embedded:///srv/what?", "%3F"),
+        ("embedded:///srv/a#1", "%23"),
+        ("embedded:///srv/a?x=1", "no settings"),
+        (f"embedded://me:{PASSWORD}@/srv/a", "absolute path"),
+        ("embedded://:1/srv/a", "absolute path"),
+        ("memory://x", "nothing behind it"),
+        ("memory:///x", "nothing behind it"),
+        ("memory://?x=1", "nothing behind it"),
+        ("memory://#x", "%23"),
+        (f"memory://me:{PASSWORD}@", "nothing behind it"),
+        (f"redis://me:{PASSWORD}@h/0#x", "%23"),
+        (f"redis://me:{PASSWORD}#x@h/0", "%23"),
+        (f"redis://me:{PASSWORD}@h/shop", "number of a database"),
+        (f"redis://me:{PASSWORD}@h/0/1", "number of a database"),
+        (f"redis://me:{PASSWORD}@a,b/0", "names one server"),
+        (f"redis://me:{PASSWORD}@h:port", "no number from 0 to 65535"),
+        (f"redis://me:{PASSWORD}@h/0?db=3", "is its path"),
+        (f"redis://me:{PASSWORD}@h/0?socket_timeout=", "no value"),
+        (f"redis://me:{PASSWORD}@h/0?socket_timeout=1&socket_timeout=2", "twice"),
+        (f"redis://me:{PASSWORD}@h/0?protocol=3", "RESP2"),
+        (f"redis://me:{PASSWORD}@h/0?retry_on_timeout=yes", "never sent twice|ever sent twice"),
+        (f"redis://me:{PASSWORD}@h/0?health_check_interval=3", "before each use"),
+        (f"unix://me:{PASSWORD}@host/run/s", "path of a socket"),
+        (f"unix://me:{PASSWORD}@", "path of a socket"),
+        ("unix:///run/s#1", "%23"),
+        (f"redis+sentinel://me:{PASSWORD}@a,b:1/", "name of the service"),
+        (f"redis+sentinel://me:{PASSWORD}@a,b:1/shop/x", "number of a database"),
+        (f"redis+sentinel://me:{PASSWORD}@a,b:1/shop/0/1", "number of a database"),
+        (f"redis+sentinel://me:{PASSWORD}@a,b:x/shop", "no number from 0 to 65535"),
+        (f"redis+cluster://me:{PASSWORD}@a/1", "only the database 0"),
+        (f"redis+cluster://me:{PASSWORD}@a/shop", "only the database 0"),
+        (f"rediss://me:{PASSWORD}@[::1/0", "cannot be read"),
+        (f"redis://me:{PASSWORD}@h\u2100/0", "cannot be read"),
+        (f"amqp://me:{PASSWORD}@h", "must begin with"),
+    ],
+)
+def test_no_part_of_a_url_is_dropped_silently(url: str, advice: str) -> None:
+    """One line that says what to write instead, without the password; said when the JobQueue is made."""
+    with pytest.raises(DeclarationError, match=advice) as caught:
+        JobQueue(url)
+    assert PASSWORD not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    [
+        ("embedded:///srv/a%23b", "/srv/a#b"),
+        ("embedded:///srv/what%3F", "/srv/what?"),
+        ("embedded:///srv/100%25", "/srv/100%"),
+        ("embedded:///srv/with space/ä", "/srv/with space/ä"),
+    ],
+)
+def test_a_folder_may_have_any_name(url: str, folder: str) -> None:
+    JobQueue(url)
+    assert str(embedded_folder(url)) == folder
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:p%23w@h:1/2?socket_timeout=3", "redis://h/", "rediss://[::1]:7/1?ssl_cert_reqs=none", "unix://me:pw@/s?db=2",
+        "redis+sentinel://a,b:1/shop", "redis+sentinel://me:pw@a:1,b/shop/3", "rediss+cluster://a:1,b:2/0", "redis+cluster://a",
+    ],
+)  # fmt: skip
+def test_urls_that_say_what_they_mean(url: str) -> None:
+    open_backend(url).close()
 
 
 def test_no_url_names_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_a_record_is_stored_with_all_that_it_says() -> None:
         made.nonce,
     )  # fmt: skip
 
-    play(flows.store("test", [past], set(), FakeClock()))
+    play(flows.store("test", [past], FakeClock()))
 
     [[found, kept]] = [play(lookup.locate([LOW], made.id))]
     assert found is LOW
@@ -180,13 +180,12 @@ def test_a_record_is_stored_with_all_that_it_says() -> None:
 
 
 def test_what_is_stored_in_one_call() -> None:
-    """A part of every queue, of no more jobs than a script should take; a queue is registered once."""
+    """A part of every queue, of no more jobs than a script should take; a queue is registered once, before anything else."""
     play = Play()
-    known = set[str]()
     jobs = [New("low", "kind", b"{}", 3)] * 1001 + [New("high", "kind", b"{}", 3)]
 
-    play(flows.store("test", records_of(play, *jobs), known, FakeClock()))
-    play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3, delay=1), seed=2), known, FakeClock()))
+    play(flows.store("test", records_of(play, *jobs), FakeClock()))
+    play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3, delay=1), seed=2), FakeClock()))
 
     calls = [one.batches for one in play.asked if isinstance(one, Apply)]
     puts = [
@@ -196,10 +195,12 @@ def test_what_is_stored_in_one_call() -> None:
     assert [call for call in puts if call] == [
         [("test:low", 500), ("test:high", 1)], [("test:low", 500)], [("test:low", 1)], [("test:low", 1)],
     ]  # fmt: skip
+    assert [bool(call) for call in puts] == [True, False, False, True, True, True], (
+        "entered and marked behind the first"
+    )
     assert all(batch.ops for batches in calls for batch in batches), "a batch of nothing is sent by nobody"
     registered = [batch.ops for batches in calls for batch in batches if batch.scope == "test"]
     assert len(registered) == 2
-    assert known == {"low", "high"}
 
 
 def test_only_what_belongs_to_another_job_was_not_stored() -> None:
@@ -207,12 +208,12 @@ def test_only_what_belongs_to_another_job_was_not_stored() -> None:
     first, second, third, late = records_of(
         play, *[New("low", "kind", b"{}", 3)] * 3, New("low", "kind", b"{}", 3, delay=9)
     )
-    play(flows.store("test", [first, late], set(), FakeClock()))
+    play(flows.store("test", [first, late], FakeClock()))
     names = {name: getattr(second, name) for name in JobRecord.__struct_fields__}
-    play(flows.store("test", [JobRecord(**{**names, "nonce": b"another!"})], set(), FakeClock()))
+    play(flows.store("test", [JobRecord(**{**names, "nonce": b"another!"})], FakeClock()))
 
     with pytest.raises(StorageRefused, match="holds another job with this id") as caught:
-        play(flows.store("test", [first, second, second, third, late], set(), FakeClock()))
+        play(flows.store("test", [first, second, second, third, late], FakeClock()))
 
     assert list(caught.value.records) == [second, second]
     assert list(caught.value.stored) == [first, third, late]
@@ -220,21 +221,19 @@ def test_only_what_belongs_to_another_job_was_not_stored() -> None:
 
 def test_a_queue_whose_registration_is_unknown_is_registered_again() -> None:
     play = Play(lost=3)
-    known = set[str]()
     made = records_of(play, New("low", "kind", b"{}", 3))
     with pytest.raises(OutcomeUnknown) as caught:
-        play(flows.store("test", made, known, FakeClock()))
-    assert known == set()
+        play(flows.store("test", made, FakeClock()))
 
-    play(flows.store("test", caught.value.records, known, FakeClock()))
+    play(flows.store("test", caught.value.records, FakeClock()))
 
-    assert known == {"low"}, "it is there already, which is as good"
+    assert play(lookup.queues(namespace_keys("test"), FakeClock().now())) == ["low"]
 
 
 def test_the_cause_of_an_error_is_the_error_of_the_storage() -> None:
     play = Play(lost=3)
     with pytest.raises(OutcomeUnknown, match="no answer") as caught:
-        play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3)), set(), FakeClock()))
+        play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3)), FakeClock()))
     assert type(caught.value.__cause__) is OutcomeUnknown
     assert str(caught.value.__cause__) == "no answer"
 
@@ -248,7 +247,7 @@ def test_names_in_the_registry_are_sorted_and_what_is_no_name_is_passed_over() -
 
 def _filled(play: Play, count: int, **options: int) -> list[JobRecord]:
     made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * count)
-    play(flows.store("test", made, {"low"}, FakeClock()))
+    play(flows.store("test", made, FakeClock()))
     play.asked.clear()
     return made
 
@@ -292,7 +291,7 @@ def test_it_goes_on_behind_a_job_and_in_the_places_behind_its_own(options: dict[
     made = others
     if options:
         made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * (lookup.PAGE + 2), seed=2)
-        play(flows.store("test", made, {"low"}, FakeClock()))
+        play(flows.store("test", made, FakeClock()))
     for at in (0, lookup.PAGE - 1, lookup.PAGE, len(made) - 1):
         found = play(lookup.find([LOW], lookup.PLACES_IN_ORDER, None, 9_999, made[at].id))
         assert [record.id for record in found] == [record.id for record in made[at + 1 :]], at

@@ -71,6 +71,30 @@ def test_a_refusal_is_not_repeated_and_stores_nothing(bench: Bench) -> None:
     assert ids(bench.jobs.find()) == [record.id]
 
 
+@pytest.mark.parametrize("how", ["refused", "unknown", "not prepared"])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_error_names_the_job_and_carries_its_record(how: str, count: int) -> None:
+    """Whatever went wrong, for threads and for coroutines."""
+    bench = Bench()
+    if how != "not prepared":
+        bench.work.enqueue(0)
+    faults = {"refused": [Fault.REFUSED], "unknown": [Fault.REPLY_LOST] * 3, "not prepared": [Fault.REFUSED]}[how]
+    expected = OutcomeUnknown if how == "unknown" else NotApplied
+    caught: list[StorageError] = []
+    bench.fail(*faults, scope="test" if how == "not prepared" else "test:low")
+    with pytest.raises(expected) as failed:
+        bench.jobs.enqueue_many(bench.many(count))
+    caught.append(failed.value)
+    bench.fail(*faults, scope="test" if how == "not prepared" else "test:low")
+    with pytest.raises(expected) as failed:
+        await bench.jobs.aenqueue_many(bench.many(count))
+    caught.append(failed.value)
+    for error in caught:
+        assert len(error.records) == count
+        assert f"work {error.records[0].id}" in str(error)
+        assert ("and 1 more" in str(error)) is (count == 2)
+
+
 # ------------------------------------------------------------------------------------------------------ unknown outcomes
 
 
@@ -262,26 +286,79 @@ def registrations(bench: Bench) -> int:
     )  # fmt: skip
 
 
-def test_a_queue_is_registered_once_by_each_process() -> None:
+def test_a_queue_is_registered_by_its_first_job_alone() -> None:
+    """Whoever enqueues: the queue's own scope says that it was done, and each later job is one call."""
     bench = Bench()
     bench.work.enqueue(1)
-    bench.work.enqueue(2)
-    assert registrations(bench) == 1
     bench.open()
+    bench.jobs.counts()
+    bench.calls.clear()
+    bench.work.enqueue(2)
     bench.work.enqueue(3)
-    bench.work.enqueue(4)
-    assert registrations(bench) == 2
+    assert [scope for scope, _ in bench.calls] == ["test:low", "test:low"]
+    assert registrations(bench) == 0
     assert list(bench.jobs.counts()) == ["low"]
 
 
-def test_a_registration_that_failed_is_made_again() -> None:
+@pytest.mark.parametrize("lost", ["all", "the queue's node", "the registry's node"])
+def test_what_one_process_registered_does_not_survive_a_loss_of_data(lost: str) -> None:
+    """In a cluster the node of the namespace and the node of the queue lose it separately."""
+    bench = Bench()
+    tenant = bench.work.opts(queue="tenant7")
+    tenant.enqueue(1)
+    contents = bench.memory._shared.contents
+    for name in [*contents.hashes]:
+        if lost == "all" or (name.startswith("{test:") is (lost == "the queue's node")):
+            del contents.hashes[name]
+    if lost != "the registry's node":
+        contents.lists.clear()
+    record = tenant.enqueue(2)
+    assert bench.jobs.get(record.id) == record
+    assert bench.jobs.counts()["tenant7"].ready == (2 if lost == "the registry's node" else 1)
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.REQUEST_LOST, Fault.REPLY_LOST])
+def test_no_job_is_acknowledged_before_its_queue_is_registered(fault: Fault) -> None:
     bench = Bench()
     bench.jobs.counts()
-    bench.fail(Fault.REFUSED, scope="test")
+    bench.fail(*[fault] * 3, scope="test")
+    with pytest.raises(
+        OutcomeUnknown, match=r"work .* may or may not have been stored: queue 'low' may not be in"
+    ) as caught:
+        bench.work.enqueue(1)
+    [record] = caught.value.records
+    assert record.id in str(caught.value)
+    bench.faults.clear()
+    assert bench.jobs.enqueue_records(caught.value.records) == [record]
+    assert registrations(bench) >= 2, "the same job again registers its queue, though it is stored already"
+    assert bench.jobs.counts()["low"].ready == 1
+
+
+def test_a_mark_that_was_not_written_costs_a_registration_more() -> None:
+    bench = Bench()
+    bench.fail(Fault.OK, Fault.REFUSED)
     bench.work.enqueue(1)
-    assert bench.jobs.counts() == {}
+    assert registrations(bench) == 1
     bench.work.enqueue(2)
-    assert bench.jobs.counts()["low"].ready == 2
+    bench.work.enqueue(3)
+    assert registrations(bench) == 2
+
+
+def test_jobs_of_several_queues_are_registered_together() -> None:
+    bench = Bench()
+    bench.jobs.counts()
+    bench.calls.clear()
+    bench.jobs.enqueue_many([bench.work.opts(queue=f"q{number}").call(1) for number in range(3)])
+    assert [scope for scope, _ in bench.calls] == [
+        "test:q0",
+        "test:q1",
+        "test:q2",
+        "test",
+        "test:q0",
+        "test:q1",
+        "test:q2",
+    ]
+    assert [*bench.jobs.counts()] == ["q0", "q1", "q2"]
 
 
 def test_the_namespace_is_prepared_once() -> None:

@@ -13,7 +13,7 @@ from jobqueue.queue import Counts
 from jobqueue.record import decode, rewrite
 from jobqueue.runner_info import Beat
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch, HashSet, Put, Records, claim_mark
+from jobqueue.storage.ops import Batch, HashSet, Put, Records, SetAdd, claim_mark
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
 
@@ -32,6 +32,7 @@ def put(bench: Bench, place: str, *, queue: str = "low", number: int = 1) -> str
         assert record.id.encode() in bench.claim(99, queue=queue).ids
     elif place == "dead":
         bench.bury(record.id, queue=queue)
+    bench.jobs.counts()  # the first look at all queues searches the storage for them
     return record.id
 
 
@@ -188,11 +189,14 @@ def test_runners_are_those_that_were_seen_within_their_lease(bench: Bench) -> No
         }  # fmt: skip
         return msgspec.json.encode(Beat(**{**plain, **fields}))
 
-    runners = bench.jobs.access.keys.runners
-    bench.memory.apply([Batch("test", (HashSet(runners, {
+    keys = bench.jobs.access.keys
+    beats = {
         b"old": beat(started=now - 5), b"new": beat(), b"gone": beat(seen=now - 30_001), b"stopped": beat(stopped=True),
         b"junk": b"{", b"\xff": b"[]",
-    }),))])  # fmt: skip
+    }  # fmt: skip
+    seen = {**dict.fromkeys(beats, now), b"gone": now - 30_001}
+    leases = SetAdd(keys.leases, {b"30000": now, b"junk": now})
+    bench.memory.apply([Batch("test", (HashSet(keys.runners, beats), SetAdd(keys.seen, seen), leases))])
     assert [info.id for info in bench.jobs.runners()] == ["old", "new"]
     [info, _] = bench.jobs.runners()
     assert info.lease == 30.0

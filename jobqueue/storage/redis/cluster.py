@@ -59,6 +59,10 @@ class Topology:
         self._first = tuple(self.candidates())
         self._ranges = []
 
+    def nodes(self) -> list[Address]:
+        """All nodes that own slots, in the order of their names."""
+        return sorted({address for _, _, address in self._ranges}, key=_named)
+
     def owner(self, scope: str) -> Address | None:
         """The node that owns the scope; any node for the empty scope."""
         slot = key_slot(f"{{{scope}}}".encode())
@@ -101,6 +105,8 @@ def _unbroken(scope: str, words: tuple[bytes, ...]) -> tuple[str, tuple[bytes, .
 
 def route(topology: Topology, request: Request) -> Generator[Ask, list[Any], list[Any]]:
     """Send each command to its node; answers as `Pool.exchange`."""
+    if [words[0] for _, words in request] == [b"SCAN"]:
+        return [(yield from _scan(topology, request[0][1]))]
     replies: list[Any] = [None] * len(request)
     left = [*range(len(request))]
     for attempt in (0, 1):
@@ -129,6 +135,27 @@ def route(topology: Topology, request: Request) -> Generator[Ask, list[Any], lis
         if not left or attempt:
             break
     return replies
+
+
+def _scan(topology: Topology, words: tuple[bytes, ...]) -> Generator[Ask, list[Any], Any]:
+    """Go through the keys of all nodes, one node after the other: the cursor says which, and the node's own cursor."""
+    problem = yield from discover(topology)
+    if problem is not None:
+        return problem
+    node, _, cursor = words[1].decode().rpartition(" ")
+    nodes = {_named(address): address for address in topology.nodes()}
+    name = node if node in nodes else next((other for other in nodes if other > node), None)
+    if name is None:
+        return [b"0", []]  # the last node has left
+    # A node that came in the place of the one it was begun on is gone through from its beginning.
+    [reply] = yield nodes[name], [("", (words[0], (cursor if name == node else "0").encode(), *words[2:]))]
+    if not isinstance(reply, list):
+        topology.forget()
+        return reply
+    if reply[0] != b"0":
+        return [f"{name} {reply[0].decode()}".encode(), reply[1]]
+    following = next((other for other in nodes if other > name), None)
+    return [b"0" if following is None else f"{following} 0".encode(), reply[1]]
 
 
 def _named(address: Address) -> str:

@@ -61,6 +61,7 @@ _STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
     ord("s"): "same",
     ord("d"): "different",
 }
+_REGISTERED: Final = ord("r")
 _HEADER: Final = (RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE)
 
 Decode: TypeAlias = Callable[[Any], Any]
@@ -156,7 +157,7 @@ def compile_put(put: Put) -> Call:
     """One call that applies a batch of this `Put` alone, which passed `check_shape`."""
     scope = put.target.scope
     args: list[bytes] = []
-    placed = _put(put, b"3", args)
+    placed = _put(put, b"4", args)
 
     def decode(reply: Any) -> list[Any]:
         return [_spoiled(reply[0]) if isinstance(reply, list) else Applied((placed(reply),))]
@@ -166,7 +167,7 @@ def compile_put(put: Put) -> Call:
 
 @lru_cache(maxsize=1024)
 def _keys_of_put(scope: str) -> tuple[bytes, ...]:
-    return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE))])
+    return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE, COUNTERS))])
 
 
 def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
@@ -253,7 +254,10 @@ def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
         args += [b"%d" % each[id_] for id_ in op.records]
 
     def decode(answer: Any) -> Placed:
-        return Placed(_STORED * count if answer == 1 else tuple([_STATES[state] for state in answer]))
+        if isinstance(answer, int):
+            return Placed(_STORED * count, answer == 1)
+        *states, mark = answer
+        return Placed(tuple([_STATES[state] for state in states]), mark == _REGISTERED)
 
     return decode
 

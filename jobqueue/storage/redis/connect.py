@@ -8,6 +8,7 @@ given is only read for its address and settings, never used or changed.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from jobqueue.errors import DeclarationError
+from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
 from jobqueue.storage.redis.cluster import Address, AsyncClusterNodes, ClusterNodes
 from jobqueue.storage.redis.flow import Guarded
@@ -97,8 +98,11 @@ class RedisServer:
         label: Its address in messages, without a password.
     """
 
-    def __init__(self, place: Place, *, allow_eviction: bool = False) -> None:
+    def __init__(
+        self, place: Place, *, allow_eviction: bool = False, located: Callable[[], str] | None = None
+    ) -> None:  # fmt: skip
         self._place = place
+        self._located = located
         self._guarded = Guarded(place.label, allow_eviction=allow_eviction)
         self.label = place.label
 
@@ -139,6 +143,8 @@ class RedisServer:
     def _connect(self, address: Address | None = None) -> AnyConnection:
         place = self._place
         settings = dict(place.settings)
+        if self._located is not None:
+            settings["path"] = _found(self._located)
         if address is not None:
             settings["host"], settings["port"] = address
         elif place.nodes:
@@ -154,12 +160,15 @@ class RedisServer:
         place = self._place
         # The exchange as a whole is timed: the library's own timeout would cost a task for each write.
         settings = {**place.settings, "socket_timeout": None}
+        if self._located is not None:
+            settings["path"] = await asyncio.to_thread(_found, self._located)
         if address is not None:
             settings["host"], settings["port"] = address
         elif place.nodes:
             sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(settings))
             try:
-                settings["host"], settings["port"] = await sentinel.discover_master(place.service)
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    settings["host"], settings["port"] = await sentinel.discover_master(place.service)
             finally:
                 for client in sentinel.sentinels:
                     await client.aclose()
@@ -170,12 +179,23 @@ class RedisServer:
         return made
 
 
-def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
+def _found(located: Callable[[], str]) -> str:
+    """Where the server is. Raises `NotApplied`."""
+    try:
+        return located()
+    except StorageError as error:
+        raise NotApplied(str(error)) from error
+
+
+def open_redis(
+    url: str, *, allow_eviction: bool = False, located: Callable[[], str] | None = None
+) -> RedisServer:  # fmt: skip
     """The server at a URL; nothing connects yet.
 
     Args:
         url: See above; settings of redis-py's connections can follow as a query.
         allow_eviction: Accept a server whose maxmemory-policy lets it throw jobs away when it is full.
+        located: Called before each new connection; answers the path of the Unix socket.
 
     Raises:
         DeclarationError: The URL is none of these, or asks for decoded responses.
@@ -214,7 +234,7 @@ def open_redis(url: str, *, allow_eviction: bool = False) -> RedisServer:
         _CONNECTIONS[place.by](**_unretried(place.settings))  # it connects with its first use
     except (TypeError, ValueError, redis.RedisError) as error:
         raise DeclarationError(f"{_hidden(url)!r} has a setting that cannot be: {error}") from None
-    return RedisServer(place, allow_eviction=allow_eviction)
+    return RedisServer(place, allow_eviction=allow_eviction, located=located)
 
 
 def _hidden(url: str) -> str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis import exceptions
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
-from jobqueue.storage.ops import Answer, Batch, Query, Sizes
+from jobqueue.storage.ops import Answer, Batch, Move, Put, Query, Scopes, Sizes
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
 from jobqueue.storage.redis.faults import broke_off, lost, refused
-from jobqueue.storage.redis.queries import compile_queries, scopes_of
+from jobqueue.storage.redis.queries import compile_queries, scopes_of, search, searched
 from jobqueue.storage.redis.scripts import DRAIN, GROW, PUT, READ, Script
 from jobqueue.storage.shape import check_shape
 
@@ -26,6 +26,8 @@ __all__ = ["Flow", "Guarded", "Request", "apply_flow", "check_flow", "read_flow"
 Request: TypeAlias = list[tuple[str, tuple[bytes, ...]]]
 Flow: TypeAlias = Generator[Request, list[Any], Any]
 
+CALL_BYTES: Final = 1024 * 1024
+"""Bytes of records in one call of several batches; a single batch is not parted."""
 _log = logging.getLogger("jobqueue.storage")
 
 
@@ -67,7 +69,7 @@ def _send(calls: Sequence[tuple[Script, Call]]) -> Flow:
 
 
 def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, list[Any], list[Outcome]]:
-    """Apply the batches: one call per scope, all calls in one trip.
+    """Apply the batches: one call per scope, or several where their records are large, all calls in one trip.
 
     A server without memory refuses the call of a scope when one batch of it stores something new; the others of that
     scope then go once more without it, because a full server has to drain.
@@ -82,7 +84,7 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
     outcomes: dict[int, Outcome] = {}
-    groups = [*scopes.values()]
+    groups = [part for indexes in scopes.values() for part in _parts(indexes, batches)]
     while groups:
         calls = [_call([batches[index] for index in indexes]) for indexes in groups]
         replies = yield from _send(calls)
@@ -97,6 +99,25 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
             outcomes.update(zip(indexes, ends, strict=True))
         groups = rest
     return [outcomes[index] for index in range(len(batches))]
+
+
+def _parts(indexes: list[int], batches: Sequence[Batch]) -> list[list[int]]:
+    """The batches of a scope by calls: the server does nothing else while it carries out one of them."""
+    if len(indexes) == 1:
+        return [indexes]
+    parts: list[list[int]] = [[]]
+    total = 0
+    for index in indexes:
+        size = sum([
+            sum(map(len, op.records.values()))
+            for op in batches[index].ops if isinstance(op, Put | Move) and op.records
+        ])  # fmt: skip
+        if total and total + size > CALL_BYTES:
+            parts.append([])
+            total = 0
+        parts[-1].append(index)
+        total += size
+    return parts
 
 
 def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
@@ -131,24 +152,32 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
                 part = Sizes(tuple([key for key in query.keys if key.scope == scope]))
             scopes.setdefault(scope, []).append((index, part))
     calls = [compile_queries(scope, [query for _, query in parts]) for scope, parts in scopes.items()]
-    replies = yield from _send([(READ, call) for call in calls])
+    replies = (yield from _send([(READ, call) for call in calls])) if calls else []
     answers: list[Any] = [()] * len(queries)
     sizes: dict[tuple[int, str], int] = {}
     for parts, call, reply in zip(scopes.values(), calls, replies, strict=True):
-        if isinstance(reply, OutcomeUnknown):
-            raise NotApplied(f"{reply}") from reply
-        if isinstance(reply, NotApplied):
-            raise reply
-        if isinstance(reply, exceptions.RedisError):
-            raise refused(server.label, reply)
-        for (index, query), answer in zip(parts, call.decode(reply), strict=True):
+        for (index, query), answer in zip(parts, call.decode(_read(server, reply)), strict=True):
             answers[index] = answer
             if isinstance(query, Sizes):
                 sizes.update({(index, key.full): size for key, size in zip(query.keys, answer, strict=True)})
     for index, query in enumerate(queries):
         if isinstance(query, Sizes):
             answers[index] = tuple([sizes[index, key.full] for key in query.keys])
+        elif isinstance(query, Scopes):
+            [reply] = yield [("", search(query))]
+            answers[index] = searched(_read(server, reply))
     return answers
+
+
+def _read(server: Guarded, reply: Any) -> Any:
+    """The reply to what only reads. Raises `NotApplied`."""
+    if isinstance(reply, OutcomeUnknown):
+        raise NotApplied(f"{reply}") from reply
+    if isinstance(reply, NotApplied):
+        raise reply
+    if isinstance(reply, exceptions.RedisError):
+        raise refused(server.label, reply)
+    return reply
 
 
 # ------------------------------------------------------------------------------------------------- what the server is

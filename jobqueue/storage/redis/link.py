@@ -140,8 +140,8 @@ async def aconnected(label: str, connect: AsyncConnect) -> AsyncConnection:
     """See `connected`."""
     connection = None
     try:
+        connection = await connect()  # has bounds of its own: it may find the primary first, or start a server
         async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await connect()
             await connection.connect()
     except BaseException as error:
         if connection is not None:

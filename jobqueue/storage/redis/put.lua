@@ -1,11 +1,11 @@
 -- Stores the jobs of one Put that is a batch of its own. What `interpret` would do with it, in a third of the time: this is
 -- what a producer waits for, and most of what a small call costs is to make the functions of the script.
 --
--- KEYS   1 records  2 wake  3 target
+-- KEYS   1 records  2 wake  3 counters  4 target
 -- ARGV   S flags target score n ids records [scores], see interpret/words.lua
--- reply  1 (all stored) | a letter per record | {message} a key of the wrong kind: nothing was changed
+-- reply  what `store` answers | {message} a key of the wrong kind: nothing was changed
 
-local RECORDS, WAKE, TARGET = KEYS[1], KEYS[2], KEYS[tonumber(ARGV[3])]
+local RECORDS, WAKE, COUNTERS, TARGET = KEYS[1], KEYS[2], KEYS[3], KEYS[tonumber(ARGV[3])]
 local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true), tonumber(ARGV[5])
 local problem
 
@@ -19,11 +19,12 @@ end
 
 kind_of(TARGET, to_list and 'list' or 'zset')
 kind_of(RECORDS, 'hash')
+kind_of(COUNTERS, 'hash')
 local silent = wake and kind_of(WAKE, 'list') == 'none'
 if problem then
   return { problem }
 end
-local states, rings = store(RECORDS, TARGET, to_list, n, 5, 5 + n, ARGV[4], ARGV[4] == '*' and 5 + 2 * n)
+local states, rings = store(RECORDS, COUNTERS, TARGET, to_list, n, 5, 5 + n, ARGV[4], ARGV[4] == '*' and 5 + 2 * n)
 if silent and rings then
   call('RPUSH', WAKE, '1')
 end

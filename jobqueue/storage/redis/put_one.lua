@@ -2,12 +2,13 @@
 -- take as long as all the rest. Whatever is unusual changes nothing here and is left to them: the keys are as `put.lua` says.
 if ARGV[5] == '1' and ARGV[2] == 'lw' then
   local records, wake, ready, pcall = KEYS[1], KEYS[2], KEYS[tonumber(ARGV[3])], redis.pcall
-  local seen, tokens = redis.call('TYPE', ready).ok, pcall('LLEN', wake)
-  if (seen == 'list' or seen == 'none') and type(tokens) == 'number' and pcall('HSETNX', records, ARGV[6], ARGV[7]) == 1 then
+  local seen, tokens, registered = redis.call('TYPE', ready).ok, pcall('LLEN', wake), pcall('HEXISTS', KEYS[3], 'registered')
+  if (seen == 'list' or seen == 'none') and type(tokens) == 'number' and type(registered) == 'number'
+    and pcall('HSETNX', records, ARGV[6], ARGV[7]) == 1 then
     redis.call('RPUSH', ready, ARGV[6])
     if tokens == 0 then
       redis.call('RPUSH', wake, '1')
     end
-    return 1
+    return registered
   end
 end

@@ -11,6 +11,7 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
+    Found,
     HashKey,
     Held,
     Holder,
@@ -20,18 +21,19 @@ from jobqueue.storage.ops import (
     Peek,
     Query,
     Records,
+    Scopes,
     SetKey,
     Sizes,
 )
 from jobqueue.storage.redis.compile import Call, Decode, Keys
 
-__all__ = ["compile_queries", "scopes_of"]
+__all__ = ["compile_queries", "scopes_of", "search", "searched"]
 
 _HEADER: Final = (RECORDS, CLAIMS, "waiting", "working", "dead")
 
 
 def scopes_of(query: Query) -> tuple[str, ...]:
-    """The scopes that the query asks about; only `Sizes` can have another number than one."""
+    """The scopes that the query asks about; one, but for `Sizes` and `Scopes`."""
     match query:
         case Peek(key):
             return (key.scope,)
@@ -41,6 +43,8 @@ def scopes_of(query: Query) -> tuple[str, ...]:
             return (key.scope,)
         case Records(scope):
             return (scope,)
+        case Scopes():
+            return ()
         case Sizes(keys):
             return tuple(dict.fromkeys([key.scope for key in keys]))
 
@@ -68,8 +72,8 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
             args += (b"G", keys.index(key), b"%d" % limit, b"" if before is None else b"%d" % before)
             args += (b"", b"") if after is None else (b"%d" % after[0], after[1])
             return lambda reply: tuple(zip(reply[::2], map(_whole, reply[1::2]), strict=True))
-        case Records(_, ids):
-            args += (b"R", b"%d" % len(ids), *ids)
+        case Records(_, ids, max_bytes):
+            args += (b"R", b"%d" % len(ids), b"" if max_bytes is None else b"%d" % max_bytes, *ids)
             return lambda reply: tuple(map(_kept, *reply))
         case Sizes(of):
             args += (b"S", b"%d" % len(of), *chain.from_iterable([(keys.index(key), _kind(key)) for key in of]))
@@ -84,6 +88,21 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
         case Holder(key):
             args += (b"H", keys.index(key))
             return _held
+        case Scopes():
+            raise AssertionError("no scope answers it: see `search`")
+
+
+def search(query: Scopes) -> tuple[bytes, ...]:
+    """The command that answers the query. It is no script: those are run for keys that are known."""
+    pattern = f"{{{query.namespace}:*}}:{RECORDS}".encode()
+    return (b"SCAN", query.cursor or b"0", b"MATCH", pattern, b"COUNT", b"%d" % max(1, query.limit))
+
+
+def searched(reply: Any) -> Found:
+    """What the server answered to `search`."""
+    cursor, names = reply
+    scopes = {name[1 : -len(RECORDS) - 2].decode(errors="replace") for name in names}
+    return Found(tuple(sorted(scopes)), b"" if cursor == b"0" else cursor)
 
 
 def _kind(key: ListKey | SetKey | HashKey) -> bytes:

@@ -4,7 +4,7 @@
 -- ARGV   read with a cursor: number of queries, then each:
 --          P list start stop                                   Peek
 --          G set limit before|"" after-score|"" after-member   Page
---          R n ids                                             Records
+--          R n max-bytes|"" ids                                Records
 --          S n (key kind)*                                     Sizes
 --          F hash n fields (n = -1: all)                       Fields
 --          H lock                                              Holder
@@ -47,6 +47,19 @@ local function rank_behind(name, score, member)
   return low
 end
 
+-- The last of these ids whose record fits into so many bytes with those before it; at least one with a record.
+local function within(records, max, first, last)
+  local bytes = 0
+  for i = first, last do
+    local size = call('HSTRLEN', records, ARGV[i])
+    if size > 0 and bytes > 0 and bytes + size > max then
+      return i - 1
+    end
+    bytes = bytes + size
+  end
+  return last
+end
+
 local SIZE = { list = 'LLEN', zset = 'ZCARD', hash = 'HLEN' }
 
 local answer = {
@@ -61,9 +74,12 @@ local answer = {
     return n > 0 and call('ZRANGE', name, first, first + n - 1, 'WITHSCORES') or {}
   end,
   R = function()
-    local n = number()
+    local n, max = number(), tonumber(take())
     local first = skip(n) + 1
     local last = first + n - 1
+    if max then
+      last = within(key(1, 'hash'), max, first, last)
+    end
     return {
       ask('HMGET', key(1, 'hash'), ARGV, first, last),
       ask('HMGET', key(2, 'hash'), ARGV, first, last),

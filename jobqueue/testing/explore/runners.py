@@ -417,10 +417,9 @@ def _aged(one: Any, local: float, end: float) -> Any:
 
 def enqueuer(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[None]:
     """Enqueue jobs."""
-    queues = {record.queue for record in records}
     clock: Any = None  # only registering a queue would look at it
     try:
-        yield from carry_out(env, flows.store("explore", records, queues, clock))
+        yield from carry_out(env, flows.store("explore", records, clock))
     except (NotApplied, OutcomeUnknown) as error:
         kept = error.stored
         if isinstance(error, NotApplied):

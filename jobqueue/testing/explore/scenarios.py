@@ -122,6 +122,7 @@ def _fill(contents: Interpreter, queue: QueueKeys, jobs: dict[bytes, Stored]) ->
     waiting = {id: encode(NONCE, stored) for id, stored in jobs.items() if stored.due > START_MS}
     due = {id: stored.due for id, stored in jobs.items() if stored.due > START_MS}
     contents.apply(transitions.put(queue, ready, waiting, due))
+    contents.apply(transitions.mark_registered(queue))  # or a producer would go on in another scope
 
 
 def _stores(queues: Sequence[QueueKeys], ids: Sequence[bytes]) -> Stores:

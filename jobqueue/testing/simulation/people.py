@@ -74,7 +74,6 @@ class Producer(Actor):
         self._burst = burst
         self._pause = pause
         self._gone = gone
-        self._known: set[str] = set()
         self._process = Process(self, "enqueue")
         self._process.start(self._life(), self.chance.jitter() * pause)
 
@@ -113,7 +112,7 @@ class Producer(Actor):
         left: Sequence[JobRecord[Any]] = records
         for _ in range(8):
             try:
-                yield from self._process.drive(flows.store(self._namespace, left, self._known, cast(Clock, self.clock)))
+                yield from self._process.drive(flows.store(self._namespace, left, cast(Clock, self.clock)))
             except StorageError as error:
                 unsure = [record.id for record in error.records]
                 refused = unsure if isinstance(error, NotApplied) else []

@@ -9,7 +9,7 @@ from typing import Any
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.judge import SUSPECT
-from jobqueue.keys import QueueKeys
+from jobqueue.keys import QueueKeys, namespace_keys
 from jobqueue.lock import Lease
 from jobqueue.record import JobRecord
 from jobqueue.runner.shares import Shares
@@ -70,6 +70,7 @@ class Referee(Rules):
         self._lock_taken = 0.0
         self._lock: tuple[bytes, int, int] | None = None
         self._look = 0
+        self._registry = namespace_keys(queues[0].scope.removesuffix(f":{queues[0].queue}")).queues
         self._replays = Replays(world.seed, self.seen)
 
     # -------------------------------------------------------------------------------------------------- the storage
@@ -177,9 +178,11 @@ class Referee(Rules):
             books.requests.update(dict.fromkeys(op.fields))
         elif books is not None and isinstance(op, HashDelete) and op.hash.name == "requests":
             for incarnation in op.fields:
-                if incarnation not in self.deaths and incarnation in self.runners:
+                runner = self.runners.get(incarnation)
+                if incarnation not in self.deaths and runner is not None and not runner.core.stopping:
                     raise InvariantBroken("I18", f"the requests of {incarnation!r} were forgotten while it lives")
                 books.requests.pop(incarnation, None)
+                self.forgotten.add((batch.scope, incarnation))
 
     # ---------------------------------------------------------------------------------------------------------- locks
 
@@ -245,6 +248,11 @@ class Referee(Rules):
                 life = self.lives[job]
                 if told == "stored" and not life.sendings:
                     raise InvariantBroken("I1", "its producer was told that it is stored, and it is not", (job,))
+                if told == "stored" and life.script.foreign != "record":
+                    known = self.world.contents.hashes.get(self._registry.full, {})
+                    if life.script.queue.encode() not in known:
+                        raise InvariantBroken("I20", f"nobody knows of its queue {life.script.queue!r}", (job,))
+                    self.seen["I20"] += 1
                 if told == "refused" and life.sendings and not life.unsure:
                     raise InvariantBroken("I19", "its producer was told that it is not stored, and it is", (job,))
                 # What was sent once without an answer may still arrive, whatever became of its repetition.

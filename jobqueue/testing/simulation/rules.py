@@ -44,6 +44,7 @@ class Rules:
         self.lives: dict[bytes, Life] = {}
         self.runs: dict[tuple[bytes, int], Run] = {}
         self.deaths: dict[bytes, float] = {}
+        self.forgotten: set[tuple[str, bytes]] = set()
         self.runners: dict[bytes, SimRunner] = {}
         self.departures: dict[int, tuple[float, int]] = {}
         self.deadlines: dict[tuple[bytes, bytes], float] = {}
@@ -110,6 +111,8 @@ class Rules:
             reason = f"asked for {op.pick.limit} of {len(books.ready)}, took {len(moved.ids)}"
             raise InvariantBroken("I14", reason, moved.ids)
         self.seen["I14"] += bool(moved.ids)
+        if moved.ids and (books.keys.scope, incarnation) in self.forgotten:
+            raise InvariantBroken("I18", "a claim of a runner that had stopped arrived late and took jobs", moved.ids)
         if moved.ids and moved.fence <= books.fence:
             raise InvariantBroken("I4", f"fence {moved.fence} after {books.fence}", moved.ids)
         if moved.ids:

@@ -120,30 +120,24 @@ local function moves()
     }
   end
 
-  -- The head of a list within its limits: ids, their number, their records. Records are fetched in steps that fit what is
-  -- left of the bytes: a hundred records of a megabyte must not all be copied for the four that fit.
+  -- The head of a list within its limits: ids, their number, their records. The sizes are asked for first: a hundred records of
+  -- a megabyte must not all be copied for the one that fits.
   local function head(op)
     local limit, max = tonumber(op.bound), tonumber(op.limit)
     local ids = limit > 0 and call('LRANGE', op.source, 0, limit - 1) or {}
-    local records, n, bytes, some, step, first = {}, 0, 0, false, 16, 1
-    while first <= #ids do
-      local last = min(first + step - 1, #ids)
-      local part = call('HMGET', RECORDS, unpack(ids, first, last))
-      for i = 1, #part do
-        if part[i] then
-          bytes = bytes + #part[i]
-          if some and bytes > max then
-            return ids, n, records
-          end
-          some = true
+    local n, bytes, some = #ids, 0, false
+    for i = 1, #ids do
+      local size = call('HSTRLEN', RECORDS, ids[i])
+      if size > 0 or call('HEXISTS', RECORDS, ids[i]) == 1 then
+        bytes = bytes + size
+        if some and bytes > max then
+          n = i - 1
+          break
         end
-        n = n + 1
-        records[n] = part[i]
+        some = true
       end
-      first = last + 1
-      step = math.max(1, min(CHUNK, bytes > 0 and math.floor((max - bytes) * n / bytes) or step))
     end
-    return ids, n, records
+    return ids, n, ask('HMGET', RECORDS, ids, 1, n)
   end
 
   -- Which ids move: {ids, their scores to be, their number}, skipped ones of a head, and their records where they were read.

@@ -94,8 +94,9 @@ local function plains()
       till, fence = op.till, math.max(fence + 1, op.now)
     end
     call('HSET', op.key, 'token', op.token, 'until', till, 'fence', fence)
-    -- Garbage collection a day after its end; it decides nothing, because a lock that ended is free anyway.
-    call('PEXPIRE', op.key, math.max(till - op.now, 0) + 86400000)
+    -- Garbage collection an hour after its end. A lock that ended is free anyway; but the token that it remembers keeps a late
+    -- sending from taking it for nobody, and none is under way for longer.
+    call('PEXPIRE', op.key, math.max(till - op.now, 0) + 3600000)
     return fence
   end
 
@@ -105,6 +106,7 @@ local function plains()
     local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
+    key(4, 'hash')
     if wake then
       key(5, 'list')
     end
@@ -115,7 +117,7 @@ local function plains()
   end
 
   function run.S(op)
-    local states, rings = store(RECORDS, op.target, op.to_list, op.n, op.ids, op.records, op.score, op.scores)
+    local states, rings = store(RECORDS, COUNTERS, op.target, op.to_list, op.n, op.ids, op.records, op.score, op.scores)
     if op.wake and rings then
       ring()
     end

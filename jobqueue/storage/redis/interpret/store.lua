@@ -1,7 +1,8 @@
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.
--- Answers 1 if all were stored, or a letter for each (n stored, s same, d different), and whether the scope is to be rung.
-local function store(known_records, target, to_list, n, ids, records, score, scores)
+-- Answers a number if all were stored: 1 if the scope is marked as registered, else 0. Or a letter for each (n stored, s same,
+-- d different), and one more (r registered, u not). And whether the scope is to be rung.
+local function store(known_records, counters, target, to_list, n, ids, records, score, scores)
   local known = ask('HMGET', known_records, ARGV, ids + 1, ids + n)
   local m, new, flat, scored = 0, {}, {}, not to_list and {}
   for i = 1, n do
@@ -22,13 +23,15 @@ local function store(known_records, target, to_list, n, ids, records, score, sco
     send('ZADD', target, scored, 1, 2 * m)
   end
   local rings = m > 0 and (to_list or leads(target, new, m))
+  local registered = call('HEXISTS', counters, 'registered')
   if m == n then
-    return 1, rings
+    return registered, rings
   end
   local states = {}
   for i = 1, n do
     local old = known[i]
     states[i] = not old and 'n' or old:sub(1, 8) == ARGV[records + i]:sub(1, 8) and 's' or 'd'
   end
+  states[n + 1] = registered == 1 and 'r' or 'u'
   return table.concat(states), rings
 end

@@ -15,7 +15,7 @@
 --               S flags target score n ids records [scores]                       Put; score: "" | number | "*" (scores follow)
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
---        wrong kind. Answers: S 1 (all stored) or a letter per record (n stored, s same, d different) | T fence |
+--        wrong kind. Answers: S what `store` answers | T fence |
 --        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
 --
 -- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys and

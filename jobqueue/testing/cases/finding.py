@@ -1,0 +1,80 @@
+"""Finding what is stored: the mark of a registered queue, scopes by their own keys, answers bounded by bytes (rule 10)."""
+
+from __future__ import annotations
+
+from jobqueue.storage.ops import (
+    REGISTERED,
+    Found,
+    HashSet,
+    Head,
+    Kept,
+    Move,
+    Placed,
+    Put,
+    Records,
+    Scopes,
+    Stamp,
+    These,
+    claim_mark,
+)
+from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
+
+__all__: list[str] = []
+
+
+@case(10)
+def a_put_says_whether_its_scope_is_marked_as_registered(t: Bench) -> None:
+    new, unmarked = Put(t.ready, {b"a": record(b"a")}, wake=True), Placed(("stored",), registered=False)
+    t.check(t.do(new), (unmarked,), "the first Put of a scope")
+    stamp = Stamp(b"r", 1, NOW)
+    claimed = t.move(Move(t.ready, t.working, Head(1, 99), NOW, stamp=stamp, count=(t.counters, b"claimed")))
+    t.move(Move(t.working, None, These((b"a",)), expect={b"a": claim_mark(b"r", claimed.fence, 1)}))
+    t.check(t.do(new), (unmarked,), "a Put where jobs were counted, and nobody marked the scope")
+    t.do(HashSet(t.counters, {REGISTERED: b"1"}))
+    later = Put(t.waiting, {b"b": record(b"b"), b"c": record(b"c")}, NOW)
+    t.check(t.do(later), (Placed(("stored", "stored"), registered=True),), "a Put of several in a scope that is marked")
+    one = Put(t.ready, {b"d": record(b"d")}, wake=True)
+    t.check(t.do(one), (Placed(("stored",), registered=True),), "a Put of one in a scope that is marked")
+    t.check(t.do(one), (Placed(("same",), registered=True),), "the same Put again")
+    both = t.do(Put(t.ready, {b"e": record(b"e")}), Put(t.waiting, {b"a": record(b"a", b"nonce-02")}, NOW))
+    t.check(both, (Placed(("stored",), True), Placed(("different",), True)), "two Puts in one batch")
+
+
+@case(10)
+def a_scope_that_holds_records_is_found_by_its_own_keys(t: Bench) -> None:
+    others = [t.another() for _ in range(3)]
+    for each in (t, *others[:2]):
+        each.fill(b"a")
+    others[2].do(HashSet(others[2].notes, {b"f": b"v"}))
+    others[1].move(Move(others[1].ready, None, These((b"a",))))
+    namespace, _, _ = t.scope.partition(":")
+    for limit in (10, 100_000):
+        found, cursor = set[str](), b""
+        while True:
+            answer = t.read(Scopes(namespace, cursor, limit))
+            if not isinstance(answer, Found):
+                raise CaseFailed(f"Scopes answers {answer!r}, no Found")
+            found.update(answer.scopes)
+            cursor = answer.cursor
+            if not cursor:
+                break
+        seen = [each.scope in found for each in (t, *others)]
+        t.check(seen, [True, True, False, False], f"scopes that are found, {limit} keys at a time")
+        t.check(
+            all(scope.startswith(f"{namespace}:") for scope in found), True, "all of them of the namespace asked for"
+        )
+    nothing = t.read(Scopes(namespace[:-1], b"", 100_000))
+    t.check(isinstance(nothing, Found) and nothing.scopes, (), "scopes of a namespace whose name begins alike")
+
+
+@case(10)
+def records_are_answered_up_to_a_number_of_bytes(t: Bench) -> None:
+    bodies = {b"a": b"x" * 92, b"b": b"x" * 192, b"c": b""}
+    t.put(Put(t.ready, {id_: b"nonce-01" + body for id_, body in bodies.items()}))
+    kept = {id_: Kept(b"nonce-01" + body, "ready", 0, None) for id_, body in bodies.items()}
+    ids = (b"a", b"none", b"b", b"c", b"none")
+    everything = (kept[b"a"], None, kept[b"b"], kept[b"c"], None)
+    for most, count in ((None, 5), (308, 5), (307, 3), (300, 3), (299, 2), (100, 2), (1, 2), (0, 2)):
+        t.check(t.read(Records(t.scope, ids, most)), everything[:count], f"records of {most} bytes at most")
+    t.check(t.read(Records(t.scope, (b"none", b"b", b"a"), 1)), (None, kept[b"b"]), "at least one that is there")
+    t.check(t.read(Records(t.scope, (), 1)), (), "records of no ids")
