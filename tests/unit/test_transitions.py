@@ -278,9 +278,9 @@ def test_a_queue_is_registered_once_with_the_time_of_its_first_use() -> None:
 # --------------------------------------------------------------------------------------------------------------- bounds
 
 
-def test_a_claim_brings_four_megabytes_at_most() -> None:
+def test_a_claim_brings_a_megabyte_at_most() -> None:
     storage = MemoryStorage()
-    storage.apply([t.put(KEYS, {b"j%d" % number: b"x" * 2**20 for number in range(6)}, {}, {})])
+    storage.apply([t.put(KEYS, {b"j%d" % number: b"x" * 2**18 for number in range(6)}, {}, {})])
 
     [outcome] = storage.apply([claim(limit=6)])
 
