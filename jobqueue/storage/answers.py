@@ -12,7 +12,6 @@ __all__ = [
     "Answer",
     "Applied",
     "Fields",
-    "Found",
     "Held",
     "Holder",
     "Kept",
@@ -24,6 +23,7 @@ __all__ = [
     "Query",
     "Records",
     "Refused",
+    "ScopePage",
     "Scopes",
     "Sizes",
 ]
@@ -151,7 +151,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Scopes(msgspec.Struct, frozen=True):
-    """The scopes ``namespace:…`` that hold records, found by going through all keys of the storage. Answers a `Found`.
+    """The scopes ``namespace:…`` that hold records, found by going through all keys of the storage. Answers a `ScopePage`.
 
     Every scope that has records from the first answer to the last is in one of them, whoever wrote it. For what nothing
     else leads to: on a server it costs in proportion to all the keys there, also to those of others.
@@ -167,7 +167,7 @@ class Scopes(msgspec.Struct, frozen=True):
     limit: int
 
 
-class Found(msgspec.Struct, frozen=True):
+class ScopePage(msgspec.Struct, frozen=True):
     """Scopes that were found, sorted, and the cursor of the next `Scopes`; empty at the end."""
 
     scopes: tuple[str, ...]
@@ -205,7 +205,7 @@ Answer: TypeAlias = (
     | tuple[Kept | None, ...]
     | tuple[int, ...]
     | dict[bytes, bytes]
-    | Found
+    | ScopePage
     | Held
     | None
 )

@@ -12,7 +12,6 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
-    Found,
     HashKey,
     Holder,
     Kept,
@@ -21,6 +20,7 @@ from jobqueue.storage.ops import (
     Place,
     Query,
     Records,
+    ScopePage,
     Scopes,
     SetKey,
     Sizes,
@@ -57,7 +57,7 @@ def answer(contents: Contents, query: Query) -> Answer:
             return contents.locks.get(key.full)
         case Scopes(namespace):
             first, last = full_name(f"{namespace}:", RECORDS).split("}")
-            return Found(
+            return ScopePage(
                 tuple(
                     sorted(
                         [

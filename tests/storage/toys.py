@@ -19,7 +19,6 @@ from jobqueue.storage.ops import (
     Applied,
     Batch,
     Expect,
-    Found,
     Guard,
     Head,
     Held,
@@ -37,6 +36,7 @@ from jobqueue.storage.ops import (
     Query,
     Records,
     Refused,
+    ScopePage,
     Sizes,
     Unlocked,
 )
@@ -492,7 +492,7 @@ class FirstPageOnly(MemoryStorage):
 
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         answers = super().read(queries)
-        return [Found(each.scopes[:1], b"") if isinstance(each, Found) else each for each in answers]
+        return [ScopePage(each.scopes[:1], b"") if isinstance(each, ScopePage) else each for each in answers]
 
 
 class AllBytesAtOnce(MemoryStorage):

@@ -11,7 +11,7 @@ from jobqueue import JobQueue, lookup, transitions
 from jobqueue.flows import Apply, Read
 from jobqueue.keys import namespace_keys
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Answer, Batch, Fields, Found, HashSet, Query, Scopes
+from jobqueue.storage.ops import Answer, Batch, Fields, HashSet, Query, ScopePage, Scopes
 from jobqueue.storage.redis.cluster import Topology, route
 from tests.servers import Server
 from tests.unit.queue_bench import Bench
@@ -71,7 +71,7 @@ def test_a_search_goes_on_where_it_was_left_and_is_made_again_a_day_later() -> N
                     assert isinstance(query, Scopes)
                     asked.append(query.cursor)
                     scope, cursor = pages[query.cursor]
-                    answer = [Found((scope,), cursor)]
+                    answer = [ScopePage((scope,), cursor)]
                 else:
                     assert isinstance(request, Apply)
                     stored.update(meanwhile or {})

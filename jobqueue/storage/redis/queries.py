@@ -11,7 +11,6 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
-    Found,
     HashKey,
     Held,
     Holder,
@@ -21,6 +20,7 @@ from jobqueue.storage.ops import (
     Peek,
     Query,
     Records,
+    ScopePage,
     Scopes,
     SetKey,
     Sizes,
@@ -98,11 +98,11 @@ def search(query: Scopes) -> tuple[bytes, ...]:
     return (b"SCAN", query.cursor or b"0", b"MATCH", pattern, b"COUNT", b"%d" % max(1, query.limit))
 
 
-def searched(reply: Any) -> Found:
+def searched(reply: Any) -> ScopePage:
     """What the server answered to `search`."""
     cursor, names = reply
     scopes = {name[1 : -len(RECORDS) - 2].decode(errors="replace") for name in names}
-    return Found(tuple(sorted(scopes)), b"" if cursor == b"0" else cursor)
+    return ScopePage(tuple(sorted(scopes)), b"" if cursor == b"0" else cursor)
 
 
 def _kind(key: ListKey | SetKey | HashKey) -> bytes:

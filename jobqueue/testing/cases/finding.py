@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jobqueue.storage.ops import (
     REGISTERED,
-    Found,
     HashSet,
     Head,
     Kept,
@@ -12,6 +11,7 @@ from jobqueue.storage.ops import (
     Placed,
     Put,
     Records,
+    ScopePage,
     Scopes,
     Stamp,
     These,
@@ -52,8 +52,8 @@ def a_scope_that_holds_records_is_found_by_its_own_keys(t: Bench) -> None:
         found, cursor = set[str](), b""
         while True:
             answer = t.read(Scopes(namespace, cursor, limit))
-            if not isinstance(answer, Found):
-                raise CaseFailed(f"Scopes answers {answer!r}, no Found")
+            if not isinstance(answer, ScopePage):
+                raise CaseFailed(f"Scopes answers {answer!r}, no ScopePage")
             found.update(answer.scopes)
             cursor = answer.cursor
             if not cursor:
@@ -64,7 +64,7 @@ def a_scope_that_holds_records_is_found_by_its_own_keys(t: Bench) -> None:
             all(scope.startswith(f"{namespace}:") for scope in found), True, "all of them of the namespace asked for"
         )
     nothing = t.read(Scopes(namespace[:-1], b"", 100_000))
-    t.check(isinstance(nothing, Found) and nothing.scopes, (), "scopes of a namespace whose name begins alike")
+    t.check(isinstance(nothing, ScopePage) and nothing.scopes, (), "scopes of a namespace whose name begins alike")
 
 
 @case(10)
