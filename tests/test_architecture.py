@@ -397,7 +397,7 @@ def test_importing_the_package_loads_neither_clients_nor_tools() -> None:
 def test_the_scripts_are_the_files() -> None:
     folder = PACKAGE / "storage" / "redis"
     texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in PACKAGE.rglob("*.lua")}
-    interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "batch")]
+    interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "mend", "batch")]
     put = ["put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua"]
     assert sorted(texts) == sorted({*interpret, *put, "read.lua"})
     for script, header, names in [

@@ -55,6 +55,7 @@ from jobqueue.storage.ops import (
     Locked,
     LockTake,
     Member,
+    Mend,
     Move,
     Moved,
     NoClaim,
@@ -214,6 +215,8 @@ class Interpreter(Contents):
                 lock = self.locks.get(key.full)
                 if lock is not None and lock.token == token:
                     self.locks[key.full] = Held(token, 0, lock.fence)
+            case Mend():
+                return self._mend(op)
             case _:
                 raise TypeError(f"{op!r} is no operation")
         return None
@@ -377,6 +380,35 @@ class Interpreter(Contents):
         entries = self.sets.get(source.full)
         return (len(entries), entries.first()[0]) if entries else (0, None)
 
+    # ------------------------------------------------------------------------------------------------------- mending
+
+    def _mend(self, op: Mend) -> int:
+        scope, id_ = op.target.scope, op.id
+        if self.hashes.get(full_name(scope, RECORDS), {}).get(id_) != op.seen:
+            return 0
+        names = [full_name(scope, place) for place in ("waiting", "working", "dead")]
+        sets = [name for name in names if name in self.sets and id_ in self.sets[name].scores]
+        listed = self.lists.get(full_name(scope, "ready"))
+        times = sum(value == id_ for value in listed) if listed is not None else 0
+        claimed = id_ in self.hashes.get(full_name(scope, CLAIMS), {})
+        whole = len(sets) + times == (op.seen is not None)
+        if whole and (not claimed or sets == [full_name(scope, "working")]):
+            return 0
+        self.hash_delete(full_name(scope, CLAIMS), (id_,))
+        if whole:
+            return 1
+        for name in sets:
+            self.set_remove(name, (id_,))
+        for _ in range(times):
+            assert listed is not None
+            listed.remove(id_)
+        if times and not listed:
+            del self.lists[full_name(scope, "ready")]
+        if op.seen is not None:
+            self.hash_set(full_name(scope, RECORDS), {id_: op.record})
+            self.set_add(op.target.full, {id_: op.score})
+        return 1
+
     # ----------------------------------------------------------------------------------------------- numbered claims
 
     def _known(self, scope: str, once: Once) -> Sequence[bytes] | None:
@@ -442,6 +474,9 @@ def _keys_of(batch: Batch) -> list[Key]:
                 keys.append(op.set)
             case HashSet() | HashAdd() | HashDelete():
                 keys.append(op.hash)
+            case Mend():
+                keys += (_hash(batch.scope, RECORDS), _hash(batch.scope, CLAIMS), ListKey(batch.scope, "ready"))
+                keys += (op.target, *[SetKey(batch.scope, place) for place in ("waiting", "working", "dead")])
             case _:
                 keys.append(op.lock)
     return keys
