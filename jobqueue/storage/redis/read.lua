@@ -102,7 +102,7 @@ local answer = {
     repeat
       local part = bare and redis.pcall('HSCAN', name, cursor, 'COUNT', step, 'NOVALUES')
       if not part or part.err then
-        step = bare and 4 or step
+        step = bare and 1 or step
         bare = false
         part = call('HSCAN', name, cursor, 'COUNT', step)
       end
