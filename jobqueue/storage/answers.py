@@ -176,12 +176,12 @@ class Found(msgspec.Struct, frozen=True):
     """Where an id was found.
 
     Attributes:
-        record: Whether it has a record.
+        stored: Whether it has a record.
         places: Each place that it is in: waiting, ready (twice if it is in the list more than once), working, dead.
         claim: Whether it has a claim.
     """
 
-    record: bool
+    stored: bool
     places: tuple[Place, ...]
     claim: bool
 

@@ -443,17 +443,19 @@ def _known_as(stored: bytes, record: bytes) -> PutState:
 _hash: Final = lru_cache(maxsize=1024)(HashKey)
 
 
+def _key_of(guard: Guard) -> Key:
+    match guard:
+        case Absent() | FieldIs():
+            return guard.hash
+        case Member():
+            return guard.set
+        case _:
+            return guard.lock
+
+
 def _keys_of(batch: Batch) -> list[Key]:
     """Every key that the batch looks at or changes."""
-    keys: list[Key] = []
-    for guard in batch.guards:
-        match guard:
-            case Absent() | FieldIs():
-                keys.append(guard.hash)
-            case Member():
-                keys.append(guard.set)
-            case _:
-                keys.append(guard.lock)
+    keys = [_key_of(guard) for guard in batch.guards]
     for op in batch.ops:
         match op:
             case Move():

@@ -62,8 +62,8 @@ def answer(contents: Contents, query: Query) -> Answer:
         case Ids(key, limit, after):
             contents.check_kinds((key,))
             rest = contents.hashes.get(key.full, {})
-            ids = nsmallest(limit, rest if after is None else [field for field in rest if field > after])
-            return IdPage(tuple(ids), ids[-1] if len(ids) == limit else None)
+            page = nsmallest(limit, rest if after is None else [field for field in rest if field > after])
+            return IdPage(tuple(page), page[-1] if len(page) == limit else None)
         case Where(scope, of, search):
             return _found(contents, scope, of, search)
 

@@ -125,6 +125,11 @@ def _held(reply: list[bytes | None]) -> Held | None:
 
 
 def _found(bits: int) -> Found:
-    times: dict[Place, int] = {"waiting": bits >> 1 & 1, "ready": bits >> 5, "working": bits >> 2 & 1, "dead": bits >> 3 & 1}
+    times: dict[Place, int] = {
+        "waiting": bits >> 1 & 1,
+        "ready": bits >> 5,
+        "working": bits >> 2 & 1,
+        "dead": bits >> 3 & 1,
+    }
     places = tuple([place for place, count in times.items() for _ in range(count)])
     return Found(bool(bits & 1), places, bool(bits >> 4 & 1))

@@ -67,7 +67,7 @@ def _page(t: Bench, limit: int, after: bytes | None = None) -> IdPage:
 def _found(t: Bench, *ids: bytes) -> Sequence[tuple[bool, tuple[str, ...], bool]]:
     answer = t.read(Where(t.scope, ids, search=True))
     assert isinstance(answer, tuple)
-    return [(each.record, each.places, each.claim) for each in answer if isinstance(each, Found)]
+    return [(each.stored, each.places, each.claim) for each in answer if isinstance(each, Found)]
 
 
 @case(10)
@@ -87,7 +87,10 @@ def a_walk_over_ids_misses_none_that_stayed(t: Bench) -> None:
         if after is None:
             break
         # Many go and others come, as on a busy queue: what is stored is moved about.
-        t.do(HashDelete(t.notes, tuple(go[turn * 60 : turn * 60 + 60])), HashSet(t.notes, {b"new %d" % turn: b"value" * 20}))
+        t.do(
+            HashDelete(t.notes, tuple(go[turn * 60 : turn * 60 + 60])),
+            HashSet(t.notes, {b"new %d" % turn: b"value" * 20}),
+        )
     t.check(after, None, "the cursor after 10,000 pages")
     t.check(sorted(stay - seen), [], "ids that stayed and were missed")
     unknown = [id_ for id_ in seen if not id_.startswith((b"stay ", b"go ", b"new ")) and id_]
@@ -117,7 +120,11 @@ def every_place_of_an_id_is_found(t: Bench) -> None:
     _repeat(t, b"none", t.ready)
     t.check(
         _found(t, b"w", b"d", b"none"),
-        [(True, ("waiting", "ready", "ready", "working", "dead"), False), (True, (), False), (False, ("ready",), False)],
+        [
+            (True, ("waiting", "ready", "ready", "working", "dead"), False),
+            (True, (), False),
+            (False, ("ready",), False),
+        ],
         "where broken ids are",
     )
     t.check(
@@ -191,4 +198,3 @@ def only_what_was_seen_is_mended(t: Bench) -> None:
     t.unchanged(lambda: t.do(mend), "a late mending of a job that is ready again")
     t.move(Move(t.ready, None, Head(1, 1000)))
     t.unchanged(lambda: t.do(mend), "a late mending of a job that has ended")
-
