@@ -13,7 +13,20 @@ from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashAdd, LockKey, Move, Moved, Place, Put, Refused, These, claim_mark
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    HashAdd,
+    LockKey,
+    Mend,
+    Move,
+    Moved,
+    Place,
+    Put,
+    Refused,
+    These,
+    claim_mark,
+)
 
 KEYS = queue_keys("test", "low")
 SPACE = namespace_keys("test")
@@ -48,7 +61,7 @@ def test_the_table_answers_for_every_pair(step: Step, source: Place | None, targ
     if target is None and allowed:
         assert step in ("finish", "delete", "prune"), "the only ways out"
     if source is None and allowed:
-        assert step in ("enqueue", "schedule"), "the only ways in"
+        assert step in ("enqueue", "schedule", "mend"), "the only ways in"
     if allowed and "working" in (source, target):
         assert step not in ("delete", "requeue", "hurry", "promote", "prune"), "a held job belongs to its runner"
     if allowed and source == "dead":
@@ -81,6 +94,7 @@ def batches() -> dict[str, Batch]:
         "delete ready": t.delete(KEYS.ready, [b"j2"], None),
         "delete dead": t.delete(KEYS.dead, [b"j6"], {b"j6": NOW - 6}),
         "prune": t.prune(KEYS, NOW - 1),
+        "mend": t.mend(KEYS, b"j8", record(8), record(7), NOW),
         "close": t.close_requests(KEYS, b"a"),
     }
 
@@ -94,6 +108,8 @@ def test_each_builds_what_the_table_allows() -> None:
                     assert legal(step, source.name, target.name if target else None), name  # type: ignore[arg-type]
                 case Put(target):
                     assert legal("enqueue" if target.name == "ready" else "schedule", None, target.name)  # type: ignore[arg-type]
+                case Mend(target):
+                    assert legal("mend", None, target.name)  # type: ignore[arg-type]
                 case _:
                     assert name == "close"
 
@@ -110,8 +126,10 @@ def test_what_the_table_forbids_cannot_be_built() -> None:
 
 @pytest.fixture
 def stage() -> MemoryStorage:
-    """j0, j1 held by ``a``; j2, j3 ready; j4, j5 waiting and due; j6, j7 dead."""
+    """j0, j1 held by ``a``; j2, j3 ready; j4, j5 waiting and due; j6, j7 dead; j8 in no place, as somebody else left it."""
     storage = MemoryStorage()
+    storage.apply([t.put(KEYS, {}, {b"j8": record(8)}, {b"j8": NOW})])
+    storage._shared.contents.set_remove(KEYS.waiting.full, (b"j8",))
     storage.apply([t.put(KEYS, {b"j%d" % number: record(number) for number in (0, 1, 2, 3, 6, 7)}, {}, {})])
     storage.apply([t.put(KEYS, {}, {b"j4": record(4), b"j5": record(5)}, {b"j4": NOW - 4, b"j5": NOW - 5})])
     storage.apply([claim()])
