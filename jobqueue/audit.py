@@ -45,7 +45,7 @@ from jobqueue.storage.ops import (
     Where,
 )
 
-__all__ = ["Audit", "BrokenAs", "Finding", "audit"]
+__all__ = ["Audit", "BrokenAs", "Finding", "Watch", "audit"]
 
 PAGE: Final = 1000
 OVERLAP: Final = transitions.LIMIT

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import operator
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -16,7 +16,7 @@ import attrs
 
 from jobqueue import flows, lookup
 from jobqueue.access import Access
-from jobqueue.audit import Audit, audit
+from jobqueue.audit import Audit, Watch, audit
 from jobqueue.backend import Backend, GivenBackend, MemoryBackend, check_url, open_backend
 from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
@@ -332,26 +332,15 @@ class JobQueue(Declaring):
         """See `delete`."""
         return await self.access.arun(self._operate(lookup.delete, id, queue))
 
-    def audit(
-        self, *, mend: bool = False, queue: str | None = None, watch: Callable[[int], object] | None = None
-    ) -> Audit:
-        """Find jobs that are stored and in no place, or in several, because something other than jobqueue broke them.
+    def audit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
+        """Find jobs that something other than jobqueue left in no place, which no other call shows, or in several.
 
-        No other call shows a job in no place: nobody runs it, and neither `counts` nor `find` sees it. Runners may be at
-        work meanwhile; a job that only moves is never taken for broken. Each id is read twice, and each list of ready jobs
-        once more for each 100,000 jobs in it.
-
-        Args:
-            mend: Take such jobs to the dead place, with the reason as their error, for `requeue` or `delete`; and remove
-                entries and claims of which no job is left.
-            queue: Only this queue.
-            watch: Called now and then with the number of ids looked at so far.
+        With ``mend`` they go to dead with the reason, and entries and claims of which no job is left are removed. Runners
+        may be at work meanwhile. ``watch`` is called now and then with the number of ids looked at so far.
         """
         return self.access.run(self._audit(mend, queue, watch))
 
-    async def aaudit(
-        self, *, mend: bool = False, queue: str | None = None, watch: Callable[[int], object] | None = None
-    ) -> Audit:
+    async def aaudit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
         """See `audit`."""
         return await self.access.arun(self._audit(mend, queue, watch))
 
@@ -394,9 +383,8 @@ class JobQueue(Declaring):
         record: JobRecord[Any] = yield from operation(keys, id)
         return record
 
-    def _audit(self, mend: bool, queue: str | None, watch: Callable[[int], object] | None) -> Flow[Audit]:
-        keys = yield from self._queues(queue)
-        return (yield from audit(keys, mend, self.access.clock(), watch))
+    def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
+        return (yield from audit((yield from self._queues(queue)), mend, self.access.clock(), watch))
 
     # -------------------------------------------------------------------------------------------------------- storage
 

@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.contents import Contents, full_name
+from jobqueue.storage.mending import keys_of_mend, mend
 from jobqueue.storage.ops import (
     CLAIMS,
     COUNTERS,
@@ -216,7 +217,7 @@ class Interpreter(Contents):
                 if lock is not None and lock.token == token:
                     self.locks[key.full] = Held(token, 0, lock.fence)
             case Mend():
-                return self._mend(op)
+                return mend(self, op)
             case _:
                 raise TypeError(f"{op!r} is no operation")
         return None
@@ -380,35 +381,6 @@ class Interpreter(Contents):
         entries = self.sets.get(source.full)
         return (len(entries), entries.first()[0]) if entries else (0, None)
 
-    # ------------------------------------------------------------------------------------------------------- mending
-
-    def _mend(self, op: Mend) -> int:
-        scope, id_ = op.target.scope, op.id
-        if self.hashes.get(full_name(scope, RECORDS), {}).get(id_) != op.seen:
-            return 0
-        names = [full_name(scope, place) for place in ("waiting", "working", "dead")]
-        sets = [name for name in names if name in self.sets and id_ in self.sets[name].scores]
-        listed = self.lists.get(full_name(scope, "ready"))
-        times = sum(value == id_ for value in listed) if listed is not None else 0
-        claimed = id_ in self.hashes.get(full_name(scope, CLAIMS), {})
-        whole = len(sets) + times == (op.seen is not None)
-        if whole and (not claimed or sets == [full_name(scope, "working")]):
-            return 0
-        self.hash_delete(full_name(scope, CLAIMS), (id_,))
-        if whole:
-            return 1
-        for name in sets:
-            self.set_remove(name, (id_,))
-        for _ in range(times):
-            assert listed is not None
-            listed.remove(id_)
-        if times and not listed:
-            del self.lists[full_name(scope, "ready")]
-        if op.seen is not None:
-            self.hash_set(full_name(scope, RECORDS), {id_: op.record})
-            self.set_add(op.target.full, {id_: op.score})
-        return 1
-
     # ----------------------------------------------------------------------------------------------- numbered claims
 
     def _known(self, scope: str, once: Once) -> Sequence[bytes] | None:
@@ -477,8 +449,7 @@ def _keys_of(batch: Batch) -> list[Key]:
             case HashSet() | HashAdd() | HashDelete():
                 keys.append(op.hash)
             case Mend():
-                keys += (_hash(batch.scope, RECORDS), _hash(batch.scope, CLAIMS), ListKey(batch.scope, "ready"))
-                keys += (op.target, *[SetKey(batch.scope, place) for place in ("waiting", "working", "dead")])
+                keys += keys_of_mend(op)
             case _:
                 keys.append(op.lock)
     return keys

@@ -674,25 +674,28 @@ class FindsTheFirstPlace(MemoryStorage):
 class MendsNothing(Interpreter):
     """Rule 6 broken: it says that it mended."""
 
-    def _mend(self, op: Mend) -> int:
-        return 1
+    def _plain(self, op: Op) -> int | None:
+        return 1 if isinstance(op, Mend) else super()._plain(op)
 
 
 class BuriesWhatIsWhole(Interpreter):
     """Rule 6 broken: what is mended is given up, broken or not."""
 
-    def _mend(self, op: Mend) -> int:
-        for place in ("waiting", "working", "dead"):
-            self.set_remove(f"{{{op.target.scope}}}:{place}", (op.id,))
-        return super()._mend(op)
+    def _plain(self, op: Op) -> int | None:
+        if isinstance(op, Mend):
+            for place in ("waiting", "working", "dead"):
+                self.set_remove(f"{{{op.target.scope}}}:{place}", (op.id,))
+        return super()._plain(op)
 
 
 class MendsWhateverIsThere(Interpreter):
     """Rule 8 broken: a mending that arrives late overwrites another record."""
 
-    def _mend(self, op: Mend) -> int:
-        records = self.hashes.get(f"{{{op.target.scope}}}:records", {})
-        return super()._mend(msgspec.structs.replace(op, seen=records.get(op.id)))
+    def _plain(self, op: Op) -> int | None:
+        if isinstance(op, Mend):
+            records = self.hashes.get(f"{{{op.target.scope}}}:records", {})
+            op = msgspec.structs.replace(op, seen=records.get(op.id))
+        return super()._plain(op)
 
 
 def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
