@@ -80,6 +80,7 @@ class OnServer:
         name = f"{{test:low}}:{key}"
         if key == "ready":
             self.client.lrem(name, 1, id)  # type: ignore[arg-type]
+        elif key in ("records", "claims"):
             self.client.hdel(name, id)
         else:
             self.client.zrem(name, id)
