@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.mutants.audits import AUDITS
 from tests.mutants.checkers import CHECKERS
 from tests.mutants.moves import MOVES
 from tests.mutants.runners import RUNNERS
@@ -12,4 +13,6 @@ from tests.mutants.variant import Variant
 
 __all__ = ["VARIANTS"]
 
-VARIANTS: Final[dict[str, Variant]] = {variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *CHECKERS)}
+VARIANTS: Final[dict[str, Variant]] = {
+    variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *AUDITS, *CHECKERS)
+}

@@ -25,7 +25,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
         "tests/unit/test_flows.py", "tests/unit/test_lock.py", "tests/unit/test_shares.py", "tests/unit/test_record.py",
-        "tests/unit/test_queue.py", "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
+        "tests/unit/test_audit.py", "tests/unit/test_queue.py", "tests/unit/test_promise.py",
+        "tests/unit/test_server_clock.py",
         "tests/unit/test_embedded_faults.py", "tests/runner", "--ignore=tests/runner/test_core_machine.py",
         "--ignore=tests/runner/test_processes.py", "--ignore=tests/runner/test_supervisor.py",
         "--ignore=tests/runner/test_forked_children.py", "--ignore=tests/runner/test_threads.py",
