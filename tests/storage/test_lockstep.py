@@ -215,7 +215,6 @@ MISTAKES = {
     ),
     "an id that is in two places passes for whole": ("n + times ==", "min(n + times, 1) =="),
     "an id is mended though its record is another": ("if call('HGET', RECORDS, id) ~=", "if nil =="),
-    "a claim without a runner stays": ("within[2] and 0 or call('HDEL', CLAIMS, id)", "0"),
     "an id that is twice in a list is taken out once": ("'LREM', op.ready, 0, id", "'LREM', op.ready, 1, id"),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
