@@ -177,9 +177,9 @@ def _listed(queue: QueueKeys, start: int, end: int | None) -> Flow[tuple[tuple[b
     What joins the list during a walk is not waited for: it would never end while a producer is faster.
     """
     ids, [size] = yield Read((Peek(queue.ready, start, PAGE), Sizes((queue.ready,))))
-    end = size if end is None else end
+    last: int = size if end is None else end
     start += PAGE - OVERLAP
-    return ids, start if len(ids) == PAGE and start < end else None, end
+    return ids, start if len(ids) == PAGE and start < last else None, last
 
 
 def _look_at_entries(queue: QueueKeys, report: _Report) -> Flow[None]:
@@ -271,9 +271,11 @@ def _examine(queue: QueueKeys, suspects: Iterable[bytes], report: _Report) -> Fl
     [[length]] = yield Read((Sizes((queue.ready,)),))
     for part in _parts(ids, 1 if length > LONG else FEW):
         found, kept = yield Read((Where(queue.scope, part, search=True), Records(queue.scope, part)))
-        broken = {
-            id: (each, one, how) for id, each, one in zip(part, found, kept, strict=True) if (how := _broken(each))
-        }
+        broken: dict[bytes, tuple[Found, Kept | None, BrokenAs]] = {}
+        for id, each, one in zip(part, found, kept, strict=True):
+            how = _broken(each)
+            if how is not None:
+                broken[id] = each, one, how
         whole: set[bytes] = set()
         if report.mend:
             batches = {

@@ -111,9 +111,9 @@ def _found(contents: Contents, scope: str, ids: Iterable[bytes], search: bool) -
     listed = contents.lists.get(ready.full, empty) if search else empty
     found = []
     for id_ in ids:
-        in_sets = [place for place, those in zip(_SET_PLACES, members, strict=True) if id_ in those]
+        in_sets: list[Place] = [place for place, those in zip(_SET_PLACES, members, strict=True) if id_ in those]
         times: list[Place] = ["ready" for _ in islice((value for value in listed if value == id_), 2)]
-        places = [place for place in in_sets if place == "waiting"] + times
+        places: list[Place] = [place for place in in_sets if place == "waiting"] + times
         places += [place for place in in_sets if place != "waiting"]
         found.append(Found(id_ in records, tuple(places), id_ in claims))
     return tuple(found)

@@ -131,5 +131,5 @@ def _found(bits: int) -> Found:
         "working": bits >> 2 & 1,
         "dead": bits >> 3 & 1,
     }
-    places = tuple([place for place, count in times.items() for _ in range(count)])
+    places: tuple[Place, ...] = tuple([place for place, count in times.items() for _ in range(count)])
     return Found(bool(bits & 1), places, bool(bits >> 4 & 1))
