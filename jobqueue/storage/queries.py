@@ -111,9 +111,11 @@ def _found(contents: Contents, scope: str, ids: Iterable[bytes], search: bool) -
     listed = contents.lists.get(ready.full, empty) if search else empty
     found = []
     for id_ in ids:
-        in_sets: list[Place] = [place for place, those in zip(_SET_PLACES, members, strict=True) if id_ in those]
-        times: list[Place] = ["ready" for _ in islice((value for value in listed if value == id_), 2)]
-        places: list[Place] = [place for place in in_sets if place == "waiting"] + times
-        places += [place for place in in_sets if place != "waiting"]
+        places: list[Place] = []
+        for place, those in zip(_SET_PLACES, members, strict=True):
+            if id_ in those:
+                places.append(place)
+            if place == "waiting":  # the next in order is the list
+                places.extend("ready" for _ in islice((value for value in listed if value == id_), 2))
         found.append(Found(id_ in records, tuple(places), id_ in claims))
     return tuple(found)
