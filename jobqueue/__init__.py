@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jobqueue.audit import Audit, Finding
 from jobqueue.context import Context, current_context
 from jobqueue.errors import (
     DeclarationError,
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from jobqueue.runner.runner import Runner, RunnerStatus
 
 __all__ = [
+    "Audit",
     "Call",
     "Context",
     "Counts",
     "DeclarationError",
     "Discard",
     "DuplicateJob",
+    "Finding",
     "Job",
     "JobNotFound",
     "JobQueue",

@@ -12,6 +12,7 @@
                                                 requeue│                         ▼
                                                        └─────────────────────── dead   bury, condemn
     delete: from waiting, ready and dead
+    mend: to dead, from no place, or out of several at once, where something other than these moves left it
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["MOVES", "Step", "legal"]
 
 Step: TypeAlias = Literal[
     "enqueue", "schedule", "promote", "hurry", "claim", "extend", "note", "finish", "retry", "park", "bury",
-    "release", "rescue", "condemn", "requeue", "delete", "prune",
+    "release", "rescue", "condemn", "requeue", "delete", "prune", "mend",
 ]  # fmt: skip
 
 MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
@@ -45,6 +46,7 @@ MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
     "requeue": frozenset({("dead", "ready")}),
     "delete": frozenset({("waiting", None), ("ready", None), ("dead", None)}),
     "prune": frozenset({("dead", None)}),  # too old
+    "mend": frozenset({(None, "dead")}),  # it was in no place, or in several and so in none that is its own
 }
 
 

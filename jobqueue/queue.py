@@ -16,6 +16,7 @@ import attrs
 
 from jobqueue import flows, lookup
 from jobqueue.access import Access
+from jobqueue.audit import Audit, Watch, audit
 from jobqueue.backend import Backend, GivenBackend, MemoryBackend, check_url, open_backend
 from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
@@ -333,6 +334,18 @@ class JobQueue(Declaring):
         """See `delete`."""
         return await self.access.arun(self._operate(lookup.delete, id, queue))
 
+    def audit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
+        """Find jobs that something other than jobqueue left in no place, which no other call shows, or in several.
+
+        With ``mend`` they go to dead with the reason, and entries and claims of which no job is left are removed. Runners
+        may be at work meanwhile. ``watch`` is called now and then with the number of ids looked at so far.
+        """
+        return self.access.run(self._audit(mend, queue, watch))
+
+    async def aaudit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
+        """See `audit`."""
+        return await self.access.arun(self._audit(mend, queue, watch))
+
     def lock(self, name: str, ttl: float | timedelta) -> Lock:
         """A lock that ends by itself after ``ttl`` seconds; taken by ``with``, ``async with``, `Lock.run` or `Lock.arun`."""
         return Lock(self.access, name, ttl)
@@ -371,6 +384,9 @@ class JobQueue(Declaring):
         keys = yield from self._queues(queue)
         record: JobRecord[Any] = yield from operation(keys, id)
         return record
+
+    def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
+        return (yield from audit((yield from self._queues(queue)), mend, self.access.clock(), watch))
 
     # -------------------------------------------------------------------------------------------------------- storage
 

@@ -28,6 +28,7 @@ from jobqueue.storage.ops import (
     LockDrop,
     Locked,
     LockTake,
+    Mend,
     Move,
     Once,
     Op,
@@ -58,6 +59,7 @@ __all__ = [
     "forget_leases",
     "hurry",
     "mark_registered",
+    "mend",
     "move_out",
     "note",
     "note_search",
@@ -306,6 +308,12 @@ def hurry(queue: QueueKeys, id: bytes, due: int) -> Batch:
 def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] | None) -> Batch:
     """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
     return _move("delete", source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
+
+
+def mend(queue: QueueKeys, id: bytes, seen: bytes | None, record: bytes = b"", died: int = 0) -> Batch:
+    """Take a job that is in no place, or in several, to dead, if its record is as it was seen; see `Mend`."""
+    assert legal("mend", None, "dead")
+    return Batch(queue.scope, (Mend(queue.dead, id, seen, record, died),))
 
 
 # ---------------------------------------------------------------------------------------------------------------- locks

@@ -54,7 +54,7 @@ LEVELS: Final[Mapping[str, int]] = {
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers
-    "flows": 3, "lookup": 3, "runner_info": 3, "drive": 3,
+    "flows": 3, "lookup": 3, "audit": 3, "runner_info": 3, "drive": 3,
     # 4: from a URL to a JobQueue
     "backend": 4, "access": 4, "lock": 4, "queue": 4,
     # 5: the runner; the package itself only hands on names
@@ -397,7 +397,9 @@ def test_importing_the_package_loads_neither_clients_nor_tools() -> None:
 def test_the_scripts_are_the_files() -> None:
     folder = PACKAGE / "storage" / "redis"
     texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in PACKAGE.rglob("*.lua")}
-    interpret = [f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "batch")]
+    interpret = [
+        f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "mend", "batch")
+    ]
     put = ["put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua"]
     assert sorted(texts) == sorted({*interpret, *put, "read.lua"})
     for script, header, names in [

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from jobqueue.cli.audit import audit
 from jobqueue.cli.demo.command import demo
 from jobqueue.cli.look import jobs, show, stats
 from jobqueue.cli.operate import delete, requeue
@@ -28,8 +29,8 @@ INTERRUPTED: Final = 130
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
-        "Exit codes: 0 done; 1 a job was not found, or the demo's numbers are wrong; 2 the command line or a declaration "
-        "is wrong; 3 the storage could not be reached, or refused; 130 interrupted."
+        "Exit codes: 0 done; 1 a job was not found, an audit left something broken, or the demo's numbers are wrong; 2 the "
+        "command line or a declaration is wrong; 3 the storage could not be reached, or refused; 130 interrupted."
     ),
 )
 @click.version_option(__version__, prog_name="jobqueue")
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for _command in (run_command, stats, jobs, show, requeue, delete, demo):
+for _command in (run_command, stats, jobs, show, requeue, delete, audit, demo):
     cli.add_command(_command)
 
 

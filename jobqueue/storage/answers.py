@@ -12,8 +12,11 @@ __all__ = [
     "Answer",
     "Applied",
     "Fields",
+    "Found",
     "Held",
     "Holder",
+    "IdPage",
+    "Ids",
     "Kept",
     "Moved",
     "Page",
@@ -26,6 +29,7 @@ __all__ = [
     "ScopePage",
     "Scopes",
     "Sizes",
+    "Where",
 ]
 
 Place = Literal["waiting", "ready", "working", "dead"]
@@ -68,7 +72,10 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """The batch was applied; one answer per operation: `Placed`, `Moved`, a fence (`LockTake`) or None."""
+    """The batch was applied; one answer per operation.
+
+    That is a `Placed`, a `Moved`, a fence (`LockTake`), whether something was mended (`Mend`: 1 or 0), or None.
+    """
 
     answers: tuple[Placed | Moved | int | None, ...]
 
@@ -174,6 +181,59 @@ class ScopePage(msgspec.Struct, frozen=True):
     cursor: bytes
 
 
+class Ids(msgspec.Struct, frozen=True):
+    """Fields of a hash, without their values: a page of about ``limit``. Answers an `IdPage`.
+
+    Pages that follow each other's cursors from the start to the end hold every field that was there all the time, whatever
+    is written in between. A field may come more than once, and one that came or went meanwhile may come or not. On a server
+    this ends with a restart or a failover between two pages: start again then.
+
+    Attributes:
+        hash: Which.
+        limit: How many about, at least 1. A page may hold a few more, or none though there are more pages.
+        after: The cursor of the page before; None from the start.
+    """
+
+    hash: HashKey
+    limit: int
+    after: bytes | None = None
+
+
+class Where(msgspec.Struct, frozen=True):
+    """All that says where ids are, without their records. Answers a tuple of `Found`, in order.
+
+    Attributes:
+        scope: Which.
+        ids: Of which ids.
+        search: Search each in ``ready`` too, a walk along the list for each of 10 at most; otherwise nothing is said of it.
+    """
+
+    scope: str
+    ids: tuple[bytes, ...]
+    search: bool = False
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Where an id was found.
+
+    Attributes:
+        stored: Whether it has a record.
+        places: Each place that it is in: waiting, ready (twice if it is in the list more than once), working, dead.
+        claim: Whether it has a claim.
+    """
+
+    stored: bool
+    places: tuple[Place, ...]
+    claim: bool
+
+
+class IdPage(msgspec.Struct, frozen=True):
+    """Some fields of a hash in no order, and the cursor of the next page, None at the end."""
+
+    ids: tuple[bytes, ...]
+    next: bytes | None
+
+
 class Kept(msgspec.Struct, frozen=True):
     """A record, where its id is, and who holds it.
 
@@ -198,14 +258,16 @@ class Held(msgspec.Struct, frozen=True):
     fence: int
 
 
-Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes
+Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes | Ids | Where
 Answer: TypeAlias = (
     tuple[bytes, ...]
     | tuple[tuple[bytes, int], ...]
     | tuple[Kept | None, ...]
+    | tuple[Found, ...]
     | tuple[int, ...]
     | dict[bytes, bytes]
     | ScopePage
     | Held
+    | IdPage
     | None
 )

@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 from jobqueue.errors import StorageRefused
 from jobqueue.storage.contents import Contents, full_name
+from jobqueue.storage.mending import keys_of_mend, mend
 from jobqueue.storage.ops import (
     CLAIMS,
     COUNTERS,
@@ -56,6 +57,7 @@ from jobqueue.storage.ops import (
     Locked,
     LockTake,
     Member,
+    Mend,
     Move,
     Moved,
     NoClaim,
@@ -215,6 +217,8 @@ class Interpreter(Contents):
                 lock = self.locks.get(key.full)
                 if lock is not None and lock.token == token:
                     self.locks[key.full] = Held(token, 0, lock.fence)
+            case Mend():
+                return mend(self, op)
             case _:
                 raise TypeError(f"{op!r} is no operation")
         return None
@@ -413,17 +417,19 @@ def _known_as(stored: bytes, record: bytes) -> PutState:
 _hash: Final = lru_cache(maxsize=1024)(HashKey)
 
 
+def _key_of(guard: Guard) -> Key:
+    match guard:
+        case Absent() | FieldIs():
+            return guard.hash
+        case Member():
+            return guard.set
+        case _:
+            return guard.lock
+
+
 def _keys_of(batch: Batch) -> list[Key]:
     """Every key that the batch looks at or changes."""
-    keys: list[Key] = []
-    for guard in batch.guards:
-        match guard:
-            case Absent() | FieldIs():
-                keys.append(guard.hash)
-            case Member():
-                keys.append(guard.set)
-            case _:
-                keys.append(guard.lock)
+    keys = [_key_of(guard) for guard in batch.guards]
     for op in batch.ops:
         match op:
             case Move():
@@ -444,6 +450,8 @@ def _keys_of(batch: Batch) -> list[Key]:
                 keys.append(op.set)
             case HashSet() | HashAdd() | HashDelete():
                 keys.append(op.hash)
+            case Mend():
+                keys += keys_of_mend(op)
             case _:
                 keys.append(op.lock)
     return keys

@@ -2,7 +2,8 @@
 
 A `Batch` is a scope, some guards and some operations. It is applied whole or not at all. Two operations alone, `Put` and
 `Move`, touch *where a job is*, so a job is in exactly one place by construction: `Put` needs an absent record, `Move` takes
-out before it puts in, and no plain operation may name a key that holds a place.
+out before it puts in, and no plain operation may name a key that holds a place. A third, `Mend`, restores this where
+something other than a batch broke it, and changes nothing where it holds.
 
 Rejected: one storage method per job transition. Every backend would hold the job rules again, and a wrapper (faults,
 tracing) would need one method each.
@@ -22,8 +23,11 @@ from jobqueue.storage.answers import (
     Answer,
     Applied,
     Fields,
+    Found,
     Held,
     Holder,
+    IdPage,
+    Ids,
     Kept,
     Moved,
     Page,
@@ -36,6 +40,7 @@ from jobqueue.storage.answers import (
     ScopePage,
     Scopes,
     Sizes,
+    Where,
 )
 from jobqueue.storage.key import HashKey, Key, ListKey, LockKey, SetKey
 
@@ -57,6 +62,7 @@ __all__ = [
     "Due",
     "FieldIs",
     "Fields",
+    "Found",
     "Guard",
     "HashAdd",
     "HashDelete",
@@ -65,6 +71,8 @@ __all__ = [
     "Head",
     "Held",
     "Holder",
+    "IdPage",
+    "Ids",
     "Kept",
     "Key",
     "ListKey",
@@ -74,6 +82,7 @@ __all__ = [
     "LockTake",
     "Locked",
     "Member",
+    "Mend",
     "Move",
     "Moved",
     "NoClaim",
@@ -98,6 +107,7 @@ __all__ = [
     "Stamp",
     "These",
     "Unlocked",
+    "Where",
     "claim_mark",
 ]
 
@@ -136,7 +146,7 @@ def _check_place(what: str, key: Key) -> None:
 
 def _check_plain(what: str, key: Key) -> None:
     if key.name in PLACES or key.name in {RECORDS, CLAIMS}:
-        raise ValueError(f"{what}: {key.full} says where jobs are; only Put and Move may change it")
+        raise ValueError(f"{what}: {key.full} says where jobs are; only Put, Move and Mend may change it")
 
 
 # -------------------------------------------------------------------------------------------------------------- guards
@@ -411,8 +421,39 @@ class Move(msgspec.Struct, frozen=True):
             _check_place("target", self.target)
 
 
+class Mend(msgspec.Struct, frozen=True):
+    """Makes one id whole again, if it is broken and its record is as it was seen. Answers 1 if it changed something, else 0.
+
+    An id with a record is whole if it is in exactly one place, once; an id without one, if it is in none. A claim belongs to
+    an id in ``working`` alone.
+
+    * With a record, but in no place or in several (twice in ``ready`` is several): it is taken out of all, gets the new
+      record, goes to the target, and loses its claim.
+    * Without a record: it is taken out of every place and loses its claim.
+    * In one place, which is not ``working``, with a claim: it loses the claim.
+
+    The id is searched in ``ready`` (O(n)). Sent twice, or late, it finds the id whole, or another record, and does nothing.
+
+    Attributes:
+        target: Where it goes.
+        id: Which.
+        seen: Its record as it was seen, None if it had none.
+        record: Its new record.
+        score: Its score in the target (ms).
+    """
+
+    target: SetKey
+    id: bytes
+    seen: bytes | None
+    record: bytes = b""
+    score: int = 0
+
+    def __post_init__(self) -> None:
+        _check_place("target", self.target)
+
+
 Op: TypeAlias = (
-    ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | LockTake | LockDrop | Put | Move
+    ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | LockTake | LockDrop | Put | Move | Mend
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from heapq import nsmallest
 from itertools import islice
 from typing import Final
 
@@ -12,9 +13,13 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
+    Found,
     HashKey,
     Holder,
+    IdPage,
+    Ids,
     Kept,
+    ListKey,
     Page,
     Peek,
     Place,
@@ -24,6 +29,7 @@ from jobqueue.storage.ops import (
     Scopes,
     SetKey,
     Sizes,
+    Where,
 )
 from jobqueue.storage.sortedset import SortedSet
 
@@ -69,6 +75,13 @@ def answer(contents: Contents, query: Query) -> Answer:
                 ),
                 b"",
             )
+        case Ids(key, limit, after):
+            contents.check_kinds((key,))
+            rest = contents.hashes.get(key.full, {})
+            page = nsmallest(limit, rest if after is None else [field for field in rest if field > after])
+            return IdPage(tuple(page), page[-1] if len(page) == limit else None)
+        case Where(scope, of, search):
+            return _found(contents, scope, of, search)
 
 
 def _page(contents: Contents, query: Page) -> Answer:
@@ -113,3 +126,23 @@ def _kept(contents: Contents, query: Records) -> Answer:
                 break
         kept.append(Kept(record, place, score, claims.get(id_)))
     return tuple(kept)
+
+
+def _found(contents: Contents, scope: str, ids: Iterable[bytes], search: bool) -> Answer:
+    ready, sets = ListKey(scope, "ready"), [SetKey(scope, place) for place in _SET_PLACES]
+    contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets, *((ready,) if search else ())))
+    records = contents.hashes.get(full_name(scope, RECORDS), {})
+    claims = contents.hashes.get(full_name(scope, CLAIMS), {})
+    empty: Collection[bytes] = ()
+    members = [contents.sets[key.full].scores if key.full in contents.sets else empty for key in sets]
+    listed = contents.lists.get(ready.full, empty) if search else empty
+    found = []
+    for id_ in ids:
+        places: list[Place] = []
+        for place, those in zip(_SET_PLACES, members, strict=True):
+            if id_ in those:
+                places.append(place)
+            if place == "waiting":  # the next in order is the list
+                places.extend("ready" for _ in islice((value for value in listed if value == id_), 2))
+        found.append(Found(id_ in records, tuple(places), id_ in claims))
+    return tuple(found)

@@ -24,6 +24,7 @@ from jobqueue.storage.ops import (
     LockDrop,
     LockTake,
     Member,
+    Mend,
     Move,
     Op,
     Put,
@@ -74,6 +75,8 @@ def _check_op(batch: Batch, op: Op) -> None:
             _same_scope(batch, op.hash)
         case LockTake() | LockDrop():
             _same_scope(batch, op.lock)
+        case Mend():
+            _same_scope(batch, op.target)
 
 
 def _check_move(batch: Batch, op: Move) -> None:

@@ -29,6 +29,7 @@ from jobqueue.storage.ops import (
     HashSet,
     Head,
     Holder,
+    Ids,
     ListKey,
     ListPush,
     LockDrop,
@@ -36,6 +37,7 @@ from jobqueue.storage.ops import (
     LockKey,
     LockTake,
     Member,
+    Mend,
     Move,
     Once,
     Op,
@@ -53,6 +55,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    Where,
 )
 
 __all__ = ["Draw", "draw_batch", "draw_query"]
@@ -259,6 +262,15 @@ class Draw:
         )  # fmt: skip
         return self.one(*moves)
 
+    def mending(self) -> Mend:
+        """Mostly of what is stored, as it is now."""
+        stored = self.dump.get(f"{{{self.scope}}}:records")
+        records = stored if isinstance(stored, dict) else {}
+        id_ = self.one(*records, *IDS)
+        seen = records.get(id_) if self.random.randrange(5) else self.one(None, *RECORDS)
+        target = SetKey(self.scope, self.one("dead", "dead", "waiting", "working"))
+        return Mend(target, id_, seen, self.one(*RECORDS), self.time())
+
     # ------------------------------------------------------------------------------------------------------ queries
 
     def key(self) -> ListKey | SetKey | HashKey:
@@ -279,6 +291,8 @@ class Draw:
             lambda: Sizes(tuple(self.key() for _ in range(self.random.randrange(4)))),
             lambda: Fields(self.any_hash(), fields),
             lambda: Holder(self.lock()),
+            lambda: Ids(self.any_hash(), self.one(1, 2, 3, 100)),
+            lambda: Where(self.scope, self.ids(), self.coin()),
         )
         return self.one(*kinds)()
 
@@ -294,7 +308,7 @@ def draw_batch(random: Random, dump: Dump, scopes: Sequence[str]) -> Batch:
     """A batch for one of the scopes, given what `MemoryStorage.dump` tells of the contents."""
     draw = Draw(random, random.choice(scopes), dump)
     kinds: tuple[Callable[[], Op], ...] = (
-        draw.plain, draw.put, draw.move, draw.claim, draw.ending, draw.promotion,
+        draw.plain, draw.put, draw.move, draw.claim, draw.ending, draw.promotion, draw.mending,
     )  # fmt: skip
     ops = tuple(draw.one(*kinds)() for _ in range(random.randrange(1, 4)))
     return Batch(

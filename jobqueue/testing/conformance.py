@@ -23,7 +23,7 @@ import attrs
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.ops import Answer, Batch, Query
 from jobqueue.storage.protocol import AsyncStorage, Outcome, Storage
-from jobqueue.testing.cases import batches, claims, finding, handles, large, moves, waiting
+from jobqueue.testing.cases import batches, claims, finding, handles, large, mending, moves, waiting
 from jobqueue.testing.cases.bench import Bench, Case, CaseFailed, Offers, cases
 from jobqueue.testing.needs import need_hypothesis
 
@@ -33,7 +33,16 @@ T = TypeVar("T")
 
 METHODS: Final = ("apply", "read", "wait", "interrupt", "close")
 
-_MODULES = (batches, moves, claims, large, waiting, handles, finding)  # imported because each registers its cases
+_MODULES = (
+    batches,
+    moves,
+    mending,
+    claims,
+    large,
+    waiting,
+    handles,
+    finding,
+)  # imported because each registers its cases
 
 
 @attrs.frozen

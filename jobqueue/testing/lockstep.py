@@ -35,6 +35,8 @@ from jobqueue.storage.ops import (
     Fields,
     HashKey,
     Holder,
+    IdPage,
+    Ids,
     ListKey,
     LockKey,
     Page,
@@ -42,9 +44,10 @@ from jobqueue.storage.ops import (
     Query,
     SetKey,
     Sizes,
+    Where,
 )
 from jobqueue.storage.protocol import Outcome, Storage
-from jobqueue.testing.batches import Draw, draw_batch, draw_query
+from jobqueue.testing.batches import IDS, Draw, draw_batch, draw_query
 from jobqueue.testing.cases.bench import CaseFailed
 from jobqueue.testing.story import Step, Story, rescoped, shortest
 
@@ -120,7 +123,7 @@ class Lockstep(RuleBasedStateMachine):
         """Ask both, and compare."""
         self.story += (Step("read", tuple(queries)),)
         try:
-            expected: list[Answer] | None = self.memory.read(queries)
+            expected: list[Answer] | None = _walked(self.memory, queries)
         except StorageRefused:
             expected = None
         self.check(self.read(queries), expected, "the answers")
@@ -129,7 +132,7 @@ class Lockstep(RuleBasedStateMachine):
     def read(self, queries: Sequence[Query]) -> list[Answer] | None:
         """What the storage answers; None where it refuses."""
         try:
-            return self.real.read(queries)
+            return _walked(self.real, queries)
         except StorageRefused:
             return None
 
@@ -243,6 +246,25 @@ class Lockstep(RuleBasedStateMachine):
             self.apply([Batch(scope, (Draw(random, scope, self.memory.dump()).ending(),))])
         self.run_of(random, 4)
 
+    @rule(seed=seeds)
+    def somebody_moves_an_id(self, seed: int) -> None:
+        """An id is lost from its place, or turns up in another one as well; some are mended."""
+        random = self.random(seed)
+        scope = random.choice(self.scopes)
+        draw = Draw(random, scope, self.memory.dump())
+        for _ in range(3):
+            id_, kind = random.choice(IDS), random.randrange(4)
+            place = SetKey(scope, random.choice(["waiting", "working", "dead"]))
+            if kind == 0:
+                self.smuggle(ops.ListPush, ListKey(scope, "x"), ListKey(scope, "ready"), (id_,))
+            elif kind == 1:
+                self.smuggle(ops.SetAdd, SetKey(scope, "x"), place, {id_: draw.time()})
+            else:
+                self.smuggle(ops.SetRemove, SetKey(scope, "x"), place, (id_,))
+        for _ in range(3):
+            self.apply([Batch(scope, (Draw(random, scope, self.memory.dump()).mending(),))])
+            self.ask([Where(scope, IDS, search=True)])
+
     @rule(
         name=st.sampled_from(["records", "requests", "counters", "ready", "working", "hash"]),
         kind=st.integers(0, 2),
@@ -276,11 +298,16 @@ class Lockstep(RuleBasedStateMachine):
             self.smuggle(ops.SetRemove, SetKey(key.scope, "x"), SetKey(key.scope, key.name), members)
 
     def smuggle(
-        self, make: Callable[..., Any], harmless: SetKey | HashKey, key: SetKey | HashKey, values: object
+        self,
+        make: Callable[..., Any],
+        harmless: ListKey | SetKey | HashKey,
+        key: ListKey | SetKey | HashKey,
+        values: object,
     ) -> None:
         """Change a key that no operation may name, past the check of the operation."""
         op = make(harmless, values)
-        msgspec.structs.force_setattr(op, "set" if isinstance(key, SetKey) else "hash", key)
+        kind = "list" if isinstance(key, ListKey) else "set" if isinstance(key, SetKey) else "hash"
+        msgspec.structs.force_setattr(op, kind, key)
         self.apply([Batch(key.scope, (op,))])
 
 
@@ -329,6 +356,21 @@ def _tell_again(machine: type[Lockstep], scopes: Sequence[str], story: Story) ->
     except Differ as differ:
         return differ
     return None
+
+
+def _walked(storage: Storage, queries: Sequence[Query]) -> list[Answer]:
+    """The answers; a page of ids is walked to its end, because every storage pages and orders them as it likes."""
+    answers = storage.read(queries)
+    for index, query in enumerate(queries):
+        page = answers[index]
+        if isinstance(query, Ids) and isinstance(page, IdPage):
+            ids = {*page.ids}
+            while page.next is not None:
+                [page] = storage.read([Ids(query.hash, query.limit, page.next)])
+                assert isinstance(page, IdPage)
+                ids.update(page.ids)
+            answers[index] = tuple(sorted(ids))
+    return answers
 
 
 def _whole(name: str, value: object) -> Query:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.__main__ import main
+from tests.mutants.audits import AUDITS
 from tests.mutants.calls import CALLS
 from tests.mutants.checkers import CHECKERS
 from tests.mutants.edges import EDGES
@@ -21,7 +22,7 @@ from tests.mutants.workshop import PARTS, NotRunnable, Workshop
 
 
 def test_names_and_changes_are_different() -> None:
-    variants = (*MOVES, *RUNNERS, *STORAGES, *CHECKERS, *EDGES, *CALLS)
+    variants = (*MOVES, *RUNNERS, *STORAGES, *AUDITS, *CHECKERS, *EDGES, *CALLS)
     assert len(VARIANTS) == len(variants) >= 30
     assert len({(one.file, one.old, one.new) for one in variants}) == len(variants)
     assert all(one.old != one.new for one in variants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.mutants.audits import AUDITS
 from tests.mutants.calls import CALLS
 from tests.mutants.checkers import CHECKERS
 from tests.mutants.edges import EDGES
@@ -15,5 +16,5 @@ from tests.mutants.variant import Variant
 __all__ = ["VARIANTS"]
 
 VARIANTS: Final[dict[str, Variant]] = {
-    variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *CHECKERS, *EDGES, *CALLS)
+    variant.name: variant for variant in (*MOVES, *RUNNERS, *STORAGES, *AUDITS, *CHECKERS, *EDGES, *CALLS)
 }

@@ -24,6 +24,7 @@ __all__ = ["PARTS", "Caught", "NotRunnable", "Workshop"]
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
+        "tests/unit/test_audit.py",
         "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_lock.py",
         "tests/unit/test_shares.py", "tests/unit/test_record.py", "tests/unit/test_queue.py",
         "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",

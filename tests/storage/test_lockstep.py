@@ -40,10 +40,10 @@ pytestmark = pytest.mark.timeout(400)  # a few seconds each, but not on a machin
 
 OPS: tuple[type, ...] = (
     ops.ListPush, ops.SetAdd, ops.SetRemove, ops.HashSet, ops.HashAdd, ops.HashDelete, ops.LockTake, ops.LockDrop,
-    ops.Put, ops.Move,
+    ops.Put, ops.Move, ops.Mend,
 )  # fmt: skip
 GUARDS = (ops.Absent, ops.FieldIs, ops.Member, ops.Unlocked, ops.Locked)
-QUERIES = (ops.Peek, ops.Page, ops.Records, ops.Sizes, ops.Fields, ops.Holder)
+QUERIES = (ops.Peek, ops.Page, ops.Records, ops.Sizes, ops.Fields, ops.Holder, ops.Ids, ops.Where)
 
 
 def dump_of(client: redis.Redis) -> tuple[dict[str, Any], set[str]]:
@@ -137,6 +137,7 @@ class OnServer(Lockstep):
             met["once refused"] += 1
         if isinstance(outcome, Applied):
             for op, answer in zip(batch.ops, outcome.answers, strict=True):
+                met["mended"] += isinstance(op, ops.Mend) and answer == 1
                 if isinstance(answer, Placed):
                     met.update(answer.states)
                 if isinstance(answer, Moved) and isinstance(op, Move):
@@ -177,7 +178,7 @@ WANTED: list[Any] = [
     *((pick, some) for pick in (ops.Head, ops.Due, ops.These) for some in (False, True)),
     *(("expect", form, some) for form in (bytes, tuple, int, ops.NoClaim, type(None)) for some in (False, True)),
     *("stored", "same", "different", "missing", "extended", "forgotten", "to the head", "claimed by number"),
-    *("records given", "records replaced", "counted", "once refused", "repeated", "read refused", "waited"),
+    *("records given", "records replaced", "counted", "once refused", "repeated", "read refused", "waited", "mended"),
 ]
 
 
@@ -212,6 +213,9 @@ MISTAKES = {
         "if seen ~= kind then\n      seen = call",
         "if not seen then\n      seen = call",
     ),
+    "an id that is in two places passes for whole": ("n + times ==", "min(n + times, 1) =="),
+    "an id is mended though its record is another": ("if call('HGET', RECORDS, id) ~=", "if nil =="),
+    "an id that is twice in a list is taken out once": ("'LREM', op.ready, 0, id", "'LREM', op.ready, 1, id"),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
 }  # fmt: skip

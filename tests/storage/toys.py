@@ -19,12 +19,16 @@ from jobqueue.storage.ops import (
     Applied,
     Batch,
     Expect,
+    Found,
     Guard,
     Head,
     Held,
+    IdPage,
+    Ids,
     Kept,
     Key,
     LockTake,
+    Mend,
     Move,
     Moved,
     Once,
@@ -39,6 +43,7 @@ from jobqueue.storage.ops import (
     ScopePage,
     Sizes,
     Unlocked,
+    Where,
 )
 from jobqueue.storage.protocol import Outcome, Storage
 
@@ -658,6 +663,67 @@ class ForgetsAnId(Interpreter):
         return placed, ring
 
 
+class PagesByPosition(MemoryStorage):
+    """Rule 10 broken: the cursor of ids is a position, which moves when an id before it goes."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries)
+        for index, query in enumerate(queries):
+            if isinstance(query, Ids):
+                start = int(query.after or 0)
+                ids = sorted(self._shared.contents.hashes.get(query.hash.full, ()))
+                more = start + query.limit < len(ids)
+                page = tuple(ids[start : start + query.limit])
+                answers[index] = IdPage(page, b"%d" % (start + query.limit) if more else None)
+        return answers
+
+
+class AllIdsAtOnce(MemoryStorage):
+    """Rule 10 broken: an answer grows with what is stored."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        return super().read([msgspec.structs.replace(q, limit=10**9) if isinstance(q, Ids) else q for q in queries])
+
+
+class FindsTheFirstPlace(MemoryStorage):
+    """Rule 6 broken: an id that was found in one place is not looked for in the others."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        answers = super().read(queries)
+        for index, query in enumerate(queries):
+            if isinstance(query, Where):
+                found = cast("tuple[Found, ...]", answers[index])
+                answers[index] = tuple([msgspec.structs.replace(each, places=each.places[:1]) for each in found])
+        return answers
+
+
+class MendsNothing(Interpreter):
+    """Rule 6 broken: it says that it mended."""
+
+    def _plain(self, op: Op) -> int | None:
+        return 1 if isinstance(op, Mend) else super()._plain(op)
+
+
+class BuriesWhatIsWhole(Interpreter):
+    """Rule 6 broken: what is mended is given up, broken or not."""
+
+    def _plain(self, op: Op) -> int | None:
+        if isinstance(op, Mend):
+            for place in ("waiting", "working", "dead"):
+                self.set_remove(f"{{{op.target.scope}}}:{place}", (op.id,))
+        return super()._plain(op)
+
+
+class MendsWhateverIsThere(Interpreter):
+    """Rule 8 broken: a mending that arrives late overwrites another record."""
+
+    def _plain(self, op: Op) -> int | None:
+        if isinstance(op, Mend):
+            records = self.hashes.get(f"{{{op.target.scope}}}:records", {})
+            op = msgspec.structs.replace(op, seen=records.get(op.id))
+        return super()._plain(op)
+
+
 def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
     def make() -> Storage:
         storage = MemoryStorage()
@@ -697,6 +763,9 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (6, EverythingIsReady, "records are found wherever their job is"),
     (6, _with(ThousandAtMost), "thousands of jobs move at once"),
     (6, _with(TenThousandAtMost), "more jobs than any chunk holds move at once"),
+    (6, FindsTheFirstPlace, "every place of an id is found"),
+    (6, _with(MendsNothing), "what is broken is mended"),
+    (6, _with(BuriesWhatIsWhole), "what is whole is not mended"),
     (7, WritesLater, "what was answered survives a crash"),
     (7, RaisesRefusals, "outcomes are values one per batch"),
     (7, SendsAgain, "an answered batch was applied once"),
@@ -714,6 +783,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (8, _with(LocksForgetWhoHeldThem), "a lock that somebody held since cannot be taken by a late sending"),
     (8, _with(ShorterLocks), "a lock is extended by its holder only"),
     (8, _with(PoliteLocks), "an unguarded taking overrules"),
+    (8, _with(MendsWhateverIsThere), "only what was seen is mended"),
     (9, WaitsTooLong, "a wait ends with its timeout"),
     (9, NeverRings, "what can be run or comes first rings"),
     (9, RingIsNotKept, "a wake up is kept for the next wait"),
@@ -722,6 +792,8 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (9, AnswersTheFirstScope, "a wait answers the scope that was rung or none"),
     (9, WaitsInItsOwnOrder, "a wait answers the scope that was rung or none"),
     (9, BellOfItsOwn, "another handle is woken"),
+    (10, PagesByPosition, "a walk over ids misses none that stayed"),
+    (10, AllIdsAtOnce, "a walk over ids misses none that stayed"),
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),
     (10, ReadsAReplica, "reading sees what was answered"),

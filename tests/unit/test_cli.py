@@ -312,6 +312,50 @@ def test_errors_are_words_on_standard_error_and_an_exit_code(
     assert "Traceback" not in err
 
 
+def test_an_audit_finds_and_mends(
+    queue: JobQueue, call: Cli, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, lost = send(queue, "a", delay=60), send(queue, "b")
+    assert call("audit") == 0
+    assert capsys.readouterr().out == "2 jobs looked at, 0 broken, 0 mended\n"
+    client = server.client()
+    client.delete("{shop:low}:ready")
+    client.close()
+
+    assert call("audit", "--queue", "low") == 1
+    assert f"{lost.id} low send no place no" in " ".join(capsys.readouterr().out.split())
+    assert call("audit", "--json", "--mend") == 0
+    assert output_of(capsys) == {
+        "looked": 2,
+        "broken": 1,
+        "mended": 1,
+        "findings": [
+            {"id": lost.id, "queue": "low", "name": "send", "broken": "no place", "places": [], "mended": True}
+        ],
+    }
+    assert call("audit") == 0
+    capsys.readouterr()
+    assert call("show", lost.id, "--json") == 0
+    shown = output_of(capsys)
+    assert (shown["place"], shown["arguments"]) == ("dead", {"to": "b"})
+    assert "in no place" in shown["error"]
+    assert call("requeue", lost.id) == 0
+    assert queue.get(whole.id) is not None
+
+
+def test_a_long_audit_says_how_far_it_is(
+    queue: JobQueue, call: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobqueue.cli.audit.STEP", 2)
+    for to in "abc":
+        send(queue, to)
+
+    assert call("audit", "--json") == 0
+    out, err = capsys.readouterr()
+    assert err == "looked at 3 jobs\n"
+    assert json.loads(out)["looked"] == 3
+
+
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -324,7 +368,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_every_command_takes_the_common_options() -> None:
     """As the reference of the command line says."""
     names = set(cli.commands)
-    assert names == {"run", "stats", "jobs", "show", "requeue", "delete", "demo"}
+    assert names == {"run", "stats", "jobs", "show", "requeue", "delete", "audit", "demo"}
     for command in cli.commands.values():
         options = {name for parameter in command.params for name in parameter.opts}
         assert {"--json", "--url", "--namespace"} <= options, command.name

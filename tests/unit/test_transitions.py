@@ -19,6 +19,7 @@ from jobqueue.storage.ops import (
     Fields,
     HashAdd,
     LockKey,
+    Mend,
     Move,
     Moved,
     Place,
@@ -63,6 +64,7 @@ TABLE: dict[tuple[Place | None, Place | None], set[Step]] = {
     ("dead", None): {"delete", "prune"},
     ("waiting", None): {"delete"},
     ("ready", None): {"delete"},
+    (None, "dead"): {"mend"},
 }
 """Which steps lead from one place to another: written down once more, by pairs of places instead of by steps."""
 
@@ -102,6 +104,7 @@ def batches(fence: int = NOW) -> dict[str, Batch]:
         "delete ready": t.delete(KEYS.ready, [b"j2"], None),
         "delete dead": t.delete(KEYS.dead, [b"j6"], {b"j6": NOW - 6}),
         "prune": t.prune(KEYS, NOW - 1),
+        "mend": t.mend(KEYS, b"j8", record(8), record(7), NOW),
         "close": t.close_requests(KEYS, b"a"),
     }
 
@@ -115,6 +118,8 @@ def test_each_builds_what_the_table_allows() -> None:
                     assert legal(step, source.name, target.name if target else None), name  # type: ignore[arg-type]
                 case Put(target):
                     assert legal("enqueue" if target.name == "ready" else "schedule", None, target.name)  # type: ignore[arg-type]
+                case Mend(target):
+                    assert legal("mend", None, target.name)  # type: ignore[arg-type]
                 case _:
                     assert name == "close"
         assert len(batch.ops) == 1, f"{name}: what holds of one of several need not hold of the batch"
@@ -132,8 +137,10 @@ def test_what_the_table_forbids_cannot_be_built() -> None:
 
 @pytest.fixture
 def stage() -> MemoryStorage:
-    """j0, j1 held by ``a``; j2, j3 ready; j4, j5 waiting and due; j6, j7 dead."""
+    """j0, j1 held by ``a``; j2, j3 ready; j4, j5 waiting and due; j6, j7 dead; j8 in no place, as somebody else left it."""
     storage = MemoryStorage()
+    storage.apply([t.put(KEYS, {}, {b"j8": record(8)}, {b"j8": NOW})])
+    storage._shared.contents.set_remove(KEYS.waiting.full, (b"j8",))
     storage.apply([t.put(KEYS, {b"j%d" % number: record(number) for number in (0, 1, 2, 3, 6, 7)}, {}, {})])
     storage.apply([t.put(KEYS, {}, {b"j4": record(4), b"j5": record(5)}, {b"j4": NOW - 4, b"j5": NOW - 5})])
     storage.apply([claim()])

@@ -36,6 +36,7 @@ from jobqueue.storage.ops import (
     Locked,
     LockTake,
     Member,
+    Mend,
     Move,
     Moved,
     NoClaim,
@@ -44,6 +45,7 @@ from jobqueue.storage.ops import (
     Put,
     Refused,
     SetAdd,
+    SetKey,
     SetRemove,
     Stamp,
     These,
@@ -226,6 +228,11 @@ def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
             args += (b"z", keys.index(key), b"%d" % len(removed), *removed)
         case ListPush(key, values):
             args += (b"P", keys.index(key), b"%d" % len(values), *values)
+        case Mend(target, id_, seen, record, score):
+            args += (b"E", keys.index(target), keys.index(ListKey(target.scope, "ready")))
+            args += [keys.index(SetKey(target.scope, place)) for place in ("waiting", "working", "dead")]
+            args += (id_, b"0" if seen is None else b"1", seen or b"", record, b"%d" % score)
+            return _itself
     return _nothing
 
 

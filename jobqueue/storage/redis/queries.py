@@ -11,19 +11,24 @@ from jobqueue.storage.ops import (
     RECORDS,
     Answer,
     Fields,
+    Found,
     HashKey,
     Held,
     Holder,
+    IdPage,
+    Ids,
     Kept,
     ListKey,
     Page,
     Peek,
+    Place,
     Query,
     Records,
     ScopePage,
     Scopes,
     SetKey,
     Sizes,
+    Where,
 )
 from jobqueue.storage.redis.compile import Call, Decode, Keys
 
@@ -37,11 +42,11 @@ def scopes_of(query: Query) -> tuple[str, ...]:
     match query:
         case Peek(key):
             return (key.scope,)
-        case Page(key) | Fields(key):
+        case Page(key) | Fields(key) | Ids(key):
             return (key.scope,)
         case Holder(key):
             return (key.scope,)
-        case Records(scope):
+        case Records(scope) | Where(scope):
             return (scope,)
         case Scopes():
             return ()
@@ -88,6 +93,12 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
         case Holder(key):
             args += (b"H", keys.index(key))
             return _held
+        case Ids(key, limit, cursor):
+            args += (b"I", keys.index(key), b"%d" % limit, b"0" if cursor is None else cursor)
+            return lambda reply: IdPage(tuple(reply[1]), reply[0])
+        case Where(scope, ids, search):
+            args += (b"W", keys.index(ListKey(scope, "ready")) if search else b"0", b"%d" % len(ids), *ids)
+            return lambda reply: tuple(map(_found, reply))
         case Scopes():
             raise AssertionError("no scope answers it: see `search`")
 
@@ -130,3 +141,14 @@ def _kept(
 def _held(reply: list[bytes | None]) -> Held | None:
     token, until, fence = reply
     return None if token is None else Held(token, int(until or 0), int(fence or 0))
+
+
+def _found(bits: int) -> Found:
+    times: dict[Place, int] = {
+        "waiting": bits >> 1 & 1,
+        "ready": bits >> 5,
+        "working": bits >> 2 & 1,
+        "dead": bits >> 3 & 1,
+    }
+    places: tuple[Place, ...] = tuple([place for place, count in times.items() for _ in range(count)])
+    return Found(bool(bits & 1), places, bool(bits >> 4 & 1))

@@ -8,8 +8,11 @@
 --          S n (key kind)*                                     Sizes
 --          F hash n fields (n = -1: all)                       Fields
 --          H lock                                              Holder
+--          I hash limit cursor                                 Ids
+--          W ready|0 n ids                                     Where
 -- reply  per query: P values | G {member, score …} | R {records, claims, scores in waiting, in working, in dead} |
 --        S sizes | F {value …} of the fields, or {field, value …} of all | H {token, until, fence}. Missing is false.
+--        I {next cursor, fields} | W a number per id: 1 record + 2 waiting + 4 working + 8 dead + 16 claim + 32 * times in ready
 
 -- The key of that index; ends the script unless it holds this kind, or nothing.
 local function key(index, kind)
@@ -106,6 +109,47 @@ local answer = {
   end,
   H = function()
     return call('HMGET', key(number(), 'hash'), 'token', 'until', 'fence')
+  end,
+  -- Servers before Redis 7.4 and Valkey 8 hand the values over as well, which may be large: so steps are short there, and
+  -- a megabyte of values ends the page. A small hash comes as a whole, whatever the step.
+  I = function()
+    local name, limit, cursor = key(number(), 'hash'), number(), take()
+    local ids, n, bytes, bare, step, steps = {}, 0, 0, true, min(limit, 1000), 0
+    repeat
+      local part = bare and redis.pcall('HSCAN', name, cursor, 'COUNT', step, 'NOVALUES')
+      if not part or part.err then
+        step = bare and 1 or step
+        bare = false
+        part = call('HSCAN', name, cursor, 'COUNT', step)
+      end
+      local fields = part[2]
+      cursor, steps = part[1], steps + 1
+      for i = 1, #fields, bare and 1 or 2 do
+        n = n + 1
+        ids[n] = fields[i]
+        bytes = bytes + (bare and 0 or #fields[i + 1])
+      end
+      if not bare and n > 0 then
+        step = math.max(1, min(limit, 1000, math.floor(65536 * n / (bytes + 1))))
+      end
+    until cursor == '0' or n >= limit or bytes >= 1048576 or steps >= 100
+    return { cursor ~= '0' and cursor, ids }
+  end,
+  W = function()
+    local ready, n = number(), number()
+    local base = skip(n)
+    local records, claims = key(1, 'hash'), ask('HMGET', key(2, 'hash'), ARGV, base + 1, base + n)
+    local bits, sets = {}, {}
+    for j = 3, 5 do
+      sets[j] = ask('ZMSCORE', key(j, 'zset'), ARGV, base + 1, base + n)
+    end
+    ready = ready > 0 and key(ready, 'list')
+    for i = 1, n do
+      local id = ARGV[base + i]
+      bits[i] = call('HEXISTS', records, id) + (sets[3][i] and 2 or 0) + (sets[4][i] and 4 or 0) + (sets[5][i] and 8 or 0)
+        + (claims[i] and 16 or 0) + (ready and 32 * #call('LPOS', ready, id, 'COUNT', 2) or 0)
+    end
+    return bits
   end,
 }
 

@@ -28,7 +28,8 @@ def _load(header: str, *names: str) -> Script:
 
 def _interpret(header: str) -> Script:
     return _load(
-        header, *(f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "batch"))
+        header,
+        *(f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "mend", "batch")),
     )
 
 

@@ -63,6 +63,8 @@ local function parser(code)
   if not parse[code] then
     if code == 'V' then
       moves()
+    elseif code == 'E' then
+      mends()
     else
       plains()
     end

@@ -1,6 +1,6 @@
 -- Applies batches of one scope, in order, each whole or not at all.
 --
--- One script in seven files, joined by scripts.py in this order: bulk, store, cursor, words, plain, move, batch.
+-- One script in eight files, joined by scripts.py in this order: bulk, store, cursor, words, plain, move, mend, batch.
 -- Registered twice: under "#!lua" for calls that store new things (refused by a full server) and under
 -- "#!lua flags=allow-oom" for calls that only move, extend, finish …, so that a full server drains.
 --
@@ -13,9 +13,10 @@
 --               H hash n (field value)*      h hash n fields            + hash field amount
 --               T lock token now until       D lock token
 --               S flags target score n ids records [scores]                       Put; score: "" | number | "*" (scores follow)
+--               E target ready waiting working dead id had seen record score                       Mend, see `parse.E`
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
---        wrong kind. Answers: S what `store` answers | T fence |
+--        wrong kind. Answers: S what `store` answers | T fence | E 1 or 0 |
 --        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
 --
 -- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys and
