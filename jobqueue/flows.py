@@ -222,7 +222,7 @@ def store(
         missing.update([record.id for jobs in queues.values() for record in jobs[start:]])  # they were not sent
         left = [record for record in records if record.id in missing]
         stored = [record for record in records if record.id not in missing]
-        raise type(failed)(explain(failed, left), stored=stored, records=left) from failed
+        raise retold(failed, left, stored) from failed
     return list(records)
 
 
@@ -239,6 +239,15 @@ def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord
             assert isinstance(placed, Placed)
             states.update(zip(ids, placed.states, strict=True))
     return [record for record in part if states[record.id] == "different"]
+
+
+def retold(
+    failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]], stored: Sequence[JobRecord[Any]] = ()
+) -> NotApplied | OutcomeUnknown:
+    """The same error, about these records."""
+    error = type(failed)(explain(failed, left), stored=stored, records=left)
+    error.passes = failed.passes
+    return error
 
 
 def explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:

@@ -306,16 +306,16 @@ class Runner:
         return incarnation
 
     def _reach(self, storage: Storage) -> bytes | None:
-        """Wait until the storage answers its epoch; None if asked to stop before. What is refused for good is raised."""
+        """Wait until the storage answers its epoch; None if asked to stop before. What does not pass by itself is raised."""
         access = self.jobs.access
         wait = 0.1
         while True:
             try:
                 self._clock.refresh(0)
                 return run(flows.prepare(access.keys, access.chance), storage, self._clock)
-            except StorageRefused:
-                raise
             except StorageError as error:
+                if not error.passes:
+                    raise
                 self._log.warning("waiting for the storage: %s", error)
             _, words = self._inbox.take(wait)
             if STOP in words:

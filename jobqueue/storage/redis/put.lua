@@ -3,14 +3,26 @@
 --
 -- KEYS   1 records  2 wake  3 target
 -- ARGV   S flags target score n ids records [scores], see interpret/words.lua
--- reply  1 (all stored) | a letter per record | {message} a key of the wrong kind: nothing was changed
+-- reply  1 (all stored) | a letter per record | {2, message} a key of the wrong kind, {3, rights} the user lacks these, as
+--        `COMMAND key`: nothing was changed
 
 local RECORDS, WAKE, TARGET = KEYS[1], KEYS[2], KEYS[tonumber(ARGV[3])]
 local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true), tonumber(ARGV[5])
 local problem
+local denied = {}
+
+local function need(name, command)
+  if not permitted(command, name) then
+    denied[#denied + 1] = command .. ' ' .. name
+  end
+end
 
 local function kind_of(name, kind)
-  local seen = call('TYPE', name).ok
+  local seen = redis.pcall('TYPE', name).ok
+  if not seen then
+    denied[#denied + 1] = 'TYPE ' .. name
+    return
+  end
   if seen ~= kind and seen ~= 'none' then
     problem = problem or misplaced(name, seen, kind)
   end
@@ -20,8 +32,14 @@ end
 kind_of(TARGET, to_list and 'list' or 'zset')
 kind_of(RECORDS, 'hash')
 local silent = wake and kind_of(WAKE, 'list') == 'none'
-if problem then
-  return { problem }
+need_to_store(RECORDS, TARGET, to_list, need)
+if wake then
+  need(WAKE, 'RPUSH')
+end
+if #denied > 0 then
+  return { 3, denied }
+elseif problem then
+  return { 2, problem }
 end
 local states, rings = store(RECORDS, TARGET, to_list, n, 5, 5 + n, ARGV[4], ARGV[4] == '*' and 5 + 2 * n)
 if silent and rings then

@@ -71,7 +71,7 @@ local function parser(code)
 end
 
 local function batch()
-  problem, kinds = nil, {}
+  problem, denied, kinds = nil, {}, {}
   local guards, ops = {}, {}
   for i = 1, number() do
     guards[i] = parser('guard')()
@@ -80,6 +80,9 @@ local function batch()
     local code = take()
     ops[i] = parser(code)()
     ops[i].code = code
+  end
+  if #denied > 0 then
+    return { 3, denied }
   end
   if not problem then
     check_numbers(ops)

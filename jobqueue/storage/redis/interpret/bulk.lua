@@ -40,6 +40,13 @@ local function leads(name, ids, n)
   return false
 end
 
+-- Whether this user may run the command on the key; not either where the server does not know the command. It costs a third of
+-- a command. What a user may do can change between two calls, so only the script itself can know it before its first write.
+local function permitted(command, name)
+  local known, may = pcall(redis.acl_check_cmd, command, name)
+  return known and may
+end
+
 local function misplaced(name, seen, kind)
   return 'key ' .. name .. ' holds a ' .. seen .. ' where a ' .. kind .. ' belongs'
 end

@@ -34,6 +34,7 @@ local function plains()
   end
 
   local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
+  local GUARD_COMMAND = { A = 'HEXISTS', F = 'HGET', M = 'ZSCORE', U = 'HMGET', L = 'HMGET' }
 
   function parse.guard()
     local code = take()
@@ -41,6 +42,7 @@ local function plains()
     for i = 1, GUARD_ARGUMENTS[code] do
       guard[i] = take()
     end
+    need(guard.key, GUARD_COMMAND[code])
     return guard
   end
 
@@ -48,6 +50,7 @@ local function plains()
   local function many(code, kind, width, command)
     parse[code] = function()
       local name, n = key(number(), kind), number() * width
+      need(name, command)
       return { key = name, n = n, base = skip(n) }
     end
     run[code] = function(op)
@@ -63,7 +66,10 @@ local function plains()
   many('h', 'hash', 1, 'HDEL')
 
   parse['+'] = function()
-    return { key = key(number(), 'hash'), field = take(), amount = take() }
+    local name = key(number(), 'hash')
+    need(name, 'HGET')
+    need(name, 'HINCRBY')
+    return { key = name, field = take(), amount = take() }
   end
 
   run['+'] = function(op)
@@ -71,8 +77,15 @@ local function plains()
     return false
   end
 
+  local function lock()
+    local name = key(number(), 'hash')
+    need(name, 'HMGET')
+    need(name, 'HSET')
+    return name
+  end
+
   function parse.D()
-    return { key = key(number(), 'hash'), token = take() }
+    return { key = lock(), token = take() }
   end
 
   function run.D(op)
@@ -83,7 +96,9 @@ local function plains()
   end
 
   function parse.T()
-    return { key = key(number(), 'hash'), token = take(), now = number(), till = number() }
+    local name = lock()
+    need(name, 'PEXPIRE')
+    return { key = name, token = take(), now = number(), till = number() }
   end
 
   function run.T(op)
@@ -105,8 +120,9 @@ local function plains()
     local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
+    need_to_store(RECORDS, target, to_list, need)
     if wake then
-      key(5, 'list')
+      may_ring()
     end
     return {
       target = target, to_list = to_list, wake = wake, score = score, n = n,

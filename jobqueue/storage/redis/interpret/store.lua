@@ -1,3 +1,15 @@
+-- Notes the rights that `store` needs.
+local function need_to_store(known_records, target, to_list, need)
+  need(known_records, 'HMGET')
+  need(known_records, 'HSET')
+  if to_list then
+    need(target, 'RPUSH')
+  else
+    need(target, 'ZADD')
+    need(target, 'ZRANGE')
+  end
+end
+
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.
 -- Answers 1 if all were stored, or a letter for each (n stored, s same, d different), and whether the scope is to be rung.

@@ -15,22 +15,40 @@
 --               S flags target score n ids records [scores]                       Put; score: "" | number | "*" (scores follow)
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
---        wrong kind. Answers: S 1 (all stored) or a letter per record (n stored, s same, d different) | T fence |
+--        wrong kind | {3, rights} the user lacks these, as `COMMAND key`. Answers: S 1 (all stored) or a letter per record (n stored, s same, d different) | T fence |
 --        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
 --
--- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys and
--- numbers included, before its first write.
+-- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys, numbers
+-- and the rights of the user included, before its first write.
 
 local format = string.format
 local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LIMIT = 9007199254740992 -- 2^53
-local problem, kinds -- of the batch being parsed
+local problem, denied, kinds -- of the batch being parsed
+local rights = {} -- key → command → whether this user may run it there, over all batches
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
 
 -- Code → what reads the arguments of an operation, what runs it, whether a guard holds. Filled when a code is met first, by
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
 local parse, run, holds = {}, {}, {}
+
+-- Notes that the batch is going to run this command on this key, and that it must not begin where the user may not.
+local function need(name, command)
+  local known = rights[name]
+  if not known then
+    known = {}
+    rights[name] = known
+  end
+  local may = known[command]
+  if may == nil then
+    may = permitted(command, name)
+    known[command] = may
+  end
+  if not may then
+    denied[#denied + 1] = command .. ' ' .. name
+  end
+end
 
 -- The key of that index; notes a problem unless it holds this kind, or nothing.
 local function key(index, kind)
@@ -40,7 +58,11 @@ local function key(index, kind)
     seen = seen_before[name]
     -- What an earlier batch took for another kind may have been emptied by it.
     if seen ~= kind then
-      seen = call('TYPE', name).ok
+      seen = redis.pcall('TYPE', name).ok
+      if not seen then
+        denied[#denied + 1] = 'TYPE ' .. name
+        return name
+      end
       if name == WAKE then
         silent = seen == 'none'
       end
@@ -61,7 +83,12 @@ local function integer(text)
   return digits and #digits <= 16 and tonumber(text) or nil
 end
 
--- The wake-up key was looked at by whoever calls this, as `key(5, 'list')`.
+-- Notes that the batch may ring.
+local function may_ring()
+  key(5, 'list')
+  need(WAKE, 'RPUSH')
+end
+
 local function ring()
   if silent then
     call('RPUSH', WAKE, '1')
