@@ -18,7 +18,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.storage.ops import Applied, Batch, Fields, Place, Placed, Query, Refused
+from jobqueue.storage.ops import Applied, Batch, Fields, Page, Place, Placed, Query, Records, Refused, Sizes
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
@@ -104,6 +104,31 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
             f"version knows up to {transitions.SCHEMA}); nothing was changed: upgrade this process, or use another namespace"
         )
     return bytes(meta[b"epoch"])
+
+
+def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[None]:
+    """Do once what a runner does, with no job: a user who lacks a right for it is refused before the first claim.
+
+    Raises:
+        NotApplied: The storage refused, or cannot be reached.
+        OutcomeUnknown: No answer came.
+    """
+    yield Read(
+        tuple(
+            query
+            for queue in queues
+            for query in (
+                Sizes((queue.ready, queue.waiting, queue.working, queue.dead)), Page(queue.working, 1),
+                Records(queue.scope, (b"",)),
+            )
+        )
+    )  # fmt: skip
+    outcomes: list[Outcome] = yield Apply(
+        (transitions.unregister_runners(keys, ()), *[transitions.release(queue, {}) for queue in queues])
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, NotApplied | OutcomeUnknown):
+            raise outcome
 
 
 # ------------------------------------------------------------------------------------------------------------- enqueue

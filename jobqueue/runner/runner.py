@@ -47,6 +47,7 @@ __all__ = ["Runner", "RunnerStatus"]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LISTEN_S: Final = 30.0
+REHEARSAL_S: Final = 0.001
 KEEP_DEAD: Final = timedelta(days=180)
 
 
@@ -219,7 +220,7 @@ class Runner:
         self._clock = clock = opened.backend.clock
         storages = [opened.backend.storage() for _ in range(4)]
         pump_storage, beat_storage, duty_storage, wait_storage = storages
-        epoch = self._reach(pump_storage)
+        epoch = self._reach(pump_storage, wait_storage)
         if epoch is None:
             return False
         incarnation = self._new_name()
@@ -305,14 +306,21 @@ class Runner:
             self._named(incarnation)
         return incarnation
 
-    def _reach(self, storage: Storage) -> bytes | None:
-        """Wait until the storage answers its epoch; None if asked to stop before. What does not pass by itself is raised."""
+    def _reach(self, storage: Storage, waiting: Storage) -> bytes | None:
+        """Wait until the storage does all that a runner needs; answers its epoch, or None if asked to stop before.
+
+        What does not pass by itself is raised: a missing right, a wrong password, a newer schema.
+        """
         access = self.jobs.access
         wait = 0.1
         while True:
             try:
                 self._clock.refresh(0)
-                return run(flows.prepare(access.keys, access.chance), storage, self._clock)
+                epoch = run(flows.prepare(access.keys, access.chance), storage, self._clock)
+                queues = [self._queue_keys(queue) for queue in self._weights or self._all_queues(storage)]
+                run(flows.rehearse(access.keys, queues), storage, self._clock)
+                waiting.wait([queues[0].scope], REHEARSAL_S)
+                return epoch
             except StorageError as error:
                 if not error.passes:
                     raise

@@ -209,8 +209,8 @@ MISTAKES = {
     "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
     "a foreign key is found when half is written": ("  if seen ~= kind then\n    problem", "  if false then\n    problem"),
     "what an earlier batch emptied keeps its kind": (
-        "if seen ~= kind then\n      seen = call",
-        "if not seen then\n      seen = call",
+        "if seen ~= kind then\n      seen = redis",
+        "if not seen then\n      seen = redis",
     ),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),

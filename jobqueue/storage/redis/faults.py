@@ -13,7 +13,7 @@ from redis import exceptions
 from redis.sentinel import MasterNotFoundError
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
-from jobqueue.storage.redis.rights import patterns
+from jobqueue.storage.redis.rights import forbidden, patterns
 
 __all__ = ["broke_off", "broken", "code_of", "lost", "passes", "refused", "unreachable"]
 
@@ -99,6 +99,8 @@ def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> Sto
         scopes: Whose keys the command named.
     """
     code = code_of(error)
+    if code == "NOPERM" and broke_off(error):
+        return forbidden(_text(error).split(", "))  # by `read.lua`, which says which rights
     answer = ANSWERS.get(code, ANSWERS["ERR"])
     text = _text(error)
     said = text if text.startswith(code) else f"{code} {text}"

@@ -9,18 +9,12 @@
 local RECORDS, WAKE, TARGET = KEYS[1], KEYS[2], KEYS[tonumber(ARGV[3])]
 local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true), tonumber(ARGV[5])
 local problem
-local denied = {}
-
-local function need(name, command)
-  if not permitted(command, name) then
-    denied[#denied + 1] = command .. ' ' .. name
-  end
-end
+local denied = lacking(STORE, RECORDS)
 
 local function kind_of(name, kind)
   local seen = redis.pcall('TYPE', name).ok
   if not seen then
-    denied[#denied + 1] = 'TYPE ' .. name
+    denied = { 'TYPE ' .. name }
     return
   end
   if seen ~= kind and seen ~= 'none' then
@@ -32,11 +26,7 @@ end
 kind_of(TARGET, to_list and 'list' or 'zset')
 kind_of(RECORDS, 'hash')
 local silent = wake and kind_of(WAKE, 'list') == 'none'
-need_to_store(RECORDS, TARGET, to_list, need)
-if wake then
-  need(WAKE, 'RPUSH')
-end
-if #denied > 0 then
+if denied then
   return { 3, denied }
 elseif problem then
   return { 2, problem }

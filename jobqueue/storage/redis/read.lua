@@ -104,12 +104,9 @@ end
 local done, reply = pcall(all)
 if not done then
   -- Not every server says which command it was that the user may not run.
-  local denied = {}
-  for _, command in ipairs({ 'TYPE', 'LRANGE', 'LLEN', 'ZRANGE', 'ZCARD', 'ZCOUNT', 'ZMSCORE', 'HGETALL', 'HMGET', 'HLEN' }) do
-    if not permitted(command, KEYS[1]) then
-      denied[#denied + 1] = command .. ' ' .. KEYS[1]
-    end
-  end
-  error({ err = #denied > 0 and 'NOPERM ' .. table.concat(denied, ', ') or reply }) -- the server's `pcall` answers the text
+  local denied = lacking(
+    { 'TYPE', 'LRANGE', 'LLEN', 'ZRANGE', 'ZCARD', 'ZCOUNT', 'ZMSCORE', 'HGETALL', 'HMGET', 'HLEN' }, KEYS[1]
+  )
+  error({ err = denied and 'NOPERM ' .. table.concat(denied, ', ') or reply }) -- the server's `pcall` answers the text
 end
 return reply

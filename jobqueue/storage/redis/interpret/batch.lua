@@ -71,7 +71,7 @@ local function parser(code)
 end
 
 local function batch()
-  problem, denied, kinds = nil, {}, {}
+  problem, denied, kinds = nil, false, {}
   local guards, ops = {}, {}
   for i = 1, number() do
     guards[i] = parser('guard')()
@@ -81,7 +81,7 @@ local function batch()
     ops[i] = parser(code)()
     ops[i].code = code
   end
-  if #denied > 0 then
+  if denied then
     return { 3, denied }
   end
   if not problem then

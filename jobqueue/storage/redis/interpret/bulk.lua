@@ -40,11 +40,30 @@ local function leads(name, ids, n)
   return false
 end
 
--- Whether this user may run the command on the key; not either where the server does not know the command. It costs a third of
--- a command. What a user may do can change between two calls, so only the script itself can know it before its first write.
-local function permitted(command, name)
-  local known, may = pcall(redis.acl_check_cmd, command, name)
-  return known and may
+-- Those of the commands that this user may not run on the key, or that the server does not know, as `COMMAND key`; false if
+-- there are none. To ask costs half of a command. What a user may do can change between two calls, so nobody but the script
+-- itself knows it before its first write.
+local function lacking(commands, name)
+  local check = redis.acl_check_cmd
+  local known, all = pcall(function()
+    for i = 1, #commands do
+      if not check(commands[i], name) then
+        return false
+      end
+    end
+    return true
+  end)
+  if known and all then
+    return false
+  end
+  local denied = {}
+  for i = 1, #commands do
+    local is_known, may = pcall(check, commands[i], name)
+    if not (is_known and may) then
+      denied[#denied + 1] = commands[i] .. ' ' .. name
+    end
+  end
+  return denied
 end
 
 local function misplaced(name, seen, kind)

@@ -49,77 +49,11 @@ local function moves()
     return true
   end
 
-  -- Notes the rights that the move needs, whatever it is going to find.
-  local function need_to_move(op)
-    local source, target = op.source, op.target
-    if op.from_list then
-      need(source, 'LLEN')
-      if op.pick == 'T' then
-        need(source, 'LPOS')
-        need(source, 'LREM')
-      else
-        need(source, 'LRANGE')
-        need(source, 'LTRIM')
-        need(RECORDS, 'HMGET')
-        if op.expect then
-          need(source, 'LPUSH')
-        end
-      end
-    else
-      need(source, 'ZRANGE')
-      need(source, 'ZCARD')
-      if op.pick == 'D' then
-        need(source, 'ZRANGEBYSCORE')
-      end
-      if op.pick == 'T' or op.was then
-        need(source, 'ZMSCORE')
-      end
-      if source ~= target then
-        need(source, 'ZREM')
-      end
-    end
-    if op.expect and op.expect ~= 's' then
-      need(CLAIMS, 'HMGET')
-    end
-    if not target then
-      need(RECORDS, 'HDEL')
-      need(CLAIMS, 'HDEL')
-    elseif source ~= target then
-      need(RECORDS, op.give and 'HMGET' or 'HEXISTS')
-      need(CLAIMS, 'HDEL')
-    elseif op.give then
-      need(RECORDS, 'HMGET')
-    end
-    if target and op.to_list then
-      need(target, op.front and 'LPUSH' or 'RPUSH')
-    elseif target and op.score then
-      need(target, 'ZADD')
-    end
-    if op.wake and target and not op.to_list then
-      need(target, 'ZRANGE')
-    end
-    if op.news > 0 and target then
-      need(RECORDS, 'HSET')
-    end
-    if op.stamp == 'x' then
-      need(CLAIMS, 'HDEL')
-    elseif op.stamp == 's' then
-      need(CLAIMS, 'HSET')
-      need(COUNTERS, 'HGET')
-      need(COUNTERS, 'HSET')
-    end
-    if op.count then
-      need(op.count, 'HGET')
-      need(op.count, 'HINCRBY')
-    end
-    if op.requester then
-      need(REQUESTS, 'HGET')
-      need(REQUESTS, 'HSET')
-      need(target, 'ZMSCORE')
-      need(CLAIMS, 'HMGET')
-      need(RECORDS, 'HMGET')
-    end
-  end
+  -- What moves may run. Every move asks for all of it: nobody may claim what he could not finish, retry and hand back.
+  local MOVE = {
+    'LLEN', 'LPOS', 'LRANGE', 'LPUSH', 'LREM', 'LTRIM', 'RPUSH', 'ZADD', 'ZCARD', 'ZMSCORE', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM',
+    'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET',
+  }
 
   -- flags   l source is a list, t target is a list, w wake, f front, g give
   -- pick    H limit max-bytes | D before limit | T n ids
@@ -179,19 +113,18 @@ local function moves()
     local new_ids, new_records = skip(news), skip(news)
     key(1, 'hash')
     key(2, 'hash')
+    need(MOVE)
     if wake then
-      may_ring()
+      key(5, 'list')
     end
     -- All at once, because a table that grows by one field after the other is moved five times.
-    local op = {
+    return {
       from_list = from_list, to_list = to_list, wake = wake, front = flags:find('f', 1, true),
       give = flags:find('g', 1, true), source = source, target = target, count = count, field = field, pick = pick, n = n,
       ids = ids, bound = bound, limit = limit, expect = expect, claim = claim, where = where, claims = claims, was = was,
       score = score, scores = scores, stamp = stamp, incarnation = incarnation, beat = beat, now = now,
       requester = requester, number = request, news = news, new_ids = new_ids, new_records = new_records,
     }
-    need_to_move(op)
-    return op
   end
 
   -- The head of a list within its limits: ids, their number, their records. Records are fetched in steps that fit what is

@@ -34,7 +34,7 @@ local function plains()
   end
 
   local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
-  local GUARD_COMMAND = { A = 'HEXISTS', F = 'HGET', M = 'ZSCORE', U = 'HMGET', L = 'HMGET' }
+  local GUARD = { 'HEXISTS', 'HGET', 'HMGET', 'ZSCORE' } -- what guards may run
 
   function parse.guard()
     local code = take()
@@ -42,15 +42,16 @@ local function plains()
     for i = 1, GUARD_ARGUMENTS[code] do
       guard[i] = take()
     end
-    need(guard.key, GUARD_COMMAND[code])
+    need(GUARD)
     return guard
   end
 
   -- Operations over many values that are one command of the server.
   local function many(code, kind, width, command)
+    local commands = { command }
     parse[code] = function()
       local name, n = key(number(), kind), number() * width
-      need(name, command)
+      need(commands)
       return { key = name, n = n, base = skip(n) }
     end
     run[code] = function(op)
@@ -65,11 +66,11 @@ local function plains()
   many('H', 'hash', 2, 'HSET')
   many('h', 'hash', 1, 'HDEL')
 
+  local ADD = { 'HGET', 'HINCRBY' }
+
   parse['+'] = function()
-    local name = key(number(), 'hash')
-    need(name, 'HGET')
-    need(name, 'HINCRBY')
-    return { key = name, field = take(), amount = take() }
+    need(ADD)
+    return { key = key(number(), 'hash'), field = take(), amount = take() }
   end
 
   run['+'] = function(op)
@@ -77,15 +78,11 @@ local function plains()
     return false
   end
 
-  local function lock()
-    local name = key(number(), 'hash')
-    need(name, 'HMGET')
-    need(name, 'HSET')
-    return name
-  end
+  local LOCK = { 'HMGET', 'HSET', 'PEXPIRE' }
 
   function parse.D()
-    return { key = lock(), token = take() }
+    need(LOCK)
+    return { key = key(number(), 'hash'), token = take() }
   end
 
   function run.D(op)
@@ -96,9 +93,8 @@ local function plains()
   end
 
   function parse.T()
-    local name = lock()
-    need(name, 'PEXPIRE')
-    return { key = name, token = take(), now = number(), till = number() }
+    need(LOCK)
+    return { key = key(number(), 'hash'), token = take(), now = number(), till = number() }
   end
 
   function run.T(op)
@@ -120,9 +116,9 @@ local function plains()
     local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
-    need_to_store(RECORDS, target, to_list, need)
+    need(STORE)
     if wake then
-      may_ring()
+      key(5, 'list')
     end
     return {
       target = target, to_list = to_list, wake = wake, score = score, n = n,

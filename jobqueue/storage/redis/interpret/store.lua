@@ -1,14 +1,4 @@
--- Notes the rights that `store` needs.
-local function need_to_store(known_records, target, to_list, need)
-  need(known_records, 'HMGET')
-  need(known_records, 'HSET')
-  if to_list then
-    need(target, 'RPUSH')
-  else
-    need(target, 'ZADD')
-    need(target, 'ZRANGE')
-  end
-end
+local STORE = { 'HMGET', 'HSET', 'RPUSH', 'ZADD', 'ZRANGE' } -- what `store` may run, and to ring
 
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.

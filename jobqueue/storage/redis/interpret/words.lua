@@ -25,7 +25,7 @@ local format = string.format
 local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LIMIT = 9007199254740992 -- 2^53
 local problem, denied, kinds -- of the batch being parsed
-local rights = {} -- key → command → whether this user may run it there, over all batches
+local rights = {} -- list of commands → those of them that the user may not run, or false; over all batches
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
 
@@ -33,21 +33,13 @@ local silent -- whether the scope is known not to be rung
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
 local parse, run, holds = {}, {}, {}
 
--- Notes that the batch is going to run this command on this key, and that it must not begin where the user may not.
-local function need(name, command)
-  local known = rights[name]
-  if not known then
-    known = {}
-    rights[name] = known
+-- Notes that the batch may run these commands, and that it must not begin where the user may not. One key is asked about for
+-- all keys of the scope: the server looked at the keys themselves before it began with the script.
+local function need(commands)
+  if rights[commands] == nil then
+    rights[commands] = lacking(commands, RECORDS)
   end
-  local may = known[command]
-  if may == nil then
-    may = permitted(command, name)
-    known[command] = may
-  end
-  if not may then
-    denied[#denied + 1] = command .. ' ' .. name
-  end
+  denied = denied or rights[commands]
 end
 
 -- The key of that index; notes a problem unless it holds this kind, or nothing.
@@ -60,7 +52,7 @@ local function key(index, kind)
     if seen ~= kind then
       seen = redis.pcall('TYPE', name).ok
       if not seen then
-        denied[#denied + 1] = 'TYPE ' .. name
+        denied = { 'TYPE ' .. name }
         return name
       end
       if name == WAKE then
@@ -83,12 +75,7 @@ local function integer(text)
   return digits and #digits <= 16 and tonumber(text) or nil
 end
 
--- Notes that the batch may ring.
-local function may_ring()
-  key(5, 'list')
-  need(WAKE, 'RPUSH')
-end
-
+-- The wake-up key was looked at by whoever calls this, as `key(5, 'list')`.
 local function ring()
   if silent then
     call('RPUSH', WAKE, '1')
