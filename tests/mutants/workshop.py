@@ -33,7 +33,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "storages": (
         "tests/storage/test_memory.py", "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
-        "tests/storage/test_redis.py",
+        "tests/storage/test_redis.py", "tests/storage/test_redis_rights.py",
     ),
     "checks": (
         "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",
