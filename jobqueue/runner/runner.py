@@ -34,6 +34,7 @@ from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
+from jobqueue.runner.rehearsal import rehearse
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
@@ -47,7 +48,6 @@ __all__ = ["Runner", "RunnerStatus"]
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LISTEN_S: Final = 30.0
-REHEARSAL_S: Final = 0.001
 KEEP_DEAD: Final = timedelta(days=180)
 
 
@@ -307,20 +307,13 @@ class Runner:
         return incarnation
 
     def _reach(self, storage: Storage, waiting: Storage) -> bytes | None:
-        """Wait until the storage does all that a runner needs; answers its epoch, or None if asked to stop before.
-
-        What does not pass by itself is raised: a missing right, a wrong password, a newer schema.
-        """
-        access = self.jobs.access
+        """Wait until the storage does all that a runner needs; answers its epoch, or None if asked to stop before."""
         wait = 0.1
         while True:
             try:
                 self._clock.refresh(0)
-                epoch = run(flows.prepare(access.keys, access.chance), storage, self._clock)
                 queues = [self._queue_keys(queue) for queue in self._weights or self._all_queues(storage)]
-                run(flows.rehearse(access.keys, queues), storage, self._clock)
-                waiting.wait([queues[0].scope], REHEARSAL_S)
-                return epoch
+                return rehearse(self.jobs.access, storage, waiting, queues)
             except StorageError as error:
                 if not error.passes:
                     raise
