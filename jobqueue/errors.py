@@ -62,7 +62,11 @@ class StorageError(JobQueueError):
         stored: The records that were certainly stored before the error.
         records: The records that were not stored (``NotApplied``) or may have been (``OutcomeUnknown``);
             ``JobQueue.enqueue_records`` sends them again, each is stored once.
+        passes: Whether it passes by itself, so that waiting helps: a server that is away, loading or busy; not a missing
+            right, a wrong password or a newer schema.
     """
+
+    passes = True
 
     def __init__(
         self, message: str, *, stored: Sequence[JobRecord[Any]] = (), records: Sequence[JobRecord[Any]] = ()
@@ -78,6 +82,19 @@ class NotApplied(StorageError):
 
 class StorageRefused(NotApplied):
     """The server answered that it will not do it (out of memory, read only, no permission, a foreign key …)."""
+
+    passes = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stored: Sequence[JobRecord[Any]] = (),
+        records: Sequence[JobRecord[Any]] = (),
+        passes: bool = False,
+    ) -> None:
+        super().__init__(message, stored=stored, records=records)
+        self.passes = passes
 
 
 class OutcomeUnknown(StorageError):

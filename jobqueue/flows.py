@@ -19,7 +19,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Place, Placed, Query, Records
+from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Place, Placed, Query, Records, Sizes
 from jobqueue.storage.protocol import Outcome
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
@@ -113,6 +113,31 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
             f"version knows up to {transitions.SCHEMA}); nothing was changed: upgrade this process, or use another namespace"
         )
     return bytes(meta[b"epoch"])
+
+
+def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[None]:
+    """Do once what a runner does, with no job: a user who lacks a right for it is refused before the first claim.
+
+    Raises:
+        NotApplied: The storage refused, or cannot be reached.
+        OutcomeUnknown: No answer came.
+    """
+    yield Read(
+        tuple(
+            query
+            for queue in queues
+            for query in (
+                Sizes((queue.ready, queue.waiting, queue.working, queue.dead)), Page(queue.working, 1),
+                Records(queue.scope, (b"",)),
+            )
+        )
+    )  # fmt: skip
+    outcomes: list[Outcome] = yield Apply(
+        (transitions.unregister_runners(keys, ()), *[transitions.release(queue, {}) for queue in queues])
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, NotApplied | OutcomeUnknown):
+            raise outcome
 
 
 # ------------------------------------------------------------------------------------------------------------- enqueue
@@ -219,7 +244,7 @@ def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Fl
     if failed is not None:
         left = [record for record in records if record.id in missing]
         stored = [record for record in records if record.id not in missing]
-        raise type(failed)(explain(failed, left), stored=stored, records=left) from failed
+        raise retold(failed, left, stored) from failed
     return list(records)
 
 
@@ -279,6 +304,15 @@ def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord
             assert isinstance(placed, Placed)
             states.update(zip(ids, placed.states, strict=True))
     return [record for record in part if states[record.id] == "different"]
+
+
+def retold(
+    failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]], stored: Sequence[JobRecord[Any]] = ()
+) -> NotApplied | OutcomeUnknown:
+    """The same error, about these records."""
+    error = type(failed)(explain(failed, left), stored=stored, records=left)
+    error.passes = failed.passes
+    return error
 
 
 def explain(failed: NotApplied | OutcomeUnknown, left: Sequence[JobRecord[Any]]) -> str:

@@ -208,7 +208,7 @@ class JobQueue(Declaring):
         except (NotApplied, OutcomeUnknown) as error:
             # Nothing was sent of the jobs, whatever became of the look.
             failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
-            raise type(failed)(flows.explain(failed, records), records=records) from error
+            raise flows.retold(failed, records) from error
         return (yield from flows.store(self.namespace, records, opened.backend.clock))
 
     # -------------------------------------------------------------------------------------------------------- looking

@@ -99,9 +99,10 @@ NOT_PURE: Final = (
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
-    "storage.redis.flow", "storage.redis.link", "storage.redis.nodes", "storage.redis.scripts", "storage.redis",
-    "runner.aio", "runner.greeting", "runner.journal", "runner.beat", "runner.execute", "runner.runner", "runner.threads",
-    "runner.lifeline", "runner.supervisor", "runner.process_child", "runner.process_pipe", "runner.processes",
+    "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.nodes",
+    "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
+    "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
+    "runner.process_pipe", "runner.processes", "runner.rehearsal",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 

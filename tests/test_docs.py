@@ -32,6 +32,7 @@ from jobqueue import JobQueue, JobRecord, Runner, errors
 from jobqueue.lifecycle import MOVES
 from jobqueue.options import EnqueueOptions
 from jobqueue.storage.ops import Place
+from jobqueue.storage.redis.faults import ANSWERS
 from jobqueue.testing import strategies
 from tests.conftest import MakeServer
 
@@ -215,6 +216,11 @@ def rows(path: Path, *, below: str = "") -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split(" | ")] for line in lines]
 
 
+def test_the_table_of_answers_is_that_of_the_code() -> None:
+    _, *table = rows(ROOT / "docs/reference/errors.md", below="## What passes")
+    assert {row[0]: row[1] == "yes" for row in table} == {code: answer.passes for code, answer in ANSWERS.items()}
+
+
 def test_the_table_of_moves_is_that_of_the_code() -> None:
     page = ROOT / "docs/explanation/job-lifecycle.md"
     written = [tuple(row[:3]) for row in rows(page) if len(row) == 4]
@@ -272,7 +278,7 @@ def test_the_reference_names_everything_public() -> None:
 
 
 def test_the_page_of_errors_has_them_all() -> None:
-    [_, *table] = rows(ROOT / "docs/reference/errors.md")
+    [_, *table] = rows(ROOT / "docs/reference/errors.md", below="## Kinds")
     assert {row[0] for row in table} == set(errors.__all__)
     for name, parents, *_ in table:
         bases = [base.__name__ for base in getattr(errors, name).__bases__]

@@ -30,7 +30,9 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
             f"{name}, append-only file, fsync {sync}: at least once; a power loss may undo about the last 2 s"
         )
     if appending == "no":
-        snapshots = "snapshots only" if told.get("save") else "no persistence"
+        snapshots = (
+            "snapshots only" if told.get("save") else "no persistence" if "save" in told else "snapshots at most"
+        )
         return logging.WARNING, (
             f"{name}, {snapshots}: best effort; when the server process ends, everything since the last snapshot is lost. "
             "Set appendonly yes"

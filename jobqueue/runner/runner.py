@@ -21,7 +21,7 @@ from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
-from jobqueue.errors import DeclarationError, StorageError, StorageRefused
+from jobqueue.errors import DeclarationError, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
@@ -34,6 +34,7 @@ from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
+from jobqueue.runner.rehearsal import rehearse
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.task import Task
@@ -220,7 +221,7 @@ class Runner:
         opened = jobs.access.opened()
         self._clock = clock = opened.backend.clock
         pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
-        epoch = self._reach(pump_storage)
+        epoch = self._reach(pump_storage, wait_storage)
         if epoch is None:
             return False
         incarnation = self._new_name()
@@ -307,17 +308,17 @@ class Runner:
             self._named(incarnation)
         return incarnation
 
-    def _reach(self, storage: Storage) -> bytes | None:
-        """Wait until the storage answers its epoch; None if asked to stop before. What is refused for good is raised."""
-        access = self.jobs.access
+    def _reach(self, storage: Storage, waiting: Storage) -> bytes | None:
+        """Wait until the storage does all that a runner needs; answers its epoch, or None if asked to stop before."""
         wait = 0.1
         while True:
             try:
                 self._clock.refresh(0)
-                return run(flows.prepare(access.keys, access.chance), storage, self._clock)
-            except StorageRefused:
-                raise
+                queues = [self._queue_keys(queue) for queue in self._weights or self._all_queues(storage)]
+                return rehearse(self.jobs.access, storage, waiting, queues)
             except StorageError as error:
+                if not error.passes:
+                    raise
                 self._log.warning("waiting for the storage: %s", error)
             _, words = self._inbox.take(wait)
             if STOP in words:

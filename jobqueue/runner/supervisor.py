@@ -25,7 +25,7 @@ import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.drive import run
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
@@ -44,8 +44,11 @@ PAUSE_FIRST_S: Final = 0.5
 PAUSE_LONGEST_S: Final = 30.0
 LATE_S: Final = 15.0
 """How long after the grace time a runner may take to leave: its last words, its threads, its interpreter."""
-WRONG: Final = 2
-"""The exit code of a command line or a declaration that is wrong."""
+FOR_GOOD: Final = (2, 3)
+"""Exit codes of runners that another start does not help: a command line or a declaration is wrong, the storage refused.
+
+A runner waits for whatever passes by itself, so it leaves with 3 only where waiting does not help either.
+"""
 HAND_BACK_AGAIN_S: Final = 1.0
 HAND_BACK_END_S: Final = 5.0
 """How long the supervisor's own end may wait for the storage to take jobs back."""
@@ -269,8 +272,8 @@ class Supervisor:
         slot.child = None
         if self._stopping:
             return
-        if code == WRONG and not self._has_worked:
-            self._code = WRONG
+        if code in FOR_GOOD and not self._has_worked:
+            self._code = code
             self._stop(signal.SIGTERM, now)
             return
         slot.deaths = 0 if now - child.started >= LIVED_S else slot.deaths + 1
@@ -355,6 +358,12 @@ class _Graves:
                 settle(access.keys, name, lambda: Moment(clock.now(), clock.monotonic())), opened.storage(), clock
             )
         except JobQueueError as error:
+            if isinstance(error, StorageError) and not error.passes:
+                _log.warning(
+                    "the jobs of runner %s cannot be handed back, they run again when their leases have ended: %s",
+                    name.decode(), error,
+                )  # fmt: skip
+                return True
             _log.warning("the jobs of runner %s could not be handed back, trying again: %s", name.decode(), error)
             return False
         except Exception:  # noqa: BLE001 - the next runner's jobs wait for this thread

@@ -7,6 +7,8 @@ make of the same faults is in `test_trouble.py`.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,8 +19,8 @@ import attrs
 import pytest
 import redis
 
-from jobqueue import transitions
-from jobqueue.errors import NotApplied, StorageRefused
+from jobqueue import JobQueue, Runner, transitions
+from jobqueue.errors import NotApplied, StorageError, StorageRefused
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.storage.ops import Applied, Batch, Moved, Put, claim_mark
@@ -321,3 +323,158 @@ def test_a_loading_server_refuses(own_server: MakeServer) -> None:
 
     assert any("LOADING" in refusal for refusal in refusals), f"it was never seen loading: {set(refusals)}"
     storage.close()
+
+
+# ------------------------------------------------------------------------------------------- a runner that starts meanwhile
+
+
+class Started:
+    """A runner on a thread, and what became of it."""
+
+    def __init__(self, url: str) -> None:
+        self.jobs = JobQueue(url, namespace="refused")
+        self.ran: list[str] = []
+
+        @self.jobs.job(name="deed", queue="q")
+        def deed() -> None:
+            self.ran.append("deed")
+            self.runner.stop()
+
+        self.deed = deed
+        self.log = logging.getLogger(f"tests.{id(self)}")
+        self.log.propagate = False
+        self.lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: self.lines.append(record.getMessage())  # type: ignore[method-assign]
+        self.log.addHandler(handler)
+        self.runner = Runner(self.jobs, threads=1, queues=["q"], logger=self.log)
+        self.ended: list[StorageError] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.runner.run(signals=False)
+        except StorageError as error:
+            self.ended.append(error)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def waits(self) -> bool:
+        """Whether it said twice that it waits."""
+        return sum("waiting for the storage" in line for line in self.lines) >= 2
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        self.jobs.close()
+
+
+def allow(bench: Bench, user: str, *rules: str) -> None:
+    """Make a user with these rights and no others."""
+    operator: Any = bench.operator
+    operator.execute_command("ACL", "SETUSER", user, "reset", "on", ">pw", *rules)
+
+
+@pytest.mark.parametrize("fault", ["F12", "F16", "F19", "F27"])
+def test_a_runner_waits_at_its_start_for_what_passes(bench: Bench, fault: str) -> None:
+    bench.operator.flushall()
+    started = Started(bench.server.url)
+    started.deed.enqueue()
+    started.jobs.close()  # the runner needs new connections
+    with FAULTS[fault][0](bench, ""):
+        started.start()
+        await_that(lambda: started.waits() or started.ended, "the runner waiting")
+    started.join()
+
+    assert started.ended == []
+    assert started.ran == ["deed"]
+
+
+@pytest.mark.parametrize("right", ["lpush", "hincrby", "blpop", "time", "zmscore", "evalsha"])
+def test_a_runner_leaves_for_a_right_that_is_missing_before_it_claims(bench: Bench, right: str) -> None:
+    bench.operator.flushall()
+    Started(bench.server.url).deed.enqueue()
+    allow(bench, "weak", "~*", "+@all", f"-{right}")
+    started = Started(f"unix://weak:pw@{bench.server.socket}")
+    started.start()
+    started.join()
+
+    [error] = started.ended
+    assert isinstance(error, StorageRefused)
+    assert right in str(error).lower()
+    assert "deploy.md" in str(error)
+    assert started.ran == []
+    assert bench.operator.llen(QUEUE.ready.full) == 1
+    assert bench.operator.exists("{refused}:runners") == 0
+
+
+@pytest.mark.parametrize("keys", ["~{refused:q}:*", "~{refused}:* ~{refused:q}:re*"])
+def test_a_runner_leaves_for_keys_that_it_may_not_use(bench: Bench, keys: str) -> None:
+    bench.operator.flushall()
+    allow(bench, "weak", "+@all", *keys.split())
+    started = Started(f"unix://weak:pw@{bench.server.socket}")
+    started.start()
+    started.join()
+
+    [error] = started.ended
+    assert isinstance(error, StorageRefused)
+    assert ("~{refused:q}:*" if " " in keys else "~{refused}:*") in str(error)
+
+
+def test_a_runner_leaves_for_a_wrong_password(bench: Bench) -> None:
+    started = Started(f"unix://nobody:pw@{bench.server.socket}")
+    started.start()
+    started.join()
+
+    [error] = started.ended
+    assert isinstance(error, StorageRefused)
+    assert "password" in str(error)
+
+
+def test_an_error_of_an_enqueue_says_whether_it_passes(bench: Bench) -> None:
+    bench.operator.flushall()
+    started = Started(bench.server.url)
+    with read_only(bench, ""), pytest.raises(StorageRefused) as first:
+        started.deed.enqueue()
+    assert first.value.passes
+    started.deed.enqueue()
+    with full(bench, ""), pytest.raises(StorageRefused) as second:
+        started.deed.enqueue()
+    assert second.value.passes
+    started.jobs.close()
+    with no_permission(bench, ""), pytest.raises(StorageRefused) as third:
+        Started(bench.server.url).deed.enqueue()
+    assert not third.value.passes
+
+
+def test_the_least_rights_are_enough(bench: Bench) -> None:
+    """A producer, a runner and somebody who looks, each with the rights that the page on deployment gives them."""
+    bench.operator.flushall()
+    page = (Path(__file__).parents[2] / "docs/how-to/deploy.md").read_text()
+    for name, rules in re.findall(r"^ACL SETUSER (\w+) on >\S+ (.+)$", page, re.MULTILINE):
+        allow(bench, name, *rules.replace("shop", "refused").split())
+    producer, runner, reader = [
+        Started(f"unix://{name}:pw@{bench.server.socket}") for name in ("producer", "runner", "reader")
+    ]
+    producer.deed.enqueue()
+    producer.deed.opts(delay=3600).enqueue()
+    with producer.jobs.lock("report", ttl=60):
+        pass
+
+    runner.start()
+    runner.join()
+
+    assert runner.ended == []
+    assert runner.ran == ["deed"]
+    assert [line for line in runner.lines if "refused" in line and "namespace refused" not in line] == []
+    [waiting] = reader.jobs.find(queue="q")
+    assert waiting.place == "waiting"
+    assert reader.jobs.counts()["q"].waiting == 1
+    assert reader.jobs.get(waiting.id) == waiting
+    assert reader.jobs.length("q") == 0
+    assert len(reader.jobs.runners()) <= 1
+    with pytest.raises(StorageRefused):
+        reader.jobs.delete(waiting.id)
+    runner.jobs.delete(waiting.id)

@@ -12,6 +12,10 @@ _MEMORY: Final = "storage/interpreter.py"
 _MOVES: Final = "storage/redis/interpret/move.lua"
 _PLAIN: Final = "storage/redis/interpret/plain.lua"
 _WORDS: Final = "storage/redis/interpret/words.lua"
+_BATCH: Final = "storage/redis/interpret/batch.lua"
+_PUT: Final = "storage/redis/put.lua"
+_PUT_ONE: Final = "storage/redis/put_one.lua"
+_GUARDED: Final = "storage/redis/guarded.py"
 
 STORAGES: Final = (
     # ------------------------------------------------------------------------------------------------------- in memory
@@ -198,5 +202,55 @@ STORAGES: Final = (
         "storage/redis/put_one.lua",
         "redis.call('RPUSH', ready, ARGV[6])",
         "redis.call('LPUSH', ready, ARGV[6])",
+    ),
+    # ------------------------------------------------------------------------------------- rights, and what a server is
+    Variant(
+        "rights-not-asked",
+        "begins a batch whose user may not end it",
+        _BATCH,
+        "  if denied then\n",
+        "  if false then\n",
+    ),
+    Variant(
+        "right-of-a-move-forgotten",
+        "does not ask for one of the commands that a move runs",
+        _MOVES,
+        "'HDEL', 'HEXISTS',",
+        "'HEXISTS',",
+    ),
+    Variant(
+        "rights-of-a-put-not-asked",
+        "stores a job that its user may not place",
+        _PUT,
+        "if denied then\n",
+        "if false then\n",
+    ),
+    Variant(
+        "rights-of-the-usual-put-not-asked",
+        "stores the record of a single job whose id its user may not push",
+        _PUT_ONE,
+        "known and may and ",
+        "",
+    ),
+    Variant(
+        "policy-has-one-source",
+        "does not find out where CONFIG is forbidden that a server evicts",
+        _GUARDED,
+        '    if "maxmemory_policy" in facts:\n',
+        '    if "nothing" in facts:\n',
+    ),
+    Variant(
+        "server-looked-at-once",
+        "does not look again at a server that it once found fit",
+        _GUARDED,
+        "        problem = self._unfit(label, facts)\n",
+        "        problem = None if label in self._warned else self._unfit(label, facts)\n        self._warned.add(label)\n",
+    ),
+    Variant(
+        "busy-for-good",
+        "takes every refusal at the start of a runner for one that does not pass",
+        "storage/redis/faults.py",
+        '"BUSY": Answer(True,',
+        '"BUSY": Answer(False,',
     ),
 )

@@ -37,7 +37,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/storage/test_exact.py", "tests/storage/test_shape.py", "tests/storage/test_snapshots.py",
         "tests/storage/test_memory.py",
         "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
-        "tests/storage/test_redis.py", "tests/storage/test_redis_flow.py",
+        "tests/storage/test_redis.py", "tests/storage/test_redis_flow.py", "tests/storage/test_redis_rights.py",
     ),
     "checks": (
         "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",

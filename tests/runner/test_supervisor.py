@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -298,6 +299,22 @@ def test_a_new_version_that_does_not_start_leaves_the_old_at_work(
     people.enqueue("quick", "a")
     await_that(drained(people.jobs), "they work")
     assert supervised.end() == 0
+
+
+def test_a_right_that_is_missing_is_said_and_ends_with_3(
+    hire: Callable[[str], tuple[Crew, Supervise]], own_server: MakeServer
+) -> None:
+    """A runner waits for what passes; what does not is no better with the next runner."""
+    server = own_server()
+    with server.client() as client:
+        command: Any = client.execute_command
+        command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-hincrby")
+    _, supervise = hire(f"unix://weak:pw@{server.socket}")
+
+    supervised = supervise("--processes", "2")
+
+    assert supervised.popen.wait(PATIENCE) == 3
+    assert "HINCRBY on {" in supervised.log
 
 
 def test_what_cannot_work_is_said_once_and_ends_with_2(crew: tuple[Crew, Supervise], tmp_path: Path) -> None:

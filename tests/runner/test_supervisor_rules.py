@@ -15,7 +15,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.runner import supervisor
 from jobqueue.runner.rescue import Rescued
-from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, WRONG, Supervisor
+from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, Supervisor
 from jobqueue.storage.memory import MemoryStorage
 
 
@@ -165,26 +165,27 @@ def test_the_pauses_of_one_slot_are_not_those_of_another(recruit: Recruit) -> No
     assert len(crew.alive) == 1, "the first death of this one"
 
 
-# --------------------------------------------------------------------------------------------------------- exit code 2
+# ---------------------------------------------------------------------------------------------------- exit codes 2, 3
 
 
-def test_a_command_line_that_is_wrong_ends_all_with_2(recruit: Recruit) -> None:
-    """Nothing would be better the next time."""
+@pytest.mark.parametrize("code", [2, 3])
+def test_what_will_not_be_better_the_next_time_ends_all(recruit: Recruit, code: int) -> None:
+    """A command line that is wrong, a storage that refuses for good."""
     crew = recruit(2)
     crew.turn()
     first, second = crew.alive
-    first.end(WRONG)
+    first.end(code)
     crew.turn()
     assert len(FakeProcess.made) == 2, "nothing is started again"
     assert second.is_told
     second.end(0)
     crew.turn()
-    assert (crew.supervisor._code, crew.supervisor._children()) == (2, [])
+    assert (crew.supervisor._code, crew.supervisor._children()) == (code, [])
 
 
-@pytest.mark.parametrize(("code", "worked"), [(WRONG, True), (1, False), (3, False), (-9, False)])
+@pytest.mark.parametrize(("code", "worked"), [(2, True), (3, True), (1, False), (-9, False)])
 def test_any_other_end_is_a_death_like_any(recruit: Recruit, code: int, worked: bool) -> None:
-    """2 as well once a runner has worked: then the command line is right."""
+    """2 and 3 as well once a runner has worked: then it was right, and the storage took it."""
     crew = works(recruit(2)) if worked else recruit(2)
     crew.turn()
     first, second = crew.alive

@@ -17,6 +17,7 @@ import redis.asyncio
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from jobqueue import JobQueue
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.storage.ops import (
     Applied,
@@ -36,7 +37,8 @@ from jobqueue.storage.ops import (
     These,
 )
 from jobqueue.storage.protocol import Outcome
-from jobqueue.storage.redis import RedisServer, RedisStorage, open_redis
+from jobqueue.storage.redis import RedisServer, RedisStorage, faults, open_redis
+from jobqueue.storage.redis.guarded import QUESTIONS, Guarded, described, facts_of
 from tests.conftest import MakeServer
 from tests.faults.proxy import Cut, Proxy, Rule
 from tests.servers import Server, kinds
@@ -336,7 +338,34 @@ def test_a_replica_refuses(own_server: MakeServer) -> None:
     (outcome,) = storage.apply([ADD])
 
     assert isinstance(outcome, StorageRefused)
+    assert outcome.passes
     assert "replica" in str(outcome)
+
+
+async def test_after_readonly_the_next_call_opens_a_new_connection(own_server: MakeServer) -> None:
+    """Behind the same address there may be another primary by then."""
+    server = own_server()
+    opened = open_redis(server.url)
+    storage, awaited = opened.storage(), opened.async_storage()
+    assert storage.apply([ADD]) == await awaited.apply([ADD]) == [Applied((None,))]
+    with server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+
+        def ids() -> set[str]:
+            clients: Any = client.client_list()
+            return {one["id"] for one in clients if one["name"] == "jobqueue"}
+
+        before = ids()
+        assert len(before) == 2
+        for (outcome,) in (storage.apply([ADD]), await awaited.apply([ADD])):
+            assert isinstance(outcome, StorageRefused)
+            assert outcome.passes
+        client.replicaof("NO", "ONE")
+        assert storage.apply([ADD]) == await awaited.apply([ADD]) == [Applied((None,))]
+        await asyncio.to_thread(until, lambda: len(ids()) == 2)
+        assert not ids() & before
+    storage.close()
+    await awaited.close()
 
 
 def test_a_missing_permission_is_named(own_server: MakeServer) -> None:
@@ -352,7 +381,7 @@ def test_a_missing_permission_is_named(own_server: MakeServer) -> None:
     assert "ACL" in str(outcome)
 
 
-def test_a_permission_missing_inside_the_script_is_not_called_a_refusal(own_server: MakeServer) -> None:
+def test_a_permission_missing_inside_the_script_is_a_refusal_of_the_whole_batch(own_server: MakeServer) -> None:
     server = own_server()
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-hincrby")
@@ -360,8 +389,8 @@ def test_a_permission_missing_inside_the_script_is_not_called_a_refusal(own_serv
 
     (outcome,) = storage.apply([Batch(SCOPE, (*put(b"a").ops, *ADD.ops))])
 
-    assert isinstance(outcome, OutcomeUnknown)  # the first operation was carried out
-    assert storage.read([Peek(READY, 0, 1)]) == [(b"a",)]
+    assert isinstance(outcome, StorageRefused)
+    assert storage.read([Peek(READY, 0, 1)]) == [()]
 
 
 def test_a_user_that_may_not_ask_about_the_server_is_warned(
@@ -373,9 +402,123 @@ def test_a_user_that_may_not_ask_about_the_server_is_warned(
     storage = open_redis(f"unix://weak:pw@{server.socket}").storage()
 
     assert storage.apply([ADD, ADD]) == [Applied((None,)), Applied((None,))]
+    with server.client() as client:
+        client.client_kill_filter(skipme=True, _type="normal")
+    assert storage.apply([ADD]) == [Applied((None,))]
+
+    [warning] = caplog.records  # HELLO, which no user can be forbidden, told the version
+    assert "maxmemory-policy" in warning.getMessage()
+
+
+def test_a_server_that_tells_nothing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    nothing = [redis.ResponseError("unknown command")] * len(QUESTIONS)
+    server = Guarded("redis://h:1")
+
+    assert server.problem("redis://h:1", nothing) is server.problem("redis://h:1", nothing) is None
 
     assert len(caplog.records) == 2
-    assert "maxmemory-policy" in caplog.text
+    assert "its version could not be checked" in caplog.text
+    assert described(facts_of(nothing))["version"] == "unknown"
+
+
+def test_a_server_that_is_busy_is_asked_again() -> None:
+    """It says nothing of itself now, which is no reason to believe that it is fit."""
+    problem = Guarded("redis://h:1").problem("redis://h:1", [redis.ResponseError("BUSY a script runs")])
+    assert problem is not None
+    assert problem.passes
+
+
+@pytest.mark.parametrize("forbidden", ["-config", "-info"])
+def test_a_server_that_evicts_is_found_by_either_source(own_server: MakeServer, forbidden: str) -> None:
+    server = own_server(args=["--maxmemory-policy", "allkeys-lru"])
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", forbidden)
+
+    (outcome,) = open_redis(f"unix://weak:pw@{server.socket}").storage().apply([ADD])
+
+    assert isinstance(outcome, StorageRefused)
+    assert "allkeys-lru" in str(outcome)
+    assert not outcome.passes
+
+
+@pytest.mark.parametrize("command", ["CONFIG", "INFO"])
+def test_a_renamed_command_hides_nothing(own_server: MakeServer, command: str) -> None:
+    server = own_server(args=["--maxmemory-policy", "allkeys-lru", "--rename-command", command, ""])
+
+    (outcome,) = open_redis(server.url).storage().apply([ADD])
+
+    assert isinstance(outcome, StorageRefused)
+    assert "allkeys-lru" in str(outcome)
+
+
+def test_a_renamed_command_of_the_script_is_a_refusal(own_server: MakeServer) -> None:
+    server = own_server(args=["--rename-command", "ZADD", ""])
+    storage = open_redis(server.url).storage()
+
+    outcomes = storage.apply([ADD, Batch(SCOPE, (Put(WORKING, {b"a": RECORD}, score=1),))])
+
+    assert outcomes[0] == Applied((None,))
+    assert isinstance(outcomes[1], StorageRefused)
+    assert "ZADD on {n:q}:" in str(outcomes[1])
+    assert count(server) == 1
+
+
+async def test_a_policy_that_is_changed_later_is_found_on_the_next_connection(own_server: MakeServer) -> None:
+    server = own_server()
+    opened = open_redis(server.url)
+    storage, awaited = opened.storage(), opened.async_storage()
+    assert storage.apply([ADD]) == [Applied((None,))]
+
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert storage.apply([ADD]) == [Applied((None,))]
+        client.client_kill_filter(skipme=True, _type="normal")
+
+    for (outcome,) in (storage.apply([ADD]), await awaited.apply([ADD])):
+        assert isinstance(outcome, StorageRefused)
+    with pytest.raises(StorageRefused, match="allkeys-lru"):
+        storage.wait([SCOPE], 5)
+    assert count(server) == 2
+    await awaited.close()
+
+
+def test_a_job_queue_by_its_defaults_refuses_a_server_that_evicts(own_server: MakeServer) -> None:
+    server = own_server(args=["--maxmemory-policy", "allkeys-lru"])
+    jobs = JobQueue(server.url)
+
+    @jobs.job(name="work")
+    def work() -> None: ...
+
+    with pytest.raises(StorageRefused, match="allkeys-lru") as caught:
+        work.enqueue()
+
+    assert [record.id for record in caught.value.records] != []
+    with server.client() as client:
+        assert client.dbsize() == 0
+    jobs.close()
+    jobs = JobQueue(server.url, allow_eviction=True)
+    assert jobs.counts() == {}
+    jobs.close()
+
+
+def test_what_a_script_breaks_off_with_is_unknown() -> None:
+    """No script should: each looks at everything before it writes."""
+    error = redis.ResponseError("ERR something new script: f00, on @user_script:7.")
+    assert faults.broke_off(error)
+    unknown = faults.broken("redis://h:1", error)
+    assert isinstance(unknown, OutcomeUnknown)
+    assert "something new" in str(unknown)
+
+
+def test_an_outage_of_all_sentinels_is_one_sentence() -> None:
+    storage = open_redis("redis+sentinel://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/shop/0").storage()
+
+    (outcome,) = storage.apply([ADD])
+
+    assert type(outcome) is NotApplied
+    assert outcome.passes
+    assert "no sentinel of redis+sentinel://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3/shop names a primary" in str(outcome)
+    assert len(str(outcome)) < 200
 
 
 def test_a_wrong_password_is_refused_and_not_printed(own_server: MakeServer) -> None:

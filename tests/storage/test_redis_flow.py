@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.storage.ops import Batch, HashAdd, HashKey
 from jobqueue.storage.redis import open_redis
 from jobqueue.storage.redis.faults import unreachable
-from jobqueue.storage.redis.flow import Guarded, apply_flow, check_flow, described
+from jobqueue.storage.redis.guarded import Guarded, described, facts_of
 from tests.servers import Server
 
 POLICY = [b"maxmemory-policy", b"noeviction"]
@@ -20,13 +20,9 @@ ADD = Batch("n:q", (HashAdd(HashKey("n:q", "count"), b"n", 1),))
 
 
 def asked(info: Any, policy: Any = POLICY, *, allow_eviction: bool = False) -> NotApplied | None:
-    """What the check of a server ends with that answers so."""
-    flow = check_flow(Guarded("here", allow_eviction=allow_eviction))
-    next(flow)
-    with pytest.raises(StopIteration) as end:
-        flow.send([info, b"aof_enabled:0\r\n", policy, [], []])
-    problem: NotApplied | None = end.value.value
-    return problem
+    """What the look at a server ends with that answers so."""
+    forbidden = exceptions.NoPermissionError("NOPERM")
+    return Guarded("here", allow_eviction=allow_eviction).problem("here", [info, forbidden, policy, forbidden])
 
 
 @pytest.mark.parametrize(
@@ -64,23 +60,11 @@ def test_every_policy_but_one_is_refused_unless_it_is_allowed(policy: str) -> No
 
 def test_a_version_that_is_not_told_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert asked(PermissionError("NOPERM")) is None
+        assert asked(exceptions.NoPermissionError("NOPERM")) is None
 
     assert [record.getMessage() for record in caplog.records] == [
-        "here does not let this user ask INFO: its version could not be checked"
+        "here does not let this user ask INFO or HELLO: its version could not be checked"
     ]
-
-
-@pytest.mark.parametrize("reply", [NotApplied("nobody there"), OutcomeUnknown("no answer")])
-def test_a_server_that_does_not_answer_the_check_has_done_nothing(reply: Exception) -> None:
-    server = Guarded("here")
-    flow = apply_flow(server, [ADD, ADD])
-    next(flow)
-    with pytest.raises(StopIteration) as end:
-        flow.send([reply] * 5)
-
-    assert [type(outcome) for outcome in end.value.value] == [NotApplied, NotApplied]
-    assert not server.checked
 
 
 def test_a_server_is_asked_once(server: Server) -> None:
@@ -96,11 +80,20 @@ def test_a_server_is_asked_once(server: Server) -> None:
     assert calls[0] == calls[1] == calls[2]
 
 
+def info_of(facts: dict[str, str]) -> bytes:
+    return "".join([f"{name}:{value}\r\n" for name, value in facts.items()]).encode()
+
+
 @pytest.mark.parametrize(("enabled", "told"), [("1", "yes"), ("0", "no")])
 def test_what_is_told_of_a_server(enabled: str, told: str) -> None:
     facts = {"redis_version": "7.2.4", "valkey_version": "9.1.2", "aof_enabled": enabled, "save": "", "other": "x"}
 
-    assert described(facts) == {"server": "valkey", "version": "9.1.2", "save": "", "appendonly": told}
+    assert described(facts_of([info_of(facts)])) == {
+        "server": "valkey",
+        "version": "9.1.2",
+        "save": "",
+        "appendonly": told,
+    }
     assert described({}) == {"server": "redis", "version": "unknown"}
 
 

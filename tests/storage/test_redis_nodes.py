@@ -16,7 +16,7 @@ import redis.asyncio
 from redis.crc import key_slot
 from redis.sentinel import Sentinel
 
-from jobqueue.errors import NotApplied, OutcomeUnknown
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.storage.ops import (
     Applied,
     Batch,
@@ -28,6 +28,7 @@ from jobqueue.storage.ops import (
     Once,
     Peek,
     Put,
+    SetKey,
     Sizes,
     Stamp,
     These,
@@ -277,6 +278,52 @@ def test_a_single_server_is_no_cluster(own_server: MakeServer) -> None:
     assert "redis://" in str(outcome)
 
 
+# ------------------------------------------------------------------------------------------- rights, and what a node is
+
+
+def test_a_right_that_one_node_denies_is_named_and_the_other_works_on(
+    nodes: tuple[Server, Server], cluster: RedisServer
+) -> None:
+    storage = cluster.storage()
+    take = [
+        Batch(scope, (Move(ListKey(scope, "ready"), SetKey(scope, "working"), Head(9, 1 << 20), score=NOW),))
+        for scope in (LOW[0], HIGH[0])
+    ]
+    put = [
+        Batch(scope, (Put(ListKey(scope, "ready"), {b"a": b"nonce---x"}, wake=True),)) for scope in (LOW[0], HIGH[0])
+    ]
+    assert all(isinstance(outcome, Applied) for outcome in storage.apply(put))
+    run(nodes[1], "ACL", "SETUSER", "default", "-zadd")
+    try:
+        mine, other = storage.apply(take)
+    finally:
+        run(nodes[1], "ACL", "SETUSER", "default", "+@all")
+
+    assert isinstance(mine, Applied)
+    assert isinstance(other, StorageRefused)
+    assert f"ZADD on {{{HIGH[0]}}}:" in str(other)
+    assert storage.read([Peek(ListKey(HIGH[0], "ready"), 0, 9)]) == [(b"a",)]
+    storage.close()
+
+
+async def test_each_node_is_looked_at(nodes: tuple[Server, Server], cluster: RedisServer) -> None:
+    run(nodes[1], "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        storage, awaited = cluster.storage(), cluster.async_storage()
+        for mine, other in (
+            storage.apply([add(LOW[0]), add(HIGH[0])]),
+            await awaited.apply([add(LOW[0]), add(HIGH[0])]),
+        ):
+            assert isinstance(mine, Applied)
+            assert isinstance(other, StorageRefused)
+            assert address(nodes[1]) in str(other)
+    finally:
+        run(nodes[1], "CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert storage.apply([add(HIGH[0])]) == [Applied((None,))]
+    storage.close()
+    await awaited.close()
+
+
 # ----------------------------------------------------------------------------------------------------------- sentinels
 
 
@@ -321,6 +368,19 @@ def _fails_over(port: int) -> bool:
     finally:
         client.close()
     return True
+
+
+async def test_a_right_that_is_missing_behind_sentinels_is_named(sentinel: tuple[Server, Server, int]) -> None:
+    primary, _, port = sentinel
+    storage = open_redis(f"redis+sentinel://127.0.0.1:{port}/shop/0").storage()
+    assert storage.apply([add("n")]) == [Applied((None,))]
+    run(primary, "ACL", "SETUSER", "default", "-hincrby")
+
+    (outcome,) = storage.apply([add("n")])
+
+    assert isinstance(outcome, StorageRefused)
+    assert "HINCRBY on {n}:" in str(outcome)
+    storage.close()
 
 
 def _role(server: Server) -> object:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from jobqueue import JobQueue
 from jobqueue.embedded import EmbeddedServer, server_binary
-from jobqueue.errors import StorageError
+from jobqueue.errors import NotApplied, StorageError
 from tests.embedded_users import (
     ROOT,
     User,
@@ -224,3 +225,26 @@ def test_looking_for_the_binary_loads_no_client_library() -> None:
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
     assert told.strip() == "[]"
+
+
+async def test_a_first_enqueue_where_the_server_cannot_start_is_certainly_not_stored(directory: Path) -> None:
+    """Its log says what is wrong, and the next use starts it when that is mended."""
+    data = directory / "appendonlydir"
+    data.mkdir(mode=0o700, parents=True)
+    (data / "appendonly.aof.manifest").write_text("nonsense\n")
+    jobs = JobQueue(f"embedded://{directory}")
+
+    @jobs.job(name="work")
+    def work() -> None: ...
+
+    for _ in range(2):
+        with pytest.raises(NotApplied, match="does not start; the end of its log"):
+            work.enqueue()
+    with pytest.raises(NotApplied, match="does not start"):
+        await work.aenqueue()
+    assert not runs(directory)
+
+    (data / "appendonly.aof.manifest").unlink()
+    record = work.enqueue()
+    assert jobs.get(record.id) == record
+    await jobs.aclose()

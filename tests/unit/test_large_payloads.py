@@ -19,7 +19,8 @@ from jobqueue.runner.rescue import Watch, hand_back, patrol
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Batch, Kept, Move, Put, Query
 from jobqueue.storage.protocol import Outcome
-from jobqueue.storage.redis.flow import CALL_BYTES, Guarded, apply_flow
+from jobqueue.storage.redis.flow import CALL_BYTES, apply_flow
+from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.testing import FakeClock, Fault
 from tests.runner.sim import LEASE, Sim, World
 from tests.unit.queue_bench import Bench
@@ -185,7 +186,6 @@ def test_large_batches_of_one_scope_are_calls_of_their_own_on_a_server() -> None
         return transitions.put(queue_keys("test", "low"), {b"%d" % number: b"n" * size}, {}, {})
 
     server = Guarded("redis://x")
-    server.checked = True
     sizes = [10, CALL_BYTES, 10, 10, CALL_BYTES + 5, CALL_BYTES // 2, CALL_BYTES // 2, 1]
     flow = apply_flow(server, [batch(number, size) for number, size in enumerate(sizes)])
     request = next(flow)

@@ -10,7 +10,8 @@ from jobqueue.storage.ops import Answer, Batch, Key, Query
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import header_names
 from jobqueue.storage.redis.faults import refused
-from jobqueue.storage.redis.flow import Guarded, Request, apply_flow, described, facts_flow, read_flow
+from jobqueue.storage.redis.flow import Request, apply_flow, facts_flow, read_flow
+from jobqueue.storage.redis.guarded import Guarded, described
 from jobqueue.storage.redis.link import Work, nothing
 
 __all__ = ["AsyncNodes", "AsyncRedisStorage", "Nodes", "RedisStorage"]
@@ -69,8 +70,8 @@ class AsyncNodes(Protocol):
 class RedisStorage:
     """A `Storage` on a Redis or Valkey server, safe to use from many threads and in forked children.
 
-    Made by `RedisServer.storage`. The server is looked at before the first use: one that may evict jobs, or is too old,
-    is refused.
+    Made by `RedisServer.storage`. The server is looked at on every new connection: one that may evict jobs, or is
+    too old, is refused.
     """
 
     def __init__(self, server: Guarded, nodes: Nodes) -> None:

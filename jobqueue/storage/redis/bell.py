@@ -21,6 +21,7 @@ from redis import exceptions
 
 from jobqueue.storage.redis.compile import wake_key
 from jobqueue.storage.redis.faults import unreachable
+from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import (
     AsyncConnect,
     AsyncConnection,
@@ -97,15 +98,22 @@ class Bell:
     """Waits for tokens of scopes, one thread at a time.
 
     Args:
-        label: What the server is called in messages.
+        server: What the server has to be.
+        label: What it is called in messages.
         connect: Makes a connection, not yet connected.
         send: Sends a command on another connection, to end a wait.
         interrupts: What ends a wait early.
     """
 
     def __init__(
-        self, label: str, connect: Connect, send: Callable[[Command], list[Any]], interrupts: Interrupts | None = None
+        self,
+        server: Guarded,
+        label: str,
+        connect: Connect,
+        send: Callable[[Command], list[Any]],
+        interrupts: Interrupts | None = None,
     ) -> None:
+        self._server = server
         self._label = label
         self._new = connect
         self._send = send
@@ -143,7 +151,7 @@ class Bell:
             return None
         except (exceptions.RedisError, OSError) as error:
             self._drop()
-            raise unreachable(self._label, error) from error
+            raise unreachable(self._label, error, scopes) from error
         except BaseException:
             self._drop()
             raise
@@ -172,7 +180,7 @@ class Bell:
     def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or not usable(connection):
-            connection = self._connection = connected(self._label, self._new)
+            connection = self._connection = connected(self._server, self._label, self._new)
             connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):  # forbidden: an interrupt then costs the connection
                 self._id = b"%d" % connection.read_response()
@@ -195,11 +203,13 @@ class AsyncBell:
 
     def __init__(
         self,
+        server: Guarded,
         label: str,
         connect: AsyncConnect,
         send: Callable[[Command], Awaitable[list[Any]]],
         rung: asyncio.Event | None = None,
     ) -> None:
+        self._server = server
         self._label = label
         self._new = connect
         self._send = send
@@ -226,7 +236,7 @@ class AsyncBell:
                 return await self._wait(scopes, timeout)
         except (exceptions.RedisError, OSError) as error:
             await self._drop()
-            raise unreachable(self._label, error) from error
+            raise unreachable(self._label, error, scopes) from error
         except BaseException:
             await self._drop()
             raise
@@ -269,7 +279,7 @@ class AsyncBell:
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
         if connection is None or not await ausable(connection):
-            connection = self._connection = await aconnected(self._label, self._new)
+            connection = self._connection = await aconnected(self._server, self._label, self._new)
             await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):
                 self._id = b"%d" % await connection.read_response()

@@ -16,6 +16,7 @@ from redis.crc import key_slot
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.flow import Request
+from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
 from jobqueue.storage.redis.nodes import AsyncOne, One
 
@@ -183,13 +184,14 @@ class ClusterNodes:
     """See `Nodes`.
 
     Args:
-        label: What the cluster is called in messages.
+        server: What the cluster is called in messages, and what each of its nodes has to be.
         first: Nodes to begin with.
         connect: Makes what connects to a node.
     """
 
-    def __init__(self, label: str, first: Sequence[Address], connect: Callable[[Address], Connect]) -> None:
-        self.topology = Topology(label, first)
+    def __init__(self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], Connect]) -> None:
+        self._server = server
+        self.topology = Topology(server.label, first)
         self._connect = connect
         self._pools: dict[Address, One] = {}
 
@@ -212,7 +214,7 @@ class ClusterNodes:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools.setdefault(address, One(_named(address), self._connect(address)))
+            pool = self._pools.setdefault(address, One(self._server, _named(address), self._connect(address)))
         return pool
 
     def bell(self) -> ClusterBell:
@@ -268,9 +270,10 @@ class AsyncClusterNodes:
     """See `AsyncNodes`."""
 
     def __init__(
-        self, label: str, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], timeout: float
+        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], timeout: float
     ) -> None:
-        self.topology = Topology(label, first)
+        self._server = server
+        self.topology = Topology(server.label, first)
         self._connect = connect
         self._timeout = timeout
         self._pools: dict[Address, AsyncOne] = {}
@@ -290,7 +293,7 @@ class AsyncClusterNodes:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools[address] = AsyncOne(_named(address), self._connect(address), self._timeout)
+            pool = self._pools[address] = AsyncOne(self._server, _named(address), self._connect(address), self._timeout)
         return pool
 
     def bell(self) -> AsyncClusterBell:

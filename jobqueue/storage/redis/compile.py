@@ -51,6 +51,8 @@ from jobqueue.storage.ops import (
     These,
     Unlocked,
 )
+from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.redis.rights import forbidden
 
 __all__ = ["WAKE", "Call", "Keys", "compile_batches", "compile_put", "grows", "header_names", "sole_put", "wake_key"]
 
@@ -65,6 +67,8 @@ _STATES: Final[dict[int, Literal["stored", "same", "different"]]] = {
 }
 _REGISTERED: Final = ord("r")
 _HEADER: Final = (RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE)
+DENIED: Final = 3
+"""The script's answer for a batch that it did not begin because the user lacks rights."""
 
 Decode: TypeAlias = Callable[[Any], Any]
 """Makes an answer of what the script answered to one operation or query."""
@@ -162,7 +166,7 @@ def compile_put(put: Put) -> Call:
     placed = _put(put, b"4", args)
 
     def decode(reply: Any) -> list[Any]:
-        return [_spoiled(reply[0]) if isinstance(reply, list) else Applied((placed(reply),))]
+        return [_not_begun(*reply) if isinstance(reply, list) else Applied((placed(reply),))]
 
     return Call(scope, (*_keys_of_put(scope), put.target.full.encode()), args, decode)
 
@@ -172,19 +176,22 @@ def _keys_of_put(scope: str) -> tuple[bytes, ...]:
     return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE, COUNTERS))])
 
 
-def _outcome(status: int, value: Any, decoders: list[Decode]) -> Applied | Refused | StorageRefused:
+def _outcome(status: int, value: Any, decoders: list[Decode]) -> Outcome:
     match status:
         case 0:
             return Applied(tuple([decode(answer) for decode, answer in zip(decoders, value, strict=True)]))
         case 1:
             return Refused(tuple(value))
         case _:
-            return _spoiled(value)
+            return _not_begun(status, value)
 
 
-def _spoiled(message: bytes) -> StorageRefused:
+def _not_begun(status: int, why: Any) -> StorageRefused:
+    """The batch was looked at and not begun: the user lacks rights, or a key holds something else."""
+    if status == DENIED:
+        return forbidden([right.decode(errors="backslashreplace") for right in why])
     return StorageRefused(
-        f"{message.decode(errors='backslashreplace')}; nothing was changed. Something other than jobqueue writes to these "
+        f"{why.decode(errors='backslashreplace')}; nothing was changed. Something other than jobqueue writes to these "
         "keys: look at the key, and rename it or delete it"
     )
 

@@ -29,7 +29,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
 from jobqueue.storage.redis.cluster import Address, AsyncClusterNodes, ClusterNodes
-from jobqueue.storage.redis.flow import Guarded
+from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnect, AsyncConnection, Connect
 from jobqueue.storage.redis.link import Connection as AnyConnection
 from jobqueue.storage.redis.nodes import AsyncOne, One
@@ -123,16 +123,16 @@ class RedisServer:
         """A new storage, with connections of its own."""
         place = self._place
         if place.nodes and not place.service:
-            return RedisStorage(self._guarded, ClusterNodes(self.label, place.nodes, self._to))
-        return RedisStorage(self._guarded, One(self.label, self._connect))
+            return RedisStorage(self._guarded, ClusterNodes(self._guarded, place.nodes, self._to))
+        return RedisStorage(self._guarded, One(self._guarded, self.label, self._connect))
 
     def async_storage(self) -> AsyncRedisStorage:
         """A new storage for the running event loop, with connections of its own."""
         place = self._place
         timeout = place.settings.get("socket_timeout") or ANSWER_SECONDS
         if place.nodes and not place.service:
-            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self.label, place.nodes, self._ato, timeout))
-        return AsyncRedisStorage(self._guarded, AsyncOne(self.label, self._aconnect, timeout))
+            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self._guarded, place.nodes, self._ato, timeout))
+        return AsyncRedisStorage(self._guarded, AsyncOne(self._guarded, self.label, self._aconnect, timeout))
 
     def _to(self, address: Address) -> Connect:
         return functools.partial(self._connect, address)

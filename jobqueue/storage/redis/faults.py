@@ -1,4 +1,4 @@
-"""What an error of the client library means for what was asked: certainly not done, or unknown.
+"""What an error of the client library means for what was asked: certainly not done, or unknown; and whether it passes.
 
 Whether a request can have been carried out is decided by *when* it failed. No connection: certainly not. The server
 answered that it will not: certainly not. Anything else that happens after the first byte was sent: unknown.
@@ -6,50 +6,83 @@ answered that it will not: certainly not. Anything else that happens after the f
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from redis import exceptions
+from redis.sentinel import MasterNotFoundError
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.storage.redis.rights import forbidden, patterns
 
-__all__ = ["lost", "refused", "unreachable"]
+__all__ = ["broke_off", "broken", "code_of", "lost", "passes", "refused", "unreachable"]
+
+
+class Answer(NamedTuple):
+    """What a refusal means: whether it passes without anybody changing settings, so that waiting helps; what to do."""
+
+    passes: bool
+    advice: str
+
 
 _MOVING: Final = (
     "the key is moving to another node of the cluster: try again; a move that was given up half-way is ended by "
     "redis-cli --cluster fix"
 )
-# Code of the server's answer → what to do about it. Longest story first: what an operator reads at three in the morning.
-_ADVICE: Final = {
-    "OOM": "the server is full: raise maxmemory, or let the runners drain it (they still can)",
-    "READONLY": "this server is a replica: connect to its primary, or through redis+sentinel://",
-    "LOADING": "the server is still loading its data: try again",
-    "BUSY": "another client's script keeps the server busy: wait, or end it with SCRIPT KILL",
-    "MISCONF": "the server cannot write to its disk: free space, then see its log",
-    "NOPERM": "the user of this connection lacks a permission: extend its ACL",
-    "NOAUTH": "the server wants a password: put user and password into the URL",
-    "WRONGPASS": "user or password are wrong: correct the URL",
-    "CLUSTERDOWN": "the cluster does not serve this key at the moment: try again",
-    "MASTERDOWN": "this replica has lost its primary: try again, or connect to the primary",
-    "NOREPLICAS": "too few replicas are connected for min-replicas-to-write: bring them back",
-    "MOVED": "the key moved to another node of the cluster: try again, and connect with redis+cluster://",
-    "ASK": _MOVING,
-    "TRYAGAIN": _MOVING,
-    "WRONGTYPE": "something other than jobqueue writes to these keys: look at the key, and rename it or delete it",
-    "ERR": "see the server's log",
+ANSWERS: Final = {
+    "LOADING": Answer(True, "the server is still loading its data: try again"),
+    "BUSY": Answer(True, "another client's script keeps the server busy: wait, or end it with SCRIPT KILL"),
+    "READONLY": Answer(True, "this server is a replica: connect to its primary, or through redis+sentinel://"),
+    "MASTERDOWN": Answer(True, "this replica has lost its primary: try again, or connect to the primary"),
+    "CLUSTERDOWN": Answer(True, "the cluster does not serve this key at the moment: try again"),
+    "TRYAGAIN": Answer(True, _MOVING),
+    "ASK": Answer(True, _MOVING),
+    "MOVED": Answer(True, "the key moved to another node of the cluster: try again, and connect with redis+cluster://"),
+    "MISCONF": Answer(True, "the server cannot write to its disk: free space, then see its log"),
+    "OOM": Answer(True, "the server is full: raise maxmemory, or let the runners drain it (they still can)"),
+    "NOREPLICAS": Answer(True, "too few replicas are connected for min-replicas-to-write: bring them back"),
+    "MAXCLIENTS": Answer(
+        True,
+        "no connection is left. Raise the server's maxclients, or use fewer processes: a runner takes six connections",
+    ),
+    "NOPERM": Answer(False, ""),  # see `patterns`
+    "NOAUTH": Answer(False, "the server wants a password: put user and password into the URL"),
+    "WRONGPASS": Answer(False, "user or password are wrong: correct the URL"),
+    "DENIED": Answer(False, "the server runs in protected mode: give it a password, or bind it to this host"),
+    "WRONGTYPE": Answer(
+        False, "something other than jobqueue writes to these keys: look at the key, and rename it or delete it"
+    ),
+    "ERR": Answer(False, "see the server's log"),
 }
+"""Code of the server's answer → what it means. The one table of what passes: docs/reference/errors.md shows it.
 
+A code that is not here is treated as ``ERR``. The advice is what an operator reads at three in the morning.
+"""
 REFUSALS: Final = (exceptions.ResponseError, exceptions.BusyLoadingError, exceptions.AuthenticationError)
 """Errors that are an answer of the server."""
 
 
-def unreachable(label: str, error: BaseException) -> NotApplied:
+def code_of(error: BaseException) -> str:
+    """The code of the server's answer; ``MAXCLIENTS``, which has none of its own, is made up here."""
+    text = str(error)
+    if "max number of clients" in text:
+        return "MAXCLIENTS"
+    code: str = getattr(error, "status_code", None) or text.partition(" ")[0]
+    return code
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the server's refusal passes by itself."""
+    return ANSWERS.get(code_of(error), ANSWERS["ERR"]).passes
+
+
+def unreachable(label: str, error: BaseException, scopes: Iterable[str] = ()) -> NotApplied:
     """There was no connection, so nothing was sent."""
-    if isinstance(error, REFUSALS):
-        return refused(label, error)
-    if "max number of clients" in str(error):
-        return StorageRefused(
-            f"{label} has no connection left ({error}); nothing was changed. Raise its maxclients, or use fewer "
-            "processes: a runner takes three connections"
+    if isinstance(error, REFUSALS) or code_of(error) == "MAXCLIENTS":
+        return refused(label, error, scopes)
+    if isinstance(error, MasterNotFoundError):
+        return NotApplied(
+            f"no sentinel of {label} names a primary; nothing was changed. Do the sentinels run, and know this service?"
         )
     return NotApplied(
         f"{label} cannot be reached ({_text(error)}); nothing was changed. Is the server running, is the "
@@ -57,12 +90,22 @@ def unreachable(label: str, error: BaseException) -> NotApplied:
     )
 
 
-def refused(label: str, error: BaseException) -> StorageRefused:
-    """The server answered that it will not."""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> StorageRefused:
+    """The server answered that it will not.
+
+    Args:
+        label: The server.
+        error: Its answer.
+        scopes: Whose keys the command named.
+    """
+    code = code_of(error)
+    if code == "NOPERM" and broke_off(error):
+        return forbidden(_text(error).split(", "))  # by `read.lua`, which says which rights
+    answer = ANSWERS.get(code, ANSWERS["ERR"])
     text = _text(error)
     said = text if text.startswith(code) else f"{code} {text}"
-    return StorageRefused(f"{label} refused ({said}); nothing was changed: {_ADVICE.get(code, _ADVICE['ERR'])}")
+    advice = patterns(scopes) if code == "NOPERM" else answer.advice
+    return StorageRefused(f"{label} refused ({said}); nothing was changed: {advice}", passes=answer.passes)
 
 
 def lost(label: str, error: BaseException) -> OutcomeUnknown:
@@ -72,11 +115,15 @@ def lost(label: str, error: BaseException) -> OutcomeUnknown:
     )
 
 
-def broke_off(error: BaseException) -> bool:
-    """Whether the script itself was stopped by this error, so that some of its writes may have been done.
+def broken(label: str, error: BaseException) -> OutcomeUnknown:
+    """The script was stopped by this error. That should not happen, because it checks everything before its first write."""
+    return OutcomeUnknown(
+        f"a script broke off on {label} ({_text(error)}): a part of what was asked may have been done. See the server's log"
+    )
 
-    That should not happen, because it checks everything first; a permission that is missing for one command can do it.
-    """
+
+def broke_off(error: BaseException) -> bool:
+    """Whether the script itself was stopped by this error, so that some of its writes may have been done."""
     return isinstance(error, exceptions.ResponseError) and "@user_script" in str(error)
 
 

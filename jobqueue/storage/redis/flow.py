@@ -6,43 +6,28 @@ cluster finds the node, and its words.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions
 
-from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError, StorageRefused
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
 from jobqueue.storage.ops import Answer, Batch, Move, Put, Query, Scopes, Sizes
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import Call, compile_batches, compile_put, grows, sole_put
-from jobqueue.storage.redis.faults import broke_off, lost, refused
+from jobqueue.storage.redis.faults import broke_off, broken, refused
+from jobqueue.storage.redis.guarded import ABOUT, Guarded, facts_of
 from jobqueue.storage.redis.queries import compile_queries, scopes_of, search, searched
 from jobqueue.storage.redis.scripts import DRAIN, GROW, PUT, READ, Script
 from jobqueue.storage.shape import check_shape
 
-__all__ = ["Flow", "Guarded", "Request", "apply_flow", "check_flow", "read_flow"]
+__all__ = ["Flow", "Request", "apply_flow", "facts_flow", "read_flow"]
 
 Request: TypeAlias = list[tuple[str, tuple[bytes, ...]]]
 Flow: TypeAlias = Generator[Request, list[Any], Any]
 
 CALL_BYTES: Final = 1024 * 1024
 """Bytes of records in one call of several batches; a single batch is not parted."""
-_log = logging.getLogger("jobqueue.storage")
-
-
-class Guarded:
-    """What is known of a server: its name in messages, whether it may evict, and what it said of itself.
-
-    Args:
-        label: The server's address without a password.
-        allow_eviction: Accept a server that may throw jobs away when it is full.
-    """
-
-    def __init__(self, label: str, *, allow_eviction: bool = False) -> None:
-        self.label = label
-        self.allow_eviction = allow_eviction
-        self.checked = False
 
 
 def _evalsha(script: Script, call: Call) -> tuple[str, tuple[bytes, ...]]:
@@ -76,10 +61,6 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     """
     for batch in batches:
         check_shape(batch)
-    if not server.checked:
-        problem = yield from check_flow(server)
-        if problem is not None:
-            return [problem] * len(batches)
     scopes: dict[str, list[int]] = {}
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
@@ -94,7 +75,7 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
                 draining = [index for index in indexes if not grows(batches[index])]
                 if draining and len(draining) < len(indexes):
                     rest.append(draining)
-            ended = _ending(server.label, reply)
+            ended = _ending(server.label, call.scope, reply)
             ends = call.decode(reply) if ended is None else [ended] * len(indexes)
             outcomes.update(zip(indexes, ends, strict=True))
         groups = rest
@@ -128,22 +109,18 @@ def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
     return GROW if any(map(grows, batches)) else DRAIN, compile_batches(batches[0].scope, batches)
 
 
-def _ending(label: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
+def _ending(label: str, scope: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
     """How the call ended if it did not end with a reply of the script."""
     if isinstance(reply, StorageError):
         assert isinstance(reply, NotApplied | OutcomeUnknown)
         return reply
     if isinstance(reply, exceptions.RedisError):
-        return lost(label, reply) if broke_off(reply) else refused(label, reply)
+        return broken(label, reply) if broke_off(reply) else refused(label, reply, [scope])
     return None
 
 
 def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, list[Any], list[Answer]]:
     """Answer the queries: one call per scope, all calls in one trip. Raises `NotApplied`."""
-    if not server.checked:
-        problem = yield from check_flow(server)
-        if problem is not None:
-            raise problem
     scopes: dict[str, list[tuple[int, Query]]] = {}
     for index, query in enumerate(queries):
         for scope in scopes_of(query):
@@ -156,7 +133,7 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
     answers: list[Any] = [()] * len(queries)
     sizes: dict[tuple[int, str], int] = {}
     for parts, call, reply in zip(scopes.values(), calls, replies, strict=True):
-        for (index, query), answer in zip(parts, call.decode(_read(server, reply)), strict=True):
+        for (index, query), answer in zip(parts, call.decode(_read(server, reply, [call.scope])), strict=True):
             answers[index] = answer
             if isinstance(query, Sizes):
                 sizes.update({(index, key.full): size for key, size in zip(query.keys, answer, strict=True)})
@@ -165,84 +142,23 @@ def read_flow(server: Guarded, queries: Sequence[Query]) -> Generator[Request, l
             answers[index] = tuple([sizes[index, key.full] for key in query.keys])
         elif isinstance(query, Scopes):
             [reply] = yield [("", search(query))]
-            answers[index] = searched(_read(server, reply))
+            answers[index] = searched(_read(server, reply, []))
     return answers
 
 
-def _read(server: Guarded, reply: Any) -> Any:
+def _read(server: Guarded, reply: Any, scopes: Sequence[str]) -> Any:
     """The reply to what only reads. Raises `NotApplied`."""
     if isinstance(reply, OutcomeUnknown):
         raise NotApplied(f"{reply}") from reply
     if isinstance(reply, NotApplied):
         raise reply
     if isinstance(reply, exceptions.RedisError):
-        raise refused(server.label, reply)
+        raise refused(server.label, reply, scopes)
     return reply
 
 
-# ------------------------------------------------------------------------------------------------- what the server is
-
-
-def check_flow(server: Guarded) -> Generator[Request, list[Any], NotApplied | None]:
-    """At first use: answers why this server must not be used, or None."""
-    facts = yield from facts_flow()
-    if isinstance(facts, StorageError):
-        return facts if isinstance(facts, NotApplied) else NotApplied(str(facts))
-    problem = _unfit(server, facts)
-    if problem is None:
-        server.checked = True
-        return None
-    return StorageRefused(f"{server.label}: {problem}")
-
-
 def facts_flow() -> Generator[Request, list[Any], dict[str, str] | StorageError]:
-    """What the server says of itself; less where INFO or CONFIG are forbidden."""
-    replies = yield [
-        ("", (b"INFO", b"server")),
-        ("", (b"INFO", b"persistence")),
-        ("", (b"CONFIG", b"GET", b"maxmemory-policy")),
-        ("", (b"CONFIG", b"GET", b"appendfsync")),
-        ("", (b"CONFIG", b"GET", b"save")),
-    ]
-    facts: dict[str, str] = {}
-    for reply in replies:
-        if isinstance(reply, StorageError):
-            return reply
-        if isinstance(reply, bytes):
-            lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
-            facts.update({name: value for name, colon, value in lines if colon})
-        elif isinstance(reply, list):
-            facts.update({reply[0].decode(): reply[1].decode()} if reply else {})
-    return facts
-
-
-def _unfit(server: Guarded, facts: dict[str, str]) -> str | None:
-    if "redis_version" not in facts:
-        _log.warning("%s does not let this user ask INFO: its version could not be checked", server.label)
-    else:
-        kind, oldest = ("valkey", 8) if "valkey_version" in facts else ("redis", 7)
-        version = facts[f"{kind}_version"]
-        if int(version.partition(".")[0]) < oldest:
-            return f"{kind} {version} is too old: jobqueue needs Redis 7.0 or Valkey 8.0, or later"
-    policy = facts.get("maxmemory-policy")
-    if policy is None:
-        _log.warning(
-            "%s does not let this user ask CONFIG GET: make sure its maxmemory-policy is noeviction", server.label
-        )
-    elif policy != "noeviction" and not server.allow_eviction:
-        return (
-            f"maxmemory-policy is {policy}, under which jobs and leases can vanish. CONFIG SET maxmemory-policy "
-            "noeviction (and in its configuration file), or pass allow_eviction=True"
-        )
-    return None
-
-
-def described(facts: dict[str, str]) -> dict[str, str]:
-    """The facts that a runner tells at its start."""
-    kind = "valkey" if "valkey_version" in facts else facts.get("server_name", "redis")
-    wanted = ("run_id", "maxmemory-policy", "appendfsync", "save")
-    told = {"server": kind, "version": facts.get(f"{kind}_version", facts.get("redis_version", "unknown"))}
-    told |= {name: facts[name] for name in wanted if name in facts}
-    if "aof_enabled" in facts:
-        told["appendonly"] = "yes" if facts["aof_enabled"] == "1" else "no"
-    return told
+    """What the server says of itself; less where something is forbidden."""
+    replies = yield [("", question) for question in ABOUT]
+    problem = next((reply for reply in replies if isinstance(reply, StorageError)), None)
+    return facts_of(replies) if problem is None else problem

@@ -18,6 +18,7 @@ from redis import exceptions
 
 from jobqueue.errors import NotApplied
 from jobqueue.storage.redis.faults import REFUSALS, lost, unreachable
+from jobqueue.storage.redis.guarded import QUESTIONS, Guarded
 
 __all__ = [
     "CONNECT_SECONDS",
@@ -99,12 +100,19 @@ def pack(commands: Sequence[Command]) -> bytes:
     return b"".join([_pack_one(command) for command in commands])
 
 
-def connected(label: str, connect: Connect) -> Connection:
-    """A new connection. Raises `NotApplied`."""
+def connected(server: Guarded, label: str, connect: Connect) -> Connection:
+    """A new connection, to a server that may be used. Raises `NotApplied`."""
     connection = None
+    replies: list[Any] = []
     try:
         connection = connect()
         connection.connect()
+        failed = _send(connection, pack(QUESTIONS)) or _receive(connection, len(QUESTIONS), replies)
+        if failed is not None:
+            raise failed
+        problem = server.problem(label, replies)
+        if problem is not None:
+            raise problem
     except BaseException as error:
         if connection is not None:
             connection.disconnect()
@@ -136,13 +144,17 @@ def usable(connection: Connection) -> bool:
     return False
 
 
-async def aconnected(label: str, connect: AsyncConnect) -> AsyncConnection:
+async def aconnected(server: Guarded, label: str, connect: AsyncConnect) -> AsyncConnection:
     """See `connected`."""
     connection = None
     try:
         connection = await connect()  # has bounds of its own: it may find the primary first, or start a server
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection.connect()
+            await connection.send_packed_command([pack(QUESTIONS)], check_health=False)
+            problem = server.problem(label, await _areceive(connection, len(QUESTIONS)))
+        if problem is not None:
+            raise problem
     except BaseException as error:
         if connection is not None:
             await connection.disconnect(nowait=True)
@@ -190,15 +202,28 @@ def _receive(connection: Connection, count: int, replies: list[Any]) -> Exceptio
     return None
 
 
+async def _areceive(connection: AsyncConnection, count: int) -> list[Any]:
+    """Read so many answers; raises what the connection broke off with."""
+    replies: list[Any] = []
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response(disconnect_on_error=False))
+        except REFUSALS as error:
+            replies.append(error)
+    return replies
+
+
 class Pool:
     """Connections to one server. Safe to use from many threads, and in a forked child.
 
     Args:
-        label: What the server is called in messages.
+        server: What the server has to be.
+        label: What it is called in messages.
         connect: Makes a connection, not yet connected; called anew after every loss, since the primary may be another.
     """
 
-    def __init__(self, label: str, connect: Connect) -> None:
+    def __init__(self, server: Guarded, label: str, connect: Connect) -> None:
+        self._server = server
         self.label = label
         self._new = connect
         self._reset()
@@ -210,7 +235,7 @@ class Pool:
 
     def take(self) -> Connection:
         """A connection that is connected. Raises `NotApplied`."""
-        return self._take_idle() or connected(self.label, self._new)
+        return self._take_idle() or connected(self._server, self.label, self._new)
 
     def _take_idle(self) -> Connection | None:
         if self._pid != os.getpid():
@@ -240,7 +265,7 @@ class Pool:
         if connection is None:
             work()  # to connect can take seconds, and the work should not wait for that
             try:
-                connection = connected(self.label, self._new)
+                connection = connected(self._server, self.label, self._new)
             except NotApplied as error:
                 return [error] * len(commands)
         replies: list[Any] = []
@@ -271,12 +296,14 @@ class AsyncPool:
     """The same for one event loop.
 
     Args:
-        label: What the server is called in messages.
+        server: What the server has to be.
+        label: What it is called in messages.
         connect: Makes a connection, not yet connected.
         timeout: Seconds that one exchange may take.
     """
 
-    def __init__(self, label: str, connect: AsyncConnect, timeout: float) -> None:
+    def __init__(self, server: Guarded, label: str, connect: AsyncConnect, timeout: float) -> None:
+        self._server = server
         self.label = label
         self._new = connect
         self._timeout = timeout
@@ -288,7 +315,7 @@ class AsyncPool:
             connection = self._idle.pop()
             if await ausable(connection):
                 return connection
-        return await aconnected(self.label, self._new)
+        return await aconnected(self._server, self.label, self._new)
 
     def give(self, connection: AsyncConnection) -> None:
         """See `Pool.give`."""

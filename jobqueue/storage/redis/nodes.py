@@ -7,6 +7,7 @@ from typing import Any
 
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.flow import Request
+from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, AsyncPool, Connect, Pool, Work, nothing
 
 __all__ = ["AsyncOne", "One"]
@@ -15,10 +16,11 @@ __all__ = ["AsyncOne", "One"]
 class One:
     """A single server: everything in one trip."""
 
-    def __init__(self, label: str, connect: Connect) -> None:
+    def __init__(self, server: Guarded, label: str, connect: Connect) -> None:
+        self._server = server
         self._label = label
         self._connect = connect
-        self._pool = Pool(label, connect)
+        self._pool = Pool(server, label, connect)
 
     def exchange(self, request: Request, work: Work = nothing) -> list[Any]:
         """See `Nodes.exchange`."""
@@ -26,7 +28,9 @@ class One:
 
     def bell(self, interrupts: Interrupts | None = None) -> Bell:
         """See `Nodes.bell`; with ``interrupts`` one of several that are interrupted together."""
-        return Bell(self._label, self._connect, lambda command: self._pool.exchange([command]), interrupts)
+        return Bell(
+            self._server, self._label, self._connect, lambda command: self._pool.exchange([command]), interrupts
+        )
 
     def close(self) -> None:
         """See `Nodes.close`."""
@@ -36,10 +40,11 @@ class One:
 class AsyncOne:
     """The same for one event loop."""
 
-    def __init__(self, label: str, connect: AsyncConnect, timeout: float) -> None:
+    def __init__(self, server: Guarded, label: str, connect: AsyncConnect, timeout: float) -> None:
+        self._server = server
         self._label = label
         self._connect = connect
-        self._pool = AsyncPool(label, connect, timeout)
+        self._pool = AsyncPool(server, label, connect, timeout)
 
     async def exchange(self, request: Request) -> list[Any]:
         """See `Nodes.exchange`."""
@@ -47,7 +52,7 @@ class AsyncOne:
 
     def bell(self, rung: asyncio.Event | None = None) -> AsyncBell:
         """See `One.bell`."""
-        return AsyncBell(self._label, self._connect, lambda command: self._pool.exchange([command]), rung)
+        return AsyncBell(self._server, self._label, self._connect, lambda command: self._pool.exchange([command]), rung)
 
     async def close(self) -> None:
         """See `Nodes.close`."""

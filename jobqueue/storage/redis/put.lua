@@ -3,14 +3,20 @@
 --
 -- KEYS   1 records  2 wake  3 counters  4 target
 -- ARGV   S flags target score n ids records [scores], see interpret/words.lua
--- reply  what `store` answers | {message} a key of the wrong kind: nothing was changed
+-- reply  what `store` answers | {2, message} a key of the wrong kind, {3, rights} the user lacks these, as
+--        `COMMAND key`: nothing was changed
 
 local RECORDS, WAKE, COUNTERS, TARGET = KEYS[1], KEYS[2], KEYS[3], KEYS[tonumber(ARGV[3])]
 local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true), tonumber(ARGV[5])
 local problem
+local denied = lacking(STORE, RECORDS)
 
 local function kind_of(name, kind)
-  local seen = call('TYPE', name).ok
+  local seen = redis.pcall('TYPE', name).ok
+  if not seen then
+    denied = { 'TYPE ' .. name }
+    return
+  end
   if seen ~= kind and seen ~= 'none' then
     problem = problem or misplaced(name, seen, kind)
   end
@@ -21,8 +27,10 @@ kind_of(TARGET, to_list and 'list' or 'zset')
 kind_of(RECORDS, 'hash')
 kind_of(COUNTERS, 'hash')
 local silent = wake and kind_of(WAKE, 'list') == 'none'
-if problem then
-  return { problem }
+if denied then
+  return { 3, denied }
+elseif problem then
+  return { 2, problem }
 end
 local states, rings = store(RECORDS, COUNTERS, TARGET, to_list, n, 5, 5 + n, ARGV[4], ARGV[4] == '*' and 5 + 2 * n)
 if silent and rings then

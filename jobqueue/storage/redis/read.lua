@@ -153,8 +153,21 @@ local answer = {
   end,
 }
 
-local reply = {}
-for i = 1, number() do
-  reply[i] = answer[take()]()
+local function all()
+  local reply = {}
+  for i = 1, number() do
+    reply[i] = answer[take()]()
+  end
+  return reply
+end
+
+local done, reply = pcall(all)
+if not done then
+  -- Not every server says which command it was that the user may not run.
+  local denied = lacking(
+    { 'TYPE', 'LRANGE', 'LLEN', 'ZRANGE', 'ZCARD', 'ZCOUNT', 'ZMSCORE', 'HGETALL', 'HMGET', 'HLEN', 'HEXISTS', 'HSTRLEN',
+      'LPOS', 'HSCAN' }, KEYS[1]
+  )
+  error({ err = denied and 'NOPERM ' .. table.concat(denied, ', ') or reply }) -- the server's `pcall` answers the text
 end
 return reply

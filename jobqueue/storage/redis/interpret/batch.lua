@@ -73,7 +73,7 @@ local function parser(code)
 end
 
 local function batch()
-  problem, kinds = nil, {}
+  problem, denied, kinds = nil, false, {}
   local guards, ops = {}, {}
   for i = 1, number() do
     guards[i] = parser('guard')()
@@ -82,6 +82,9 @@ local function batch()
     local code = take()
     ops[i] = parser(code)()
     ops[i].code = code
+  end
+  if denied then
+    return { 3, denied }
   end
   if not problem then
     check_numbers(ops)

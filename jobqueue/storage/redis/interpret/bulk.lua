@@ -40,6 +40,32 @@ local function leads(name, ids, n)
   return false
 end
 
+-- Those of the commands that this user may not run on the key, or that the server does not know, as `COMMAND key`; false if
+-- there are none. To ask costs half of a command. What a user may do can change between two calls, so nobody but the script
+-- itself knows it before its first write.
+local function lacking(commands, name)
+  local check = redis.acl_check_cmd
+  local known, all = pcall(function()
+    for i = 1, #commands do
+      if not check(commands[i], name) then
+        return false
+      end
+    end
+    return true
+  end)
+  if known and all then
+    return false
+  end
+  local denied = {}
+  for i = 1, #commands do
+    local is_known, may = pcall(check, commands[i], name)
+    if not (is_known and may) then
+      denied[#denied + 1] = commands[i] .. ' ' .. name
+    end
+  end
+  return denied
+end
+
 local function misplaced(name, seen, kind)
   return 'key ' .. name .. ' holds a ' .. seen .. ' where a ' .. kind .. ' belongs'
 end

@@ -1,5 +1,7 @@
 -- Mending of one id that something other than a batch broke.
 local function mends()
+  local MEND = { 'HDEL', 'HGET', 'HSET', 'LPOS', 'LREM', 'ZADD', 'ZREM', 'ZSCORE' } -- what it may run
+
   -- target ready waiting working dead id had-record record-seen new-record score
   function parse.E()
     local op = { target = key(number(), 'zset'), ready = key(number(), 'list'), sets = {} }
@@ -8,6 +10,7 @@ local function mends()
     end
     key(1, 'hash')
     key(2, 'hash')
+    need(MEND)
     op.id, op.had, op.seen, op.record, op.score = take(), take() == '1', take(), take(), take()
     return op
   end

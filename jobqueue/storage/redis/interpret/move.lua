@@ -49,6 +49,12 @@ local function moves()
     return true
   end
 
+  -- What moves may run. Every move asks for all of it: nobody may claim what he could not finish, retry and hand back.
+  local MOVE = {
+    'LLEN', 'LPOS', 'LRANGE', 'LPUSH', 'LREM', 'LTRIM', 'RPUSH', 'ZADD', 'ZCARD', 'ZMSCORE', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM',
+    'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET', 'HSTRLEN',
+  }
+
   -- flags   l source is a list, t target is a list, w wake, f front, g give
   -- pick    H limit max-bytes | D before limit | T n ids
   -- expect  - | n no claim | 1 claim (the same of all) | c claims | b claims scores | s scores: in the order of the ids of T;
@@ -107,6 +113,7 @@ local function moves()
     local new_ids, new_records = skip(news), skip(news)
     key(1, 'hash')
     key(2, 'hash')
+    need(MOVE)
     if wake then
       key(5, 'list')
     end

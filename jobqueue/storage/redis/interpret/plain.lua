@@ -34,6 +34,7 @@ local function plains()
   end
 
   local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
+  local GUARD = { 'HEXISTS', 'HGET', 'HMGET', 'ZSCORE' } -- what guards may run
 
   function parse.guard()
     local code = take()
@@ -41,13 +42,16 @@ local function plains()
     for i = 1, GUARD_ARGUMENTS[code] do
       guard[i] = take()
     end
+    need(GUARD)
     return guard
   end
 
   -- Operations over many values that are one command of the server.
   local function many(code, kind, width, command)
+    local commands = { command }
     parse[code] = function()
       local name, n = key(number(), kind), number() * width
+      need(commands)
       return { key = name, n = n, base = skip(n) }
     end
     run[code] = function(op)
@@ -62,7 +66,10 @@ local function plains()
   many('H', 'hash', 2, 'HSET')
   many('h', 'hash', 1, 'HDEL')
 
+  local ADD = { 'HGET', 'HINCRBY' }
+
   parse['+'] = function()
+    need(ADD)
     return { key = key(number(), 'hash'), field = take(), amount = take() }
   end
 
@@ -71,7 +78,10 @@ local function plains()
     return false
   end
 
+  local LOCK = { 'HMGET', 'HSET', 'PEXPIRE' }
+
   function parse.D()
+    need(LOCK)
     return { key = key(number(), 'hash'), token = take() }
   end
 
@@ -83,6 +93,7 @@ local function plains()
   end
 
   function parse.T()
+    need(LOCK)
     return { key = key(number(), 'hash'), token = take(), now = number(), till = number() }
   end
 
@@ -107,6 +118,7 @@ local function plains()
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
     key(4, 'hash')
+    need(STORE)
     if wake then
       key(5, 'list')
     end

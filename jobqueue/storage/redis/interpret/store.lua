@@ -1,3 +1,5 @@
+local STORE = { 'HEXISTS', 'HMGET', 'HSET', 'RPUSH', 'ZADD', 'ZRANGE' } -- what `store` may run, and to ring
+
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.
 -- Answers a number if all were stored: 1 if the scope is marked as registered, else 0. Or a letter for each (n stored, s same,

@@ -16,22 +16,32 @@
 --               E target ready waiting working dead id had seen record score                       Mend, see `parse.E`
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
---        wrong kind. Answers: S what `store` answers | T fence | E 1 or 0 |
+--        wrong kind | {3, rights} the user lacks these, as `COMMAND key`. Answers: S what `store` answers | T fence | E 1 or 0 |
 --        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
 --
--- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys and
--- numbers included, before its first write.
+-- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys, numbers
+-- and the rights of the user included, before its first write.
 
 local format = string.format
 local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LIMIT = 9007199254740992 -- 2^53
-local problem, kinds -- of the batch being parsed
+local problem, denied, kinds -- of the batch being parsed
+local rights = {} -- list of commands → those of them that the user may not run, or false; over all batches
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
 
 -- Code → what reads the arguments of an operation, what runs it, whether a guard holds. Filled when a code is met first, by
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
 local parse, run, holds = {}, {}, {}
+
+-- Notes that the batch may run these commands, and that it must not begin where the user may not. One key is asked about for
+-- all keys of the scope: the server looked at the keys themselves before it began with the script.
+local function need(commands)
+  if rights[commands] == nil then
+    rights[commands] = lacking(commands, RECORDS)
+  end
+  denied = denied or rights[commands]
+end
 
 -- The key of that index; notes a problem unless it holds this kind, or nothing.
 local function key(index, kind)
@@ -41,7 +51,11 @@ local function key(index, kind)
     seen = seen_before[name]
     -- What an earlier batch took for another kind may have been emptied by it.
     if seen ~= kind then
-      seen = call('TYPE', name).ok
+      seen = redis.pcall('TYPE', name).ok
+      if not seen then
+        denied = { 'TYPE ' .. name }
+        return name
+      end
       if name == WAKE then
         silent = seen == 'none'
       end

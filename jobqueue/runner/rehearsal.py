@@ -1,0 +1,35 @@
+"""What a runner tries before it claims anything: all that it is going to ask of the storage, with no job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from jobqueue import flows
+from jobqueue.access import Access
+from jobqueue.drive import run
+from jobqueue.keys import QueueKeys
+from jobqueue.storage.protocol import Storage
+
+__all__ = ["rehearse"]
+
+WAIT_S: Final = 0.001
+
+
+def rehearse(access: Access, storage: Storage, waiting: Storage, queues: Sequence[QueueKeys]) -> bytes:
+    """Use the storage as a runner does; answers the epoch of the namespace.
+
+    Args:
+        access: The way to the storage, for its clock and namespace.
+        storage: What is to apply and read.
+        waiting: What is to wait for wake-ups.
+        queues: Those to be served, at least one.
+
+    Raises:
+        StorageError: Something cannot be done; whether waiting helps is in its ``passes``.
+    """
+    clock = access.clock()
+    epoch = run(flows.prepare(access.keys, access.chance), storage, clock)
+    run(flows.rehearse(access.keys, queues), storage, clock)
+    waiting.wait([queues[0].scope], WAIT_S)
+    return epoch
