@@ -103,6 +103,7 @@ def test_a_server_without_a_free_connection_is_told_from_one_that_is_away() -> N
     away = unreachable("here", exceptions.ConnectionError("Error 111 connecting"))
 
     assert isinstance(full, StorageRefused)
-    assert str(full).startswith("here has no connection left (max number of clients reached); nothing was changed.")
+    assert str(full).startswith("here refused (MAXCLIENTS max number of clients reached); nothing was changed")
+    assert full.passes
     assert type(away) is NotApplied
     assert str(away).startswith("here cannot be reached (Error 111 connecting); nothing was changed.")

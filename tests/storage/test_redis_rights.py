@@ -27,9 +27,11 @@ SCRIPTS: Final = "\n".join(
     for path in folder.iterdir()
     if path.name.endswith(".lua")
 )
-COMMANDS: Final = sorted({word.lower() for word in re.findall(r"'([A-Z]{3,})'", SCRIPTS)} - {"limit", "withscores"})
+COMMANDS: Final = sorted(
+    {word.lower() for word in re.findall(r"'([A-Z]{3,})'", SCRIPTS)} - {"count", "limit", "novalues", "withscores"}
+)
 """Every command that a script runs."""
-NOT_NEEDED: Final = {"hgetall", "hlen", "hsetnx", "zcount"}
+NOT_NEEDED: Final = {"hgetall", "hlen", "hscan", "hsetnx", "zcount"}
 """What only questions run, and what has a substitute."""
 STEPS: Final = {
     "enqueue": lambda q, n, held: transitions.put(q, {b"new": record(4)}, {}, {}),
@@ -48,6 +50,7 @@ STEPS: Final = {
     "delete": lambda q, n, held: transitions.delete(q.ready, [b"next"], None),
     "close": lambda q, n, held: transitions.close_requests(q, b"me"),
     "register": lambda q, n, held: transitions.register_queue(n, "other", NOW),
+    "mend": lambda q, n, held: transitions.mend(q, b"held", b"other", record(9), NOW),
     "lock": lambda q, n, held: transitions.take_lock(n, "report", b"token", NOW, NOW + LEASE, 0),
 }  # fmt: skip
 

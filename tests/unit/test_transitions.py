@@ -207,7 +207,8 @@ def test_the_first_sending_may_arrive_after_the_second_and_another(stage: Memory
 NOTIFY: dict[str, bool] = {
     "put ready": True, "put waiting": True, "promote": True, "extend": False, "note": False, "finish": False, "retry": True,
     "park": True, "bury": False, "release": True, "rescue": True, "condemn": False, "requeue": True, "hurry": True,
-    "delete waiting": False, "delete ready": False, "delete dead": False, "prune": False, "close": False,
+    "delete waiting": False, "delete ready": False, "delete dead": False, "prune": False, "mend": False,
+    "close": False,
 }  # fmt: skip
 """Whether a runner that waits is to be told: there is something to run, or something is due earlier than all before."""
 
