@@ -17,7 +17,18 @@ from jobqueue.durations import LONGEST_MS
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
 
-__all__ = ["asks", "checked_ms", "error_text", "never_ran", "not_done", "outcome_of", "said", "text_of"]
+__all__ = [
+    "asks",
+    "checked_ms",
+    "class_name",
+    "error_text",
+    "never_ran",
+    "not_done",
+    "outcome_of",
+    "requested_by",
+    "said",
+    "text_of",
+]
 
 FRAMES: Final = 30
 """Frames of a traceback that are kept."""
@@ -26,6 +37,7 @@ _REQUESTS: Final = (Snooze, Discard, Retry)
 """What a job raises or returns to ask for something: no failures."""
 
 # What `type` itself knows of a class, past a metaclass that answers something else.
+_SHORT: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 _NAME: Final[Callable[[type], str]] = type.__dict__["__qualname__"].__get__
 _MODULE: Final[Callable[[type], object]] = type.__dict__["__module__"].__get__
 _BASES: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
@@ -92,6 +104,11 @@ def _frames(error: BaseException, caller: str | None) -> str:
         return ""
 
 
+def class_name(cls: type) -> str:
+    """The plain name of a class, whatever its metaclass answers. This never raises."""
+    return _SHORT(cls)
+
+
 def _type_name(cls: type) -> str:
     name = "".join((_NAME(cls),))
     try:
@@ -107,6 +124,11 @@ def _type_name(cls: type) -> str:
 def asks(outcome: object) -> bool:
     """Whether this is what a job raises or returns to ask for something, which is no failure. This never raises."""
     return issubclass(type(outcome), _REQUESTS)
+
+
+def requested_by(cls: type) -> str | None:
+    """Which of `Snooze`, `Discard` and `Retry` this class is, or is made of. This never raises."""
+    return next((request.__name__ for request in _REQUESTS if issubclass(cls, request)), None)
 
 
 def outcome_of(error: BaseException, caller: str | None = None) -> tuple[BaseException, str]:
@@ -200,14 +222,14 @@ def not_done(result: object) -> TypeError | None:
     """
     cls = type(result)
     if issubclass(cls, type):
-        for request in _REQUESTS:
-            if issubclass(result, request):  # type: ignore[arg-type] # it is a class
-                example = "Snooze(60)" if request is Snooze else f"{request.__name__}()"
-                return TypeError(
-                    f"the job returned the class {request.__name__}, which asks for nothing: return or raise an instance, "
-                    f"as in `return {example}`"
-                )
-        return None
+        request = requested_by(result)  # type: ignore[arg-type] # it is a class
+        if request is None:
+            return None
+        example = "Snooze(60)" if request == "Snooze" else f"{request}()"
+        return TypeError(
+            f"the job returned the class {request}, which asks for nothing: return or raise an instance, as in "
+            f"`return {example}`"
+        )
     what = never_ran(cls)
     if what is None:
         return None

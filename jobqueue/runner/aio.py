@@ -20,7 +20,7 @@ from jobqueue.runner.execute import failed, forks, run_coroutine
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import STOP, Inbox
 
-__all__ = ["Loop", "check_uvloop", "new_uvloop"]
+__all__ = ["Loop", "check_uvloop", "new_uvloop", "settle"]
 
 _log = logging.getLogger("jobqueue.runner")
 _loops: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
@@ -49,6 +49,16 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    """Say to whoever awaits a runner that it has ended, on the thread of the loop."""
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
 
 
 class Loop:
@@ -143,18 +153,19 @@ class Loop:
             except BaseException as error:  # noqa: BLE001 - an interruption that a job has left to this thread, or worse
                 if forks() == before:
                     _log.error("the event loop of the coroutine jobs broke off: %s", error_text(error))
-                if broke_off_at == turns:
-                    loop.close()  # it does not come to any callback
+                if broke_off_at == turns or loop.is_closed():  # it comes to no callback any more
+                    self._replace()
+                    break
                 broke_off_at = turns
             if forks() != before:
                 os._exit(0)  # a process that a job forked is no runner
-            if loop.is_closed():
-                self._replace()
-                return
             loop.call_soon(turned)
-        try:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
+        rest = loop.shutdown_asyncgens()
+        # Each may fail: a job may have broken the loop.
+        with contextlib.suppress(BaseException):
+            loop.run_until_complete(rest)
+        rest.close()
+        with contextlib.suppress(BaseException):
             loop.close()
 
     def _replace(self) -> None:

@@ -105,7 +105,7 @@ def _begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callabl
         return context, task.kind.bind(stored.payload, context)
     except PayloadError as error:
         task.unfit = True
-        task.outcome = error
+        task.outcome, _ = outcome_of(error)
         task.text = clean(text_of(error).removeprefix("jobqueue.errors."))
     except BaseException as error:  # noqa: BLE001 - a class's own validators ran: whatever they raise is the job's failure
         _raised(task, error)
