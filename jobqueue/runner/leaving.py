@@ -29,10 +29,16 @@ def leave_process() -> NoReturn:
 
 
 def lasting() -> list[Any]:
-    """What Python waits for at its end: threads that are no daemons, and processes that `multiprocessing` has started."""
-    module = sys.modules.get("multiprocessing")
-    children = module.active_children() if module is not None else []
-    return [one for one in (*threading.enumerate(), *children) if not one.daemon]
+    """What Python waits for at its end.
+
+    Threads that are no daemons; those of executors, which are daemons where a thread of a runner started them, and are
+    waited for all the same; and processes that `multiprocessing` has started.
+    """
+    executors, processes = sys.modules.get("concurrent.futures.thread"), sys.modules.get("multiprocessing")
+    of_executors = getattr(executors, "_threads_queues", {})
+    threads = [thread for thread in threading.enumerate() if not thread.daemon or thread in of_executors]
+    children = [] if processes is None else processes.active_children()
+    return [*threads, *(child for child in children if not child.daemon)]
 
 
 def watch_the_end(before: Sequence[Any], seconds: float) -> None:
@@ -47,11 +53,14 @@ def watch_the_end(before: Sequence[Any], seconds: float) -> None:
     left = [one for one in lasting() if one not in before]
     if left:
         until = time.monotonic() + seconds
-        threading.Thread(target=_watch, args=(left, until), name="jobqueue-end", daemon=True).start()
+        ended = threading.Event()
+        # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
+        threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
+        threading.Thread(target=_watch, args=(left, ended, until), name="jobqueue-end", daemon=True).start()
 
 
-def _watch(left: list[Any], until: float) -> None:
-    threading.main_thread().join()
+def _watch(left: list[Any], ended: threading.Event, until: float) -> None:
+    ended.wait()
     until = max(until, time.monotonic() + LEAVE_S)
     for one in left:
         one.join(max(0.0, until - time.monotonic()))
