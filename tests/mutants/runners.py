@@ -64,8 +64,8 @@ RUNNERS: Final = (
         "text-that-raises",
         "lets an exception whose text cannot be made end the thread of its job",
         "endings.py",
-        "    except BaseException as broken:  # noqa: BLE001 - the exception's own code\n        return _without_text(type(e",
-        "    except ValueError as broken:\n        return _without_text(type(e",
+        "        text = str(error)\n    except BaseException as broken:",
+        "        text = str(error)\n    except ValueError as broken:",
     ),
     Variant(
         "nonsense-is-stored",
