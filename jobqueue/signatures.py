@@ -132,8 +132,9 @@ def _refuse_what_runs_nothing(function: Any, name: str, *, is_coroutine: bool, a
         )
 
 
+_NOTHING: Any = None
 _MANAGERS: Final = frozenset(
-    function.__code__ for function in (contextlib.contextmanager(iter), contextlib.asynccontextmanager(aiter))
+    {contextlib.contextmanager(_NOTHING).__code__, contextlib.asynccontextmanager(_NOTHING).__code__}
 )
 """The code that all functions below one of these decorators share."""
 

@@ -1,5 +1,6 @@
 """What a job may raise or return, in every way that a runner could stumble over; and jobs that do, in each lane."""
 
+# pyright: reportAssignmentType=false, reportIncompatibleVariableOverride=false, reportIncompatibleMethodOverride=false
 from __future__ import annotations
 
 import asyncio
