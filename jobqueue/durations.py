@@ -25,10 +25,13 @@ def milliseconds(value: float | timedelta, what: str) -> int:
         TypeError: Not a number and not a `timedelta` (``True`` is not a number here).
         ValueError: Negative, not finite, or above a hundred years.
     """
+    # By the methods of the three types themselves: what a subclass answers may be anything, and ends up in a record.
     if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value
+        seconds = timedelta.total_seconds(value)
+    elif isinstance(value, float):
+        seconds = float.__float__(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        seconds = int.__int__(value)
     else:
         raise TypeError(f"{what} must be a timedelta or a number of seconds, not {value!r}")
     # Compared before it is multiplied: an int may be too large for a float.

@@ -15,6 +15,7 @@ import msgspec
 from jobqueue.codec import Codec
 from jobqueue.context import Context
 from jobqueue.durations import milliseconds
+from jobqueue.endings import said
 from jobqueue.errors import DeclarationError, PayloadError
 from jobqueue.names import check_kind_name, check_queue_name, is_importable
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
@@ -387,7 +388,7 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
             job = cls(**{alias: value for alias, value in values if value is not msgspec.UNSET})
         except Exception as error:
             # Its validators and __post_init__ have the last word on what fits.
-            raise PayloadError(f"{name}: {cls.__qualname__} refuses its stored fields: {error}") from error
+            raise PayloadError(f"{name}: {cls.__qualname__} refuses its stored fields: {said(error)}") from error
         return functools.partial(job.perform, context)
 
     return Kind(

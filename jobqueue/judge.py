@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from jobqueue.endings import checked_ms, text_of
 from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
@@ -24,6 +25,8 @@ __all__ = [
     "after_run",
     "death",
     "is_suspect",
+    "is_wanted",
+    "unjudged",
     "unknown_kind",
 ]
 
@@ -79,30 +82,49 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
     """
     orderly: dict[str, object] = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
     if isinstance(outcome, Snooze):
-        due = now + outcome.delay_ms
+        due = now + checked_ms(outcome.delay_ms)
         return Verdict("snoozed", "park", {**orderly, "due": due}, due)
     if isinstance(outcome, Discard):
         return Verdict("discarded", "finish", {})
     attempt = stored.attempt + 1
-    orderly |= {"attempt": attempt, "error": text}
-    wanted = isinstance(outcome, Retry) or (
-        outcome.wanted if isinstance(outcome, RaisedElsewhere) else policy.wants(outcome)
-    )
+    after = None
+    if isinstance(outcome, RaisedElsewhere):
+        wanted = outcome.wanted
+    elif isinstance(outcome, Retry):
+        wanted, after = True, outcome.after_ms
+    else:
+        wanted, text = is_wanted(policy, outcome, text)
     if wanted and (stored.retry < 0 or attempt <= stored.retry):
-        after = outcome.after_ms if isinstance(outcome, Retry) else None
         if after is None:
             try:
                 after = policy.next_delay(attempt)
-            except Exception as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
+            except BaseException as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
                 after = RetryPolicy().next_delay(attempt)
-                # In the first line, which is the one that is logged.
-                first, *rest = text.split("\n")
-                orderly["error"] = clean(
-                    "\n".join([f"{first} (its backoff failed, the default was used: {error!r})", *rest])
-                )
-        due = now + after
-        return Verdict("retried", "retry", {**orderly, "due": due}, due)
-    return Verdict("dead", "bury", orderly, death(stored, now))
+                text = _noted(text, f"its backoff failed, the default was used: {text_of(error)}")
+        due = now + checked_ms(after)
+        return Verdict("retried", "retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
+    return Verdict("dead", "bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
+
+
+def is_wanted(policy: RetryPolicy, error: BaseException, text: str) -> tuple[bool, str]:
+    """Whether the policy retries this error, and the text of the error: with a note where the policy itself failed."""
+    try:
+        return policy.wants(error), text
+    except BaseException as broken:  # noqa: BLE001 - a class decides for itself what is an instance of it
+        return True, _noted(text, f"its retry policy failed, so it is retried: {text_of(broken)}")
+
+
+def unjudged(stored: Stored, error: BaseException, text: str, now: int) -> Verdict:
+    """Judge a run that `after_run` could not judge, since that raised ``error``: a failed attempt, by the default policy."""
+    text = _noted(text, f"the run could not be judged: {text_of(error)}")
+    return after_run(stored, RaisedElsewhere(wanted=True), text, RetryPolicy(), now)
+
+
+def _noted(text: str, note: str) -> str:
+    """An error's text with a note in its first line, which is the one that is logged."""
+    first, *rest = text.split("\n")
+    note = note.replace("\n", " ")
+    return clean("\n".join([f"{first} ({note})".lstrip(), *rest]))
 
 
 def death(stored: Stored, now: int) -> int:

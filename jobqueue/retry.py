@@ -118,10 +118,13 @@ class Discard(Exception):
     """Give this job up: no retry, whatever its limit says.
 
     Args:
-        reason: Why, for whoever looks at the job.
+        reason: Why, for whoever looks at the job: a text, or anything that has one, as the error that was met.
     """
 
-    def __init__(self, reason: str = "") -> None:
+    # Of the class as well, for subclasses that do not call this __init__.
+    reason: object = ""
+
+    def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -139,6 +142,8 @@ class Retry(Exception):
         TypeError: The time is not a number or a `timedelta`.
         ValueError: The time is negative, not finite, or above a hundred years.
     """
+
+    after_ms: int | None = None
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         super().__init__(after)

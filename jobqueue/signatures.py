@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -16,6 +17,7 @@ from msgspec import inspect as types
 
 from jobqueue.codec import REQUIRED, Parameter, is_pydantic
 from jobqueue.context import Context
+from jobqueue.endings import never_ran, requested_by
 from jobqueue.errors import DeclarationError
 from jobqueue.names import unwrapped
 
@@ -75,14 +77,14 @@ def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
     """
     function = unwrapped(target)
     _refuse_other_callables(function, name)
-    inner = inspect.unwrap(function)
     is_coroutine = inspect.iscoroutinefunction(target)
-    if inspect.iscoroutinefunction(inner) and not is_coroutine:
-        raise DeclarationError(
-            f"{name} wraps a coroutine function but is none itself, so nobody would await what it returns: "
-            "make the wrapper an `async def`, or put @jobs.job below the other decorator"
-        )
+    _refuse_what_runs_nothing(
+        function, name, is_coroutine=is_coroutine, advice=", or put @jobs.job below the other decorator"
+    )
+    inner = inspect.unwrap(function)
     hints = _hints(inner, name)
+    if inner is function:  # else the annotations are those of the inner one, and the wrapper may do all of it
+        _refuse_result(hints.get("return"), name)
     given = list(inspect.signature(target).parameters.values())
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     reserved = frozenset(parameter.name for parameter in given if parameter.kind in by_name)
@@ -111,8 +113,44 @@ def _refuse_other_callables(function: Any, name: str) -> None:
     outer = function.__qualname__.rpartition(".")[0]
     if outer and not outer.endswith("<locals>"):
         raise DeclarationError(f"{name} is declared inside of the class {outer}: {advice}")
+
+
+def _refuse_what_runs_nothing(function: Any, name: str, *, is_coroutine: bool, advice: str = "") -> None:
+    """Refuse functions of which it can be seen that a call runs nothing. Others are found out when their jobs have run."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(f"{name} has a `yield`, so calling it would run nothing: {advice}")
+        raise DeclarationError(
+            f"{name} has a `yield`, so calling it would run nothing: let it go through that by itself"
+        )
+    if function.__code__ in _MANAGERS:
+        raise DeclarationError(
+            f"{name} is a context manager, so calling it would run nothing: enter it in another function, and declare that"
+        )
+    if inspect.iscoroutinefunction(inspect.unwrap(function)) and not is_coroutine:
+        raise DeclarationError(
+            f"{name} wraps a coroutine function but is none itself, so nobody would await what it returns: "
+            f"make the wrapper an `async def`{advice}"
+        )
+
+
+_NOTHING: Any = None
+_MANAGERS: Final = frozenset(
+    {contextlib.contextmanager(_NOTHING).__code__, contextlib.asynccontextmanager(_NOTHING).__code__}
+)
+"""The code that all functions below one of these decorators share."""
+
+
+def _refuse_result(returns: Any, name: str) -> None:
+    """Refuse what is annotated to return something that nobody would run."""
+    given = typing.get_origin(returns) or returns
+    if not isinstance(given, type):
+        return
+    if what := never_ran(given):
+        raise DeclarationError(
+            f"{name} is annotated to return {what} ({_show(returns)}), which nobody would run: let it do that work itself"
+        )
+    classes = typing.get_args(returns) if given is type else ()
+    if classes and isinstance(classes[0], type) and (request := requested_by(classes[0])):
+        raise DeclarationError(f"{name} is annotated to return the class {request} itself: return an instance of it")
 
 
 def _function_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> Parameter:
@@ -184,7 +222,15 @@ def _perform_is_coroutine(cls: type[Any], name: str) -> bool:
             f"{name}: perform is called with the Context alone: declare it as `def perform(self, ctx: Context)`, "
             "and what it needs besides as fields"
         ) from None
-    return inspect.iscoroutinefunction(perform)
+    is_coroutine = inspect.iscoroutinefunction(perform)
+    where = f"{name}: perform"
+    _refuse_what_runs_nothing(perform, where, is_coroutine=is_coroutine)
+    returns = None
+    if inspect.unwrap(perform) is perform:
+        with contextlib.suppress(Exception):  # annotations of a method may name what a type checker alone knows
+            returns = typing.get_type_hints(perform).get("return")
+    _refuse_result(returns, where)
+    return is_coroutine
 
 
 def init_fields(cls: type[Any]) -> Iterator[tuple[str, str, Any]]:

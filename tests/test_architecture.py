@@ -50,7 +50,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "errors": 0, "version": 0, "durations": 0, "names": 0, "clock": 0, "ids": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
-    "context": 1, "record": 1, "retry": 1, "options": 1, "codec": 1, "signatures": 1, "job": 1, "registry": 1,
+    "context": 1, "record": 1, "retry": 1, "options": 1, "codec": 1, "endings": 1, "signatures": 1, "job": 1, "registry": 1,
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers
@@ -102,7 +102,7 @@ NOT_PURE: Final = (
     "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.nodes",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
-    "runner.process_pipe", "runner.processes", "runner.rehearsal",
+    "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 

@@ -6,16 +6,36 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
+import logging
+import os
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+from jobqueue.endings import error_text
 from jobqueue.errors import DeclarationError
-from jobqueue.runner.execute import cancel, run_coroutine, told_to_stop
+from jobqueue.runner.execute import cancel, failed, forks, run_coroutine, told_to_stop
 from jobqueue.runner.task import Task
-from jobqueue.runner.threads import Inbox
+from jobqueue.runner.threads import STOP, Inbox
 
-__all__ = ["Loop", "check_uvloop", "new_uvloop"]
+__all__ = ["Loop", "check_uvloop", "new_uvloop", "settle"]
+
+_log = logging.getLogger("jobqueue.runner")
+_loops: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
+"""Those of our own."""
+
+
+def _forked() -> None:
+    """In a process that a job has forked: run no other job of its loop."""
+    for loop in _loops:
+        loop.stop()
+        # What is to run in this turn still. Only asyncio's own loops keep it here.
+        getattr(loop, "_ready", deque()).clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def check_uvloop() -> None:
@@ -29,6 +49,16 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    """Say to whoever awaits a runner that it has ended, on the thread of the loop."""
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
 
 
 class Loop:
@@ -61,45 +91,104 @@ class Loop:
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Run these; one hop to the loop for all of them."""
-        self._started().call_soon_threadsafe(self._start, list(tasks))
+        try:
+            loop = self._started()
+        except RuntimeError as error:  # this process can start no more threads
+            self._inbox.give_up(tasks, error)
+            return
+        try:
+            loop.call_soon_threadsafe(self._start, list(tasks))
+        except RuntimeError:
+            # It was closed: by a job, then the next ones get another; or by the caller, whose loop it is.
+            for task in tasks:
+                if task.take():
+                    task.handed_back = True
+                    self._inbox.put(task)
+            if self._thread is None:
+                self._inbox.say(STOP)
 
     def interrupt(self, tasks: Sequence[Task]) -> None:
         """Cancel those of these that are running."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel, list(tasks))
+            with contextlib.suppress(RuntimeError):  # it is closed, and runs nothing any more
+                self._loop.call_soon_threadsafe(self._cancel, list(tasks))
 
     def close(self) -> None:
         """End the loop, if it is our own."""
         if self._thread is not None:
-            assert self._loop is not None
             self._closing = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=1)
             self._thread = None
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = loop = self._new_loop()
-            self._thread = threading.Thread(target=self._serve, args=(loop,), name="jobqueue-loop", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, args=(loop,), name="jobqueue-loop", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._loop = None
+                loop.close()
+                raise
+            self._thread = thread
         return self._loop
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        try:
-            while not self._closing:
+        _loops.add(loop)
+        before = forks()
+        turns, broke_off_at = 0, -1
+
+        def turned() -> None:
+            nonlocal turns
+            turns += 1
+
+        while not self._closing:
+            try:
                 # A task that a job started may end so. asyncio tells whoever awaits it, and then leaves the loop as well,
                 # where the other jobs still are.
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
+            except BaseException as error:  # noqa: BLE001 - an interruption that a job has left to this thread, or worse
+                if forks() == before:
+                    _log.error("the event loop of the coroutine jobs broke off: %s", error_text(error))
+                if broke_off_at == turns or loop.is_closed():  # it comes to no callback any more
+                    self._replace()
+                    break
+                broke_off_at = turns
+            if forks() != before:
+                os._exit(0)  # a process that a job forked is no runner
+            loop.call_soon(turned)
+        rest = loop.shutdown_asyncgens()
+        # Each may fail: a job may have broken the loop.
+        with contextlib.suppress(BaseException):
+            loop.run_until_complete(rest)
+        rest.close()
+        with contextlib.suppress(BaseException):
             loop.close()
+
+    def _replace(self) -> None:
+        """Give up the loop of our own, which a job has closed or broken; the next job gets another."""
+        _log.error("the event loop of the coroutine jobs was closed; %d jobs failed with it", len(self._running))
+        lost, self._running, self._loop = list(self._running), {}, None
+        for task in lost:
+            failed(task, RuntimeError("the event loop that this job ran on was closed or broken by a job"))
+            self._inbox.put(task)
 
     def _start(self, tasks: list[Task]) -> None:
         for task in tasks:
             if task.take():
-                self._running[task] = running = asyncio.ensure_future(run_coroutine(task, self._monotonic))
+                job = run_coroutine(task, self._monotonic)
+                try:
+                    self._running[task] = running = asyncio.ensure_future(job)
+                except BaseException as error:  # noqa: BLE001 - a job may have set a task factory of its own
+                    job.close()
+                    failed(task, error)
+                    self._inbox.put(task)
+                    continue
                 # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
                 running.add_done_callback(functools.partial(self._ended, task))
 
@@ -107,6 +196,8 @@ class Loop:
         del self._running[task]
         if running.cancelled():
             task.handed_back, task.seen = True, False  # it had not begun
+        elif (error := running.exception()) is not None:
+            failed(task, error)
         elif not task.seen and self._thread is None and running.cancelling() and self._others_cancelled(task):
             task.seen = True
             told_to_stop(task)

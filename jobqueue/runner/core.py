@@ -21,7 +21,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.job import Kind, Lane
-from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect
+from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unjudged
 from jobqueue.keys import QueueKeys
 from jobqueue.record import rewrite
 from jobqueue.runner.admit import admitted
@@ -121,8 +121,9 @@ class Core:
         count = 0
         held = self.leases.held
         for task in tasks:
+            if not self._outstanding.end(task):
+                continue  # it is back already: the thread that ran it broke off while it gave it back
             task.returned = True
-            self._outstanding.end(task)
             if held.get(task.id) is not task:
                 # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
                 self._drop(task)
@@ -158,7 +159,10 @@ class Core:
             task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
         else:
             assert task.kind is not None
-            task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
+            try:
+                task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
+            except BaseException as error:  # noqa: BLE001 - foreign code has its say here, and must not end the runner
+                task.verdict = unjudged(task.stored, error, task.text, now)
             task.text = str(task.verdict.changes.get("error", task.text))
         # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
         task.outcome = None

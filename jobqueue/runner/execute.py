@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-import traceback
+import os
+import sys
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, NoReturn, Protocol
 
 from jobqueue.context import Context, set_current
+from jobqueue.endings import asks, error_text, not_done, outcome_of, text_of
 from jobqueue.errors import PayloadError
 from jobqueue.record import clean
-from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.task import Task
 
-__all__ = ["begin", "cancel", "go", "run_coroutine", "run_function", "told_to_stop"]
+__all__ = ["begin", "cancel", "failed", "forks", "go", "run_coroutine", "run_function", "told_to_stop"]
 
-FRAMES: Final = 30
-"""Frames of a traceback that are kept."""
+_forks = 0
+
+
+def forks() -> int:
+    """How many forks lie between this process and the one that loaded this module: what a job forks is no runner."""
+    return _forks
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def run_function(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a function, and write into the task how it ended."""
+    before = _forks
     call = begin(task, monotonic)
     if call is not None:
         # A context of its own, so that what a job sets there does not leak into the next job of the thread.
         contextvars.Context().run(go, task, call[0], call[1])
+    if _forks != before:
+        _leave(task)
 
 
 def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
@@ -33,21 +51,21 @@ def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
     set_current(context)
     try:
         result = call()
+        if result is not None:
+            _returned(task, result)
     except BaseException as error:  # noqa: BLE001 - whatever a job raises is its own failure, not the runner's
         _raised(task, error)
-    else:
-        if isinstance(result, _SPOKEN):
-            _raised(task, result)
-        else:
-            task.result = result
     if task.seen:
         told_to_stop(task)
 
 
 async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own."""
+    before = _forks
     call = begin(task, monotonic)
     if call is None:
+        if _forks != before:
+            _leave(task)
         return
     set_current(call[0])
     assert task.kind is not None
@@ -55,25 +73,25 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
     timeout = None if limit is None else asyncio.timeout(limit / 1000)
     try:
         if timeout is None:
-            result = await call[1]()
+            _returned(task, await call[1]())
         else:
             async with timeout:
                 result = await call[1]()
+            _returned(task, result)
     except TimeoutError as error:
-        if limit is not None and timeout is not None and timeout.expired() and error.__cause__ is not None:
+        # In a class of the job's all may be otherwise.
+        own = type(error) is TimeoutError and error.__cause__ is not None
+        if limit is not None and timeout is not None and timeout.expired() and own:
             # Its cause shows where the job was cancelled; the words are those of a process that took too long.
-            where = error.__cause__.__traceback__
+            where = None if error.__cause__ is None else error.__cause__.__traceback__
             error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(where)
         _raised(task, error)
     except BaseException as error:  # noqa: BLE001 - as above
         _raised(task, error)
-    else:
-        if isinstance(result, _SPOKEN):
-            _raised(task, result)
-        else:
-            task.result = result
     if task.seen:
         told_to_stop(task)
+    if _forks != before:
+        _leave(task)
 
 
 class Cancellable(Protocol):
@@ -107,9 +125,6 @@ def told_to_stop(task: Task) -> None:
         task.outcome, task.text = None, ""
 
 
-_SPOKEN: Final = (Snooze, Discard, Retry)
-
-
 def begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
     """Make ready to run a job: its context and what to call; None if the task says already how it ended."""
     if task.lease_lost or task.deadline <= monotonic():
@@ -122,24 +137,44 @@ def begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable
         return context, task.kind.bind(stored.payload, context)
     except PayloadError as error:
         task.unfit = True
-        task.outcome = error
-        task.text = clean(f"PayloadError: {error}")
+        task.outcome, _ = outcome_of(error)
+        task.text = clean(text_of(error).removeprefix("jobqueue.errors."))
     except BaseException as error:  # noqa: BLE001 - a class's own validators ran: whatever they raise is the job's failure
         _raised(task, error)
     return None
 
 
-def _raised(task: Task, error: BaseException) -> None:
-    task.outcome = error
-    if isinstance(error, Discard):
-        task.text = clean(error.reason)
-    if isinstance(error, Snooze | Discard):
+def _returned(task: Task, result: object) -> None:
+    """Write into the task what its job returned. Raises what the code of the result raises."""
+    if result is None:
         return
-    # The last line first: it is what people look for, and what is kept if the text has to be cut. No locals: they hold
-    # what arguments hold.
-    summary = "".join(traceback.format_exception_only(error)).strip()
-    trace = error.__traceback__
-    if trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next  # where this module called the job, which says nothing
-    frames = "".join(traceback.format_tb(trace, limit=-FRAMES))
-    task.text = clean(f"{summary}\n{frames}".rstrip())
+    error = result if asks(result) else not_done(result)
+    if error is None:
+        task.result = result
+    else:
+        assert isinstance(error, BaseException)
+        _raised(task, error)
+
+
+def _raised(task: Task, error: BaseException) -> None:
+    task.outcome, task.text = outcome_of(error, __file__)
+
+
+def failed(task: Task, error: BaseException) -> None:
+    """Write into the task that its attempt failed, for a reason that lies outside of the job."""
+    task.outcome, task.text = RuntimeError(), error_text(error, __file__)
+
+
+def _leave(task: Task) -> NoReturn:
+    """End a process that a job has forked, now that the job has ended in it as well: as a program of its own would."""
+    status = 1
+    with contextlib.suppress(BaseException):
+        error = task.outcome
+        code = error.code if isinstance(error, SystemExit) else None if error is None or asks(error) else task.text
+        if code is None or isinstance(code, int):
+            status = (code or 0) & 0xFF
+        else:
+            sys.stderr.write(f"{code}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)

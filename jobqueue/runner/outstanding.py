@@ -36,14 +36,16 @@ class Outstanding:
             self.running[task.kind.lane] += 1
         self._unproven.append((until, tasks))
 
-    def end(self, task: Task) -> None:
-        """The driver is done with it, if it had it."""
-        if task in self.tasks:
-            del self.tasks[task]
-            assert task.kind is not None
-            self.running[task.kind.lane] -= 1
-            if not self.tasks:
-                self._unproven.clear()
+    def end(self, task: Task) -> bool:
+        """The driver is done with it; answers whether it had it."""
+        if task not in self.tasks:
+            return False
+        del self.tasks[task]
+        assert task.kind is not None
+        self.running[task.kind.lane] -= 1
+        if not self.tasks:
+            self._unproven.clear()
+        return True
 
     def trust(self, task: Task) -> bool:
         """It ran to its end: whether that ends a doubt."""

@@ -5,6 +5,7 @@ The main thread runs the jobs, so that they may handle signals; another one list
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.machinery
@@ -17,19 +18,20 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final
 
+from jobqueue.endings import checked_ms, error_text
 from jobqueue.errors import DeclarationError
 from jobqueue.job import Kind
+from jobqueue.judge import is_wanted
 from jobqueue.keys import queue_keys
 from jobqueue.names import origin_of
 from jobqueue.queue import QUEUES, JobQueue
 from jobqueue.record import clean, decode
 from jobqueue.retry import Discard, Retry, Snooze
-from jobqueue.runner.execute import run_function
+from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.process_pipe import Ended, Go, Logged, Pipe, Ready, Run, Setup, Tell, ToChild
 from jobqueue.runner.task import Task
 
@@ -94,7 +96,8 @@ class _Worker:
         """Run what comes, until the runner is gone or has no more use for this process."""
         while (frame := self._frames.get()) is not None:
             answer = self._prepare(frame) if isinstance(frame, Run) else self._run()
-            sys.stdout.flush()  # whoever is killed later has lost nothing of it
+            with contextlib.suppress(Exception):  # a job may have closed it, or put something else in its place
+                sys.stdout.flush()  # whoever is killed later has lost nothing of it
             self._pipe.send(answer)
 
     def _listen(self) -> None:
@@ -118,8 +121,7 @@ class _Worker:
             if self._setup.url not in (None, queue.url) or self._setup.namespace != queue.namespace:
                 queue.relocate(url=self._setup.url, namespace=self._setup.namespace)
         except BaseException as error:  # noqa: BLE001 - a module may raise anything, also SystemExit
-            text = "".join(traceback.format_exception(error))
-            return Ended("raised", clean(f"{type(error).__name__}: {error}\n{text}"))
+            return Ended("raised", error_text(error, __file__))
         self._task = Task(
             queue_keys(self._setup.namespace, frame.queue), frame.id, b"", frame.fence, frame.record,
             decode(frame.record), kind, math.inf,
@@ -132,20 +134,11 @@ class _Worker:
         assert task.kind is not None
         run_function(task, time.monotonic)
         self._task = None
-        outcome, text = task.outcome, task.text
-        if task.handed_back:
-            return Ended("handed back")
-        if outcome is None:
-            return Ended("done")
-        if task.unfit:
-            return Ended("unfit", text)
-        if isinstance(outcome, Snooze):
-            return Ended("snooze", after=outcome.delay_ms)
-        if isinstance(outcome, Discard):
-            return Ended("discard", text)
-        if isinstance(outcome, Retry):
-            return Ended("retry", text, after=outcome.after_ms)
-        return Ended("raised", text, wanted=task.kind.retry.wants(outcome))
+        try:
+            return _ended(task)
+        except BaseException as error:  # noqa: BLE001 - what the job raised or returned has the last word in there
+            failed(task, error)
+            return Ended("raised", task.text)
 
     # ------------------------------------------------------------------------------------------------------- imports
 
@@ -190,6 +183,27 @@ class _Worker:
             raise
 
 
+def _ended(task: Task) -> Ended:
+    """What the runner is told of a run. Raises what the objects of the job raise."""
+    outcome, text = task.outcome, task.text
+    if task.handed_back:
+        return Ended("handed back")
+    if outcome is None:
+        return Ended("done")
+    if task.unfit:
+        return Ended("unfit", text)
+    if isinstance(outcome, Snooze):
+        return Ended("snooze", after=checked_ms(outcome.delay_ms))
+    if isinstance(outcome, Discard):
+        return Ended("discard", text)
+    if isinstance(outcome, Retry):
+        after = outcome.after_ms
+        return Ended("retry", text, after=None if after is None else checked_ms(after))
+    assert task.kind is not None
+    wanted, text = is_wanted(task.kind.retry, outcome, text)
+    return Ended("raised", text, wanted=wanted)
+
+
 class _ToRunner(logging.Handler):
     """Hands records to the runner, so that they go wherever its own go."""
 
@@ -207,8 +221,9 @@ class _ToRunner(logging.Handler):
         try:
             trace = self._formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
             message = Logged(
-                record.name, record.levelno, clean(record.getMessage()), record.created, trace and clean(trace),
-                record.pathname, record.lineno, record.funcName or "", record.threadName or "",
+                str(record.name), int(record.levelno), clean(record.getMessage()), float(record.created),
+                trace and clean(trace), str(record.pathname), int(record.lineno), str(record.funcName or ""),
+                str(record.threadName or ""),
             )  # fmt: skip
             self._pipe.send(message)
         except Exception:  # noqa: BLE001 - as every handler of the standard library does

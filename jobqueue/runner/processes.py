@@ -26,18 +26,22 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
+from jobqueue.endings import error_text, said
 from jobqueue.errors import PayloadError
 from jobqueue.judge import RaisedElsewhere
 from jobqueue.names import main_module, origin_of
 from jobqueue.queue import JobQueue
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.runner.execute import failed
 from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
 
 __all__ = ["Processes", "cores"]
+
+_log = logging.getLogger("jobqueue.runner")
 
 PROGRAM: Final = "import sys; sys.path.append(sys.argv[3]); from jobqueue.runner.process_child import main; main()"
 START_MS: Final = 60_000.0
@@ -80,13 +84,15 @@ class Processes:
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Run these when a process is free. No process is started before the first job comes."""
-        if not self._threads:
-            self._threads = [
-                threading.Thread(target=self._work, name=f"jobqueue-process-{number}", daemon=True)
-                for number in range(self._size)
-            ]
-            for thread in self._threads:
+        try:
+            for number in range(len(self._threads), self._size):
+                thread = threading.Thread(target=self._work, name=f"jobqueue-process-{number}", daemon=True)
                 thread.start()
+                self._threads.append(thread)
+        except RuntimeError as error:  # this process can start no more threads
+            if not self._threads:
+                self._inbox.give_up(tasks, error)
+                return
         for task in tasks:
             self._tasks.put(task)
 
@@ -103,31 +109,50 @@ class Processes:
         # one before it can handle signals itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         worker: _Worker | None = None
-        while (task := self._tasks.get()) is not None:
-            if not task.take():
-                continue
+        while not self._closed.is_set():
+            held: list[Task] = []
             try:
-                if worker is None:
-                    worker = _Worker(self._setup(), self._monotonic, self._closed)
-                worker.run(task)
-            except _Gone as gone:
-                worker = None
-                gone.tell(task)
-            except Exception as error:  # noqa: BLE001 - see below
-                # No process, no memory, no file descriptors, a message that nobody understands. The next try may be luckier;
-                # a job that never came back from here would be held for ever.
-                if worker is not None:
-                    worker.kill()
-                    worker = None
-                _fail(task, error, clean(f"{type(error).__name__}: its worker process could not be used: {error}"))
-            self._inbox.put(task)
-            if self._tasks.empty():
-                self._inbox.idle_since = self._monotonic()
-            if worker is not None and worker.jobs >= self._jobs_per_process:
-                worker.leave()
+                worker = self._serve(worker, held)
+            except BaseException as error:  # noqa: BLE001 - as for the threads of the pool
+                with contextlib.suppress(BaseException):
+                    for task in held:
+                        failed(task, error)
+                        self._inbox.put(task)
+                    _log.error("a worker process was given up: %s", error_text(error))
+                    if worker is not None:
+                        worker.kill()
                 worker = None
         if worker is not None:
             worker.leave()
+
+    def _serve(self, worker: _Worker | None, held: list[Task]) -> _Worker | None:
+        """Run the next job, in this process or in a new one; answers the process for the one after it."""
+        task = self._tasks.get()
+        if task is None or not task.take():
+            return worker
+        held.append(task)
+        try:
+            if worker is None:
+                worker = _Worker(self._setup(), self._monotonic, self._closed)
+            worker.run(task)
+        except _Gone as gone:
+            worker = None
+            gone.tell(task)
+        except BaseException as error:  # noqa: BLE001 - see below
+            # No process, no memory, no file descriptors, a message that nobody understands. The next try may be luckier; a
+            # job that never came back from here would be held for ever.
+            _fail(task, error, clean(f"{type(error).__name__}: its worker process could not be used: {said(error)}"))
+            if worker is not None:
+                worker.kill()
+                worker = None
+        self._inbox.put(task)
+        held.clear()
+        if self._tasks.empty():
+            self._inbox.idle_since = self._monotonic()
+        if worker is not None and worker.jobs >= self._jobs_per_process:
+            worker.leave()
+            worker = None
+        return worker
 
     def _setup(self) -> Setup:
         jobs = self._jobs
@@ -190,7 +215,7 @@ class _Stopped(_Gone):
         task.handed_back = True
 
 
-def _fail(task: Task, error: Exception, text: str) -> None:
+def _fail(task: Task, error: BaseException, text: str) -> None:
     task.outcome = error
     task.text = text
 
@@ -311,7 +336,9 @@ class _Worker:
         """Kill it and what its job has started; the group is there as long as the process has not been waited for."""
         self._pipe.close()
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # its job has taken it out of its group
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def _log(self, message: Logged) -> None:

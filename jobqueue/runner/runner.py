@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -25,13 +24,14 @@ from jobqueue.errors import DeclarationError, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
-from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
+from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop, settle
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rehearsal import rehearse
@@ -132,7 +132,9 @@ class Runner:
         Args:
             signals: Handle the two signals: the first ends as `stop` does, a second leaves the process at once with 128
                 and the signal's number. Only the main thread can; elsewhere pass False. A job whose thread does not end
-                within the grace time is handed back and, with ``signals``, the process is left with exit code 0.
+                within the grace time is handed back and, with ``signals``, the process is left with exit code 0. So it is
+                when your program has ended, the grace time is over, and threads or processes that jobs have left behind
+                (work in an executor) still keep it alive. With False the process is yours: such work keeps it alive.
 
         Raises:
             DeclarationError: A module in ``imports`` does not exist, or no kind was declared.
@@ -145,6 +147,7 @@ class Runner:
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         self._stopping_by_signal = False
         self._pid = os.getpid()
+        there = lasting()
         self._before = before = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             signal.signal(number, self._signalled)
@@ -157,14 +160,14 @@ class Runner:
                 signal.signal(number, handler)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(0)
+            leave_process()
+        watch_the_end(there, (self._stopped_at + self._grace - self._clock.monotonic()) / 1000)
 
     async def arun(self) -> None:
         """Run on the running event loop until `stop`, or until the awaiting task is cancelled.
 
-        Coroutine jobs run on this loop, everything else on threads. Signals stay yours.
+        Coroutine jobs run on this loop, everything else on threads. Signals stay yours, and so does the process: what a job
+        has left behind (work in an executor) may keep it alive when this has ended.
         """
         loop = asyncio.get_running_loop()
         self._caller = asyncio.current_task()
@@ -174,9 +177,9 @@ class Runner:
             try:
                 self._pump(loop)
             except BaseException as error:  # noqa: BLE001 - it is raised again where it was awaited
-                loop.call_soon_threadsafe(_settle, ended, error)
+                loop.call_soon_threadsafe(settle, ended, error)
             else:
-                loop.call_soon_threadsafe(_settle, ended, None)
+                loop.call_soon_threadsafe(settle, ended, None)
 
         threading.Thread(target=work, name="jobqueue-pump", daemon=True).start()
         try:
@@ -207,7 +210,7 @@ class Runner:
             )
         if self._running:
             raise DeclarationError("this runner is running already; make another one")
-        self._running = True
+        self._running, self._stopped_at = True, 0.0
         try:
             return self._session(loop)
         finally:
@@ -434,6 +437,7 @@ class Runner:
                     self._core.woken(at, word)
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)
+                self._stopped_at = at.local
                 self._log.info("stopping: %d jobs running", self._core.outstanding)
 
     # ------------------------------------------------------------------------------------------------------- duties
@@ -490,12 +494,3 @@ class Runner:
         with self._guard:
             self._core.renew(incarnation)
         return epoch, incarnation
-
-
-def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
-    if ended.done():
-        return
-    if error is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(error)

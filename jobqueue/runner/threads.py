@@ -11,12 +11,13 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
+from jobqueue.endings import error_text
 from jobqueue.errors import StorageError
-from jobqueue.runner.execute import run_function
+from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
@@ -68,6 +69,13 @@ class Inbox:
         self._tasks.append(task)
         if not self._told:
             self._tell()
+
+    def give_up(self, tasks: Iterable[Task], error: BaseException) -> None:
+        """These cannot be run, for a reason that lies outside of them: failed attempts, so that they are tried later."""
+        for task in tasks:
+            if task.take():
+                failed(task, error)
+                self.put(task)
 
     def say(self, word: Word) -> None:
         """Something else happened. May be called in a signal handler."""
@@ -132,6 +140,7 @@ class Pool:
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._inbox = inbox
         self._monotonic = monotonic
+        self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"jobqueue-{number}", daemon=True) for number in range(size)
         ]
@@ -146,21 +155,56 @@ class Pool:
 
     def close(self) -> None:
         """End the threads that have nothing to do; those with a job end after it."""
+        self._closed = True
         for _ in self._threads:
             self._tokens.put(False)
 
     def _work(self) -> None:
+        held: list[object] = []
+        while True:
+            try:
+                self._serve(held)
+                return
+            except BaseException as error:  # noqa: BLE001 - see `_broke_off`
+                with contextlib.suppress(BaseException):  # the log is a foreign place
+                    self._broke_off(held, error)
+                held.clear()
+
+    def _broke_off(self, held: list[Any], error: BaseException) -> None:
+        """Give back the job in hand, so that the thread can go on with the next.
+
+        Not for what a job raises: that has been caught. A thread may be interrupted between two jobs as well, by an
+        exception or a trace function that a job has left to it.
+        """
+        if held:
+            task, *ended = held
+            if not ended:
+                failed(task, error)
+            self._inbox.put(task)
+        _log.error("a thread of the runner broke off; it goes on with the next job: %s", error_text(error))
+
+    def _serve(self, held: list[object]) -> None:
+        """Run jobs until the pool is closed.
+
+        Args:
+            held: The job in hand, and True when it has ended: for whoever sees this break off.
+        """
         pop, put, monotonic = self._tasks.popleft, self._inbox.put, self._monotonic
-        while self._tokens.get():
+        go_on = True
+        while go_on:
             while True:
                 try:
                     task = pop()
                 except IndexError:
                     self._inbox.idle_since = monotonic()
                     break
+                held.append(task)
                 if task.take():
                     run_function(task, monotonic)
+                    held.append(True)
                     put(task)
+                held.clear()
+            go_on = not self._closed and self._tokens.get()
 
 
 class Listener:

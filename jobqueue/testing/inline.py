@@ -22,7 +22,6 @@ from jobqueue.job import LANES
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
-from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
@@ -42,8 +41,6 @@ UNANSWERED: Final = 1_000
 GRACE_MS: Final = 3_600_000.0
 SILENT: Final = ("trouble", "answers")
 """Notices that are not about jobs."""
-REQUESTS: Final = (Snooze, Discard, Retry)
-"""What a job raises or returns to ask for something: no failures."""
 
 
 class TestingError(JobQueueError):

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import attrs
 
+from jobqueue.endings import asks
 from jobqueue.flows import Flow, Read
 from jobqueue.keys import QueueKeys
 from jobqueue.queue import JobQueue
@@ -21,7 +22,7 @@ from jobqueue.storage.ops import Page
 from jobqueue.testing.awaited import watch_also
 from jobqueue.testing.backend import CountingChance, KitBackend
 from jobqueue.testing.clock import FakeClock
-from jobqueue.testing.inline import BEAT_MS, REQUESTS, InlineRunner, Run, RunnerDied, TestingError, keep_house
+from jobqueue.testing.inline import BEAT_MS, InlineRunner, Run, RunnerDied, TestingError, keep_house
 from jobqueue.testing.looking import Looking
 
 __all__ = ["RUNS", "Running", "Tally", "arun_task"]
@@ -384,7 +385,7 @@ def _failure(error: BaseException | None, *, reraise: bool) -> BaseException | N
 
     An interrupt of the whole test run, or the verdict of a test framework, always is: these are no `Exception`.
     """
-    if isinstance(error, (*REQUESTS, RunnerDied)):
+    if asks(error) or isinstance(error, RunnerDied):
         return None
     own = isinstance(error, Exception | SystemExit | asyncio.CancelledError)
     return error if reraise or not own else None

@@ -59,6 +59,63 @@ RUNNERS: Final = (
         "            self._ring.update(",
         "            self._ring.difference_update(",
     ),
+    # ------------------------------------------------------------------------------------------------ how runs may end
+    Variant(
+        "text-that-raises",
+        "lets an exception whose text cannot be made end the thread of its job",
+        "endings.py",
+        "        text = str(error)\n    except BaseException as broken:",
+        "        text = str(error)\n    except ValueError as broken:",
+    ),
+    Variant(
+        "nonsense-is-stored",
+        "takes whatever a subclass of Snooze or Retry says for a delay",
+        "endings.py",
+        "    if type(value) is int and 0 <= value <= LONGEST_MS:\n        return value",
+        "    if True:\n        return value  # type: ignore[return-value]",
+    ),
+    Variant(
+        "nothing-ran-and-all-is-done",
+        "counts a job that returned a coroutine nobody awaited as done",
+        "runner/execute.py",
+        "error = result if asks(result) else not_done(result)",
+        "error = result if asks(result) else None",
+    ),
+    Variant(
+        "policy-raises",
+        "lets a retry policy that raises say nothing of it",
+        "judge.py",
+        "    except BaseException as broken:  # noqa: BLE001 - a class decides",
+        "    except ZeroDivisionError as broken:  # a class decides",
+    ),
+    Variant(
+        "job-lost-with-its-thread",
+        "forgets the job of a thread that broke off, and extends its lease for ever",
+        "runner/threads.py",
+        "                failed(task, error)\n            self._inbox.put(task)\n",
+        "                failed(task, error)\n",
+    ),
+    Variant(
+        "back-twice",
+        "stores the end of a job twice whose thread broke off while it gave it back",
+        "runner/core.py",
+        "if not self._outstanding.end(task):",
+        "if self._outstanding.end(task) is None:",
+    ),
+    Variant(
+        "child-is-a-runner",
+        "lets the process that a job forked go on as half a runner",
+        "runner/execute.py",
+        "    if _forks != before:\n        _leave(task)\n\n\ndef _run(",
+        "\n\ndef _run(",
+    ),
+    Variant(
+        "executors-keep-the-process",
+        "lets what a job left in an executor keep a process alive that was told to stop",
+        "runner/leaving.py",
+        "if not thread.daemon or thread in of_executors]",
+        "if not thread.daemon]",
+    ),
     # ------------------------------------------------------------------------------------------------- start and stop
     Variant(
         "lease-believed-too-long",

@@ -31,7 +31,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/unit/test_embedded_faults.py", "tests/runner", "--ignore=tests/runner/test_core_machine.py",
         "--ignore=tests/runner/test_processes.py", "--ignore=tests/runner/test_supervisor.py",
         "--ignore=tests/runner/test_forked_children.py", "--ignore=tests/runner/test_threads.py",
-        "--ignore=tests/runner/test_stopping.py", "--timeout=30",
+        "--ignore=tests/runner/test_stopping.py", "--ignore=tests/runner/test_leaving.py", "--timeout=30",
     ),
     "storages": (
         "tests/storage/test_exact.py", "tests/storage/test_shape.py", "tests/storage/test_snapshots.py",
@@ -52,7 +52,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "machines": ("tests/runner/test_core_machine.py", "tests/simulation/test_delivery_machine.py"),
     "processes": (
         "tests/runner/test_threads.py", "tests/runner/test_stopping.py", "tests/runner/test_supervisor.py",
-        "tests/runner/test_processes.py", "tests/faults",
+        "tests/runner/test_processes.py", "tests/runner/test_forked_children.py", "tests/runner/test_leaving.py",
+        "tests/faults",
     ),
 }  # fmt: skip
 """The parts of the suite in the order in which they are asked: what is quick, and what says most plainly what is wrong,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -16,7 +17,7 @@ import attrs
 import msgspec
 import pytest
 
-from jobqueue import Context, JobQueue, RetryPolicy, current_context
+from jobqueue import Context, JobQueue, Retry, RetryPolicy, current_context
 from jobqueue.context import Flags, set_current
 from jobqueue.errors import DeclarationError, DuplicateJob, PayloadError, UnknownJob
 from jobqueue.job import Kind
@@ -405,6 +406,24 @@ async def asynchronous_generator(x: int) -> AsyncIterator[int]:
     yield x
 
 
+@contextlib.contextmanager
+def manager(x: int) -> Iterator[int]:
+    yield x
+
+
+@contextlib.asynccontextmanager
+async def async_manager(x: int) -> AsyncIterator[int]:
+    yield x
+
+
+def answers_a_coroutine(x: int) -> Coroutine[Any, Any, None]: ...  # type: ignore[empty-body]
+def answers_an_awaitable(x: int) -> Awaitable[int]: ...  # type: ignore[empty-body]
+def answers_a_future(x: int) -> asyncio.Future[int]: ...  # type: ignore[empty-body]
+def answers_a_generator(x: int) -> Generator[int, None, None]: ...  # type: ignore[empty-body]
+async def answers_another(x: int) -> Awaitable[int]: ...  # type: ignore[empty-body]
+def answers_the_class(x: int) -> type[Retry]: ...  # type: ignore[empty-body]
+
+
 class Shop:
     def method(self, x: int) -> None: ...
     @classmethod
@@ -426,6 +445,15 @@ class Shop:
         (type_checking_only, "an annotation speaks of `Fraction`, which is not known"),
         (generator, "has a `yield`"),
         (asynchronous_generator, "has a `yield`"),
+        (manager, "is a context manager, so calling it would run nothing"),
+        (async_manager, "is a context manager, so calling it would run nothing"),
+        (functools.partial(manager, 1), "is a context manager, so calling it would run nothing"),
+        (answers_a_coroutine, "is annotated to return an awaitable"),
+        (answers_an_awaitable, "is annotated to return an awaitable"),
+        (answers_a_future, "is annotated to return an awaitable"),
+        (answers_another, "is annotated to return an awaitable"),
+        (answers_a_generator, "is annotated to return a generator"),
+        (answers_the_class, "is annotated to return the class Retry itself: return an instance"),
         (Shop, "is a class: declare it with @jobs.register"),
         (Shop().method, "is a method"),
         (Shop.of, "is a method"),
@@ -443,6 +471,18 @@ def test_what_cannot_be_a_job_is_refused_at_declaration(jobs: JobQueue, function
     with pytest.raises(DeclarationError, match=f"shop.f.*{message}"):
         jobs.job(name="shop.f")(function)
     assert jobs.registry.names() == []
+
+
+def test_a_wrapper_may_run_what_the_function_below_it_only_returns(jobs: JobQueue) -> None:
+    def runs(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(x: int) -> int:
+            return sum(function(x))
+
+        return wrapper
+
+    declared = jobs.job(name="f")(runs(generator))
+    assert run(declared.kind, b'{"x":3}') == 3
 
 
 def test_a_function_is_declared_once(jobs: JobQueue) -> None:

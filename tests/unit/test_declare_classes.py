@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import pytest
@@ -13,6 +15,9 @@ import pytest
 from jobqueue import Context, Job, JobQueue, RetryPolicy
 from jobqueue.errors import DeclarationError, DuplicateJob, PayloadError, UnknownJob
 from jobqueue.job import Kind
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 @pytest.fixture
@@ -273,12 +278,46 @@ class WithInitVar(Job):
     def perform(self, ctx: Context) -> None: ...
 
 
+def hidden(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(self: Any, ctx: Context) -> Any:
+        return function(self, ctx)
+
+    return wrapper
+
+
+class WrappedPerform(Job):
+    @hidden
+    async def perform(self, ctx: Context) -> None: ...
+
+
+class ManagerPerform(Job):
+    @contextlib.contextmanager
+    def perform(self, ctx: Context) -> Iterator[None]:
+        yield
+
+
+class CoroutinePerform(Job):
+    def perform(self, ctx: Context) -> Coroutine[Any, Any, None]: ...  # type: ignore[empty-body]
+
+
+class UnknownPerform(Job):
+    def perform(self, ctx: Context) -> Fraction: ...  # type: ignore[empty-body]
+
+
+def test_what_a_type_checker_alone_knows_may_be_returned(jobs: JobQueue) -> None:
+    assert jobs.register(define(UnknownPerform)) is not None
+
+
 @pytest.mark.parametrize(
     ("make", "cls", "message"),
     [
         (define, NoPerform, "needs a method `def perform"),
         (define, PerformIsAttribute, "needs a method `def perform"),
         (define, GeneratorPerform, "needs a method `def perform"),
+        (define, WrappedPerform, "perform wraps a coroutine function but is none itself"),
+        (define, ManagerPerform, "perform is a context manager, so calling it would run nothing"),
+        (define, CoroutinePerform, "perform is annotated to return an awaitable"),
         (define, PerformTakesNothing, "perform is called with the Context alone"),
         (define, PerformTakesMore, "perform is called with the Context alone"),
         (define, Private, "the field `_secret` of Private is private"),

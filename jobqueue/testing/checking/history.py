@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.context import current_context
+from jobqueue.endings import asks, class_name, said
 from jobqueue.job import Call
 from jobqueue.keys import queue_keys
 from jobqueue.queue import JobQueue
@@ -32,7 +33,7 @@ from jobqueue.testing.checking.lane import Lane
 from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply, Overlap, Redelivery, Schedule, Stop
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
-from jobqueue.testing.inline import BEAT_MS, LEASE_MS, REQUESTS, InlineRunner, RunnerDied, keep_house
+from jobqueue.testing.inline import BEAT_MS, LEASE_MS, InlineRunner, RunnerDied, keep_house
 
 __all__ = ["Event", "Experiment", "Played", "Unrepeatable", "play"]
 
@@ -319,7 +320,7 @@ class _History:
             self._note(held.column, "returns")
             return
         self._note(held.column, f"raises {_in_a_line(error)}")
-        if not isinstance(error, REQUESTS):
+        if not asks(error):
             self.played.raised.append(task.text)
 
     def _unrepeatable(self) -> Unrepeatable:
@@ -439,4 +440,4 @@ class _History:
 
 
 def _in_a_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0].removesuffix(": ")
+    return f"{class_name(type(error))}: {said(error)}".split("\n")[0].removesuffix(": ")

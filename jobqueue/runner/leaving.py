@@ -1,0 +1,71 @@
+"""How the process of a runner ends, although something that jobs have left behind would keep it alive."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+__all__ = ["lasting", "leave_process", "watch_the_end"]
+
+LEAVE_S: Final = 1.0
+"""How long what is left may take to end by itself, once the program has ended: idle executors do so at once."""
+
+_log = logging.getLogger("jobqueue.runner")
+
+
+def leave_process() -> NoReturn:
+    """End this process with exit code 0, without waiting for its threads."""
+    with contextlib.suppress(BaseException):  # a job may have closed or replaced any of them
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
+
+
+def lasting() -> list[Any]:
+    """What Python waits for at its end.
+
+    Threads that are no daemons; those of executors, which are daemons where a thread of a runner started them, and are
+    waited for all the same; and processes that `multiprocessing` has started.
+    """
+    executors, processes = sys.modules.get("concurrent.futures.thread"), sys.modules.get("multiprocessing")
+    of_executors = getattr(executors, "_threads_queues", {})
+    threads = [thread for thread in threading.enumerate() if not thread.daemon or thread in of_executors]
+    children = [] if processes is None else processes.active_children()
+    return [*threads, *(child for child in children if not child.daemon)]
+
+
+def watch_the_end(before: Sequence[Any], seconds: float) -> None:
+    """Let the process end when its program has ended, although jobs have left something behind that Python waits for.
+
+    It gets the rest of the grace time, and nothing happens while the program goes on.
+
+    Args:
+        before: What was there before the runner ran, and is no job's.
+        seconds: The rest of the grace time.
+    """
+    left = [one for one in lasting() if one not in before]
+    if left:
+        until = time.monotonic() + seconds
+        ended = threading.Event()
+        # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
+        threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
+        threading.Thread(target=_watch, args=(left, ended, until), name="jobqueue-end", daemon=True).start()
+
+
+def _watch(left: list[Any], ended: threading.Event, until: float) -> None:
+    ended.wait()
+    until = max(until, time.monotonic() + LEAVE_S)
+    for one in left:
+        one.join(max(0.0, until - time.monotonic()))
+    names = ", ".join(one.name for one in left if one.is_alive())
+    if names:
+        with contextlib.suppress(BaseException):
+            _log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)
+        leave_process()
