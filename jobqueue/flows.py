@@ -115,29 +115,40 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
     return bytes(meta[b"epoch"])
 
 
-def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[None]:
+def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str, NotApplied | OutcomeUnknown]]:
     """Do once what a runner does, with no job: a user who lacks a right for it is refused before the first claim.
 
+    Returns:
+        The queues in which it cannot be done, with the reason: their keys are spoiled, or not for this user, or their node
+        of a cluster is away.
+
     Raises:
-        NotApplied: The storage refused, or cannot be reached.
+        NotApplied: It cannot be done in any queue, or not in the namespace.
         OutcomeUnknown: No answer came.
     """
-    yield Read(
-        tuple(
-            query
-            for queue in queues
-            for query in (
-                Sizes((queue.ready, queue.waiting, queue.working, queue.dead)), Page(queue.working, 1),
-                Records(queue.scope, (b"",)),
-            )
-        )
-    )  # fmt: skip
-    outcomes: list[Outcome] = yield Apply(
-        (transitions.unregister_runners(keys, ()), *[transitions.release(queue, {}) for queue in queues])
-    )
-    for outcome in outcomes:
+    yield from send_one(transitions.unregister_runners(keys, ()))
+    failed: dict[str, NotApplied | OutcomeUnknown] = {}
+    outcomes: list[Outcome] = yield Apply(tuple([transitions.release(queue, {}) for queue in queues]))
+    for queue, outcome in zip(queues, outcomes, strict=True):
         if isinstance(outcome, NotApplied | OutcomeUnknown):
-            raise outcome
+            failed[queue.queue] = outcome
+    able = [queue for queue in queues if queue.queue not in failed]
+    try:
+        yield Read(tuple([query for queue in able for query in _looks(queue)]))
+    except NotApplied:
+        for queue in able:
+            try:
+                yield Read(_looks(queue))
+            except NotApplied as error:
+                failed[queue.queue] = error
+    if len(failed) == len(queues):
+        raise next(iter(failed.values()))
+    return failed
+
+
+def _looks(queue: QueueKeys) -> tuple[Query, ...]:
+    sizes = Sizes((queue.ready, queue.waiting, queue.working, queue.dead))
+    return sizes, Page(queue.working, 1), Records(queue.scope, (b"",))
 
 
 # ------------------------------------------------------------------------------------------------------------- enqueue

@@ -32,6 +32,7 @@ from jobqueue.runner.outstanding import Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, PendingClaim, Queues, QueueState
 from jobqueue.runner.shares import Shares
+from jobqueue.runner.stop import Stop
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, claim_mark
 from jobqueue.storage.protocol import Outcome
@@ -50,10 +51,6 @@ FIRST_ASKED: Final = 100
 """How many queues of which nothing is known are asked in one request: each costs the server a call."""
 POLL_MS: Final = 30_000.0
 """How often an idle runner asks up to `FIRST_ASKED` queues: the last resort. Its duties find work sooner."""
-LAST_WORDS_MS: Final = 1_000.0
-"""How long interrupted jobs have to end."""
-UNSURE_MS: Final = 2_000.0
-"""How long a runner that stops and holds nothing asks again for a claim that went without an answer."""
 
 
 class Core:
@@ -104,10 +101,8 @@ class Core:
         self._called_at = 0.0
         self._probe_at = self._promote_from = self._poll_at = 0.0
         self._ring: set[str] = set()
-        self._troubled = self._stopping = False
-        self._grace_until = self._unsure_until = 0.0
-        self._leave_at: float | None = None
-        self._last_words = False
+        self._troubled = False
+        self._stop = Stop()
         self.unsure = False  # a claim was once sent without an answer: a copy of it may still arrive
 
     # ------------------------------------------------------------------------------------------------ what happened
@@ -184,10 +179,8 @@ class Core:
 
     def stop(self, at: Moment) -> None:
         """Claim no more, let jobs end within the grace time, hand the rest back, leave."""
-        if not self._stopping:
-            self._stopping = True
-            self._grace_until = at.local + self.config.grace
-            self._unsure_until = at.local + UNSURE_MS
+        if not self._stop.asked:
+            self._stop.begin(at.local, self.config.grace)
             self._queues.activate_all()  # each is to refuse what this runner still asks
 
     def serve(self, queue: str, weight: int) -> None:
@@ -231,7 +224,7 @@ class Core:
             self._ahead.called(at.local - self._called_at)
         asked = {entry.queue.queue for entry in sent}
         self._queues.answered(asked, failing, at.local, self._jitter() if failing else 0.0)
-        if not self._stopping:
+        if not self._stop.asked:
             self._queues.settle(asked)
         if failed is not None:
             self._troubled = True
@@ -343,7 +336,7 @@ class Core:
         if self._sent:
             self._called_at = at.local
             return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
-        if self._stopping and self._over(at):
+        if self._stop.asked and self._over(at):
             return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
         return Decision(self._rest(at, room), start, interrupt)
 
@@ -371,7 +364,7 @@ class Core:
     @property
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
-        return self._stopping
+        return self._stop.asked
 
     @property
     def outstanding(self) -> int:
@@ -382,9 +375,9 @@ class Core:
         if not self._fresh:
             return ()
         fresh, self._fresh = self._fresh, []
-        if self._stopping or self._suspects:
+        if self._stop.asked or self._suspects:
             # Also what a claim brings that was asked again while a suspect runs: its queue had not answered before.
-            only = None if self._stopping else self._alone
+            only = None if self._stop.asked else self._alone
             self._hand_back([task for task in fresh if task is not only])
             fresh = [task for task in fresh if task is only]
         start = []
@@ -407,22 +400,21 @@ class Core:
 
     def _take_back(self, at: Moment) -> None:
         """Take back from the driver what it has not started in time, or should not start any more."""
-        everything = self._stopping or (bool(self._suspects) and self._alone is None)
+        everything = self._stop.asked or (bool(self._suspects) and self._alone is None)
         if back := self._outstanding.take_back(at.local, everything=everything):
             self._ahead.forget()  # jobs take longer than they did: claim no more ahead
             if not everything:
                 self._claim_from = at.local + self._ahead.patience  # somebody else's turn
             self._hand_back(back)
         # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
-        going = [task for task in self._suspects if task is not self._alone and (self._stopping or task.lease_lost)]
+        going = [task for task in self._suspects if task is not self._alone and (self._stop.asked or task.lease_lost)]
         if going:
             self._suspects = deque(task for task in self._suspects if task not in going)
             self._hand_back(going)
 
     def _interrupt(self, at: Moment) -> Sequence[Task]:
-        if not (self._stopping and at.local >= self._grace_until and self._leave_at is None):
+        if not self._stop.interrupts(at.local):
             return ()
-        self._leave_at = at.local + LAST_WORDS_MS
         running = list(self._outstanding.tasks)
         for task in running:
             task.cancelled = True
@@ -430,14 +422,13 @@ class Core:
 
     def _over(self, at: Moment) -> bool:
         """Whether the runner may leave."""
-        if self._leave_at is not None and at.local >= self._leave_at + 3 * LAST_WORDS_MS:
-            return True  # the storage does not answer; what is held comes back when its lease ends
+        if self._stop.gives_up(at.local):
+            return True
         if self._results or self._back or any(queue.claim for queue in self._queues.active.values()):
             held = self._results or self._back or self._outstanding.tasks or self._suspects
-            # A claim that may have been carried out is asked for again, but not for the whole grace time: should it have
-            # taken something, that comes back when its lease ends.
-            return not held and at.local >= self._unsure_until
-        if self._last_words:
+            # A claim that may have been carried out is asked for again, but not for the whole grace time.
+            return not held and self._stop.leaves_claims(at.local)
+        if self._stop.has_released:
             return True
         # A queue that does not answer keeps nobody who holds nothing: no claim that could be refused is under way to it.
         return not (self._outstanding.tasks or self._suspects) and all(
@@ -446,16 +437,14 @@ class Core:
 
     def _rest(self, at: Moment, room: int) -> Rest:
         until = min(self._poll_at, self._outstanding.look_at)
-        if self._stopping:
-            end = self._grace_until if self._leave_at is None else self._leave_at
-            end = min(end, self._unsure_until) if at.local < self._unsure_until else end
-            until = min(until, end if end > at.local else at.local + LAST_WORDS_MS)
+        if self._stop.asked:
+            until = min(until, self._stop.next_step(at.local))
         quiet = self._queues.quiet(at.local)
         for name in quiet:
             until = min(until, self._queues[name].quiet_until)
         if parted(self._results, quiet)[0]:
             until = min(until, self._results_since + LINGER_MS)
-        if self._stopping or room <= 0 or (quiet and len(quiet) == len(self._queues)):
+        if self._stop.asked or room <= 0 or (quiet and len(quiet) == len(self._queues)):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
@@ -469,10 +458,9 @@ class Core:
         """Put together what is to be sent; answers the room there is."""
         room = self._room()
         claims = self._claims(at, room)
-        if self._leave_at is not None and at.local >= self._leave_at and not self._last_words:
+        if self._stop.releases(at.local):
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
             self._hand_back(list(self._outstanding.tasks))
-            self._last_words = True
         quiet = self._queues.quiet(at.local)
         results, results_later = parted(self._results, quiet)
         back, back_later = parted(self._back, quiet)
@@ -488,13 +476,13 @@ class Core:
         if back:
             self._sent += pack_releases(back)
             self._back = back_later
-        if self._suspects and self._alone is None and not self._stopping:
+        if self._suspects and self._alone is None and not self._stop.asked:
             self._gather_note(at)
         promotes = 0
         for name, queue in self._queues.active.items():
             if name in quiet:
                 continue
-            if self._stopping:
+            if self._stop.asked:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
                     self._sent.append(Sent("close", queue.keys, batch))
@@ -520,7 +508,7 @@ class Core:
 
     def _room(self) -> int:
         """How many more jobs can be taken without knowing of which kind they are."""
-        if self._stopping or self._suspects or self._fresh:
+        if self._stop.asked or self._suspects or self._fresh:
             return 0
         return self._outstanding.room(self._lanes(), self._ahead.jobs() - self._to_admit())
 
@@ -539,7 +527,7 @@ class Core:
                 room -= queue.claim.limit
         if self._ring:
             ring, self._ring = self._ring, set()
-            if full <= 0 and not self._stopping:
+            if full <= 0 and not self._stop.asked:
                 return [*sent, *(self._claim(name, 0, at) for name in ring if self._queues.is_able(name, at.local))]
         if room <= 0 or at.local < self._claim_from:
             return sent

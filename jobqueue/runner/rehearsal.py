@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,7 +17,9 @@ __all__ = ["rehearse"]
 WAIT_S: Final = 0.001
 
 
-def rehearse(access: Access, storage: Storage, waiting: Storage, queues: Sequence[QueueKeys]) -> bytes:
+def rehearse(
+    access: Access, storage: Storage, waiting: Storage, queues: Sequence[QueueKeys], log: logging.Logger
+) -> bytes:  # fmt: skip
     """Use the storage as a runner does; answers the epoch of the namespace.
 
     Args:
@@ -24,12 +27,15 @@ def rehearse(access: Access, storage: Storage, waiting: Storage, queues: Sequenc
         storage: What is to apply and read.
         waiting: What is to wait for wake-ups.
         queues: Those to be served, at least one.
+        log: Where to say that some of them cannot be served.
 
     Raises:
-        StorageError: Something cannot be done; whether waiting helps is in its ``passes``.
+        StorageError: Something cannot be done in any queue; whether waiting helps is in its ``passes``.
     """
     clock = access.clock()
     epoch = run(flows.prepare(access.keys, access.chance), storage, clock)
-    run(flows.rehearse(access.keys, queues), storage, clock)
-    waiting.wait([queues[0].scope], WAIT_S)
+    failed = run(flows.rehearse(access.keys, queues), storage, clock)
+    for queue, error in failed.items():
+        log.warning("queue %s cannot be served now, it is tried again and again: %s", queue, error)
+    waiting.wait([next(queue.scope for queue in queues if queue.queue not in failed)], WAIT_S)
     return epoch

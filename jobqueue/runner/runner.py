@@ -318,7 +318,7 @@ class Runner:
             try:
                 self._clock.refresh(0)
                 queues = [self._queue_keys(queue) for queue in self._weights or self._all_queues(storage)]
-                return rehearse(self.jobs.access, storage, waiting, queues)
+                return rehearse(self.jobs.access, storage, waiting, queues, self._log)
             except StorageError as error:
                 if not error.passes:
                     raise

@@ -181,7 +181,7 @@ class Pool:
             if not ended:
                 failed(task, error)
             self._inbox.put(task)
-        _log.error("a thread of the runner broke off; it goes on with the next job: %s", error_text(error))
+        _log.error("a thread of the runner broke off, and goes on: %s", error_text(error))
 
     def _serve(self, held: list[object]) -> None:
         """Run jobs until the pool is closed.

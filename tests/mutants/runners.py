@@ -183,9 +183,9 @@ RUNNERS: Final = (
     Variant(
         "no-grace",
         "interrupts running jobs as soon as it is asked to stop",
-        "runner/core.py",
-        "self._grace_until = at.local + self.config.grace",
-        "self._grace_until = at.local",
+        "runner/stop.py",
+        "self._grace_until = local + grace",
+        "self._grace_until = local",
     ),
     Variant(
         "handed-back-reversed",
@@ -527,14 +527,14 @@ RUNNERS: Final = (
         "stop-forgets-a-claim",
         "leaves at once though a claim went without an answer",
         "runner/core.py",
-        "return not held and at.local >= self._unsure_until",
+        "return not held and self._stop.leaves_claims(at.local)",
         "return not held",
     ),
     Variant(
         "stop-asks-for-a-claim-for-ever",
         "waits out the grace time for a claim that went without an answer",
         "runner/core.py",
-        "return not held and at.local >= self._unsure_until",
+        "return not held and self._stop.leaves_claims(at.local)",
         "return False",
     ),
     # ---------------------------------------------------------------------------------------------------- supervisors

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import redis
 
-from jobqueue import JobQueue, NotApplied, OutcomeUnknown, StorageRefused, transitions
+from jobqueue import JobQueue, NotApplied, OutcomeUnknown, Runner, StorageRefused, transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.record import Stored, encode
@@ -178,12 +178,24 @@ def test_a_runner_says_once_that_its_duties_are_refused(
     with JobQueue(server.url, namespace="runner") as jobs:
         jobs.job(name="work")(lambda: None)
         client.set(LOW.working.full, b"spoiled")
-        with running(jobs, queues=["low"]):
+        with running(jobs, queues=["low", "high"]):
             await_that(lambda: len(rounds) > 5, "its duties were refused some times")
             client.delete(LOW.working.full)
             await_that(lambda: "the duties of this runner are done again" in caplog.messages, "it is said")
     client.close()
     assert sum("duties of this runner were refused" in line for line in caplog.messages) == 1
+    [told] = [line for line in caplog.messages if line.startswith("queue low cannot be served now")]
+    assert "{runner:low}:working holds a string" in told
+
+
+def test_a_runner_none_of_whose_queues_can_be_served_does_not_start(server: Server) -> None:
+    client = server.client()
+    with JobQueue(server.url, namespace="runner") as jobs:
+        jobs.job(name="work")(lambda: None)
+        client.set(LOW.working.full, b"spoiled")
+        with pytest.raises(StorageRefused, match=r"\{runner:low\}:working holds a string"):
+            Runner(jobs, queues=["low"]).run(signals=False)
+    client.close()
 
 
 # ---------------------------------------------------------------------------------------------------- claims that are gone

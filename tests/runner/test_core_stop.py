@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jobqueue import transitions
-from jobqueue.runner.core import UNSURE_MS
 from jobqueue.runner.decisions import Leave, Rest, Send
+from jobqueue.runner.stop import UNSURE_MS
 from jobqueue.storage.ops import Head, Move, Refused
 from jobqueue.testing import Fault
 from tests.runner.sim import Sim, World
