@@ -99,6 +99,11 @@ def test_a_search_goes_on_where_it_was_left_and_is_made_again_a_day_later() -> N
 # ------------------------------------------------------------------------------------------------------------ on servers
 
 
+def _searched(client: Any) -> bool:
+    """Whether the search for lost registrations has come to its end."""
+    return b"done" in client.hgetall("{mine}:queues").get(b":searched", b"")
+
+
 def test_a_server_with_many_foreign_keys_is_gone_through_page_by_page(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +124,7 @@ def test_a_server_with_many_foreign_keys_is_gone_through_page_by_page(
     monkeypatch.setattr(lookup, "SEARCH_PAGES", 1)
     client.delete("{mine}:queues")
     looks = 0
-    while b"done" not in dict(client.hgetall("{mine}:queues")).get(b":searched", b""):
+    while not _searched(client):
         assert (looks := looks + 1) < 100
         jobs.counts()
     assert looks > 5, "a page with each look, and the next look goes on"
