@@ -54,8 +54,7 @@ class Fields(MutableMapping[bytes, Any]):
         return (row[0] for row in self.db.execute(f"SELECT field FROM {self.table} WHERE name=?", (self.name,)))
 
     def __len__(self) -> int:
-        count: int = self.db.execute(f"SELECT count(*) FROM {self.table} WHERE name=?", (self.name,)).fetchone()[0]
-        return count
+        return int(self.db.execute(f"SELECT count(*) FROM {self.table} WHERE name=?", (self.name,)).fetchone()[0])
 
 
 class Sorted:
@@ -96,8 +95,7 @@ class Queue:
         self.db, self.name = db, name
 
     def __len__(self) -> int:
-        count: int = self.db.execute("SELECT count(*) FROM lists WHERE name=?", (self.name,)).fetchone()[0]
-        return count
+        return int(self.db.execute("SELECT count(*) FROM lists WHERE name=?", (self.name,)).fetchone()[0])
 
     def __iter__(self) -> Iterator[bytes]:
         return (row[0] for row in self.db.execute("SELECT value FROM lists WHERE name=? ORDER BY at", (self.name,)))
@@ -130,15 +128,14 @@ class Named(dict[str, Any]):
     """Full name → list, sorted set or hash. One without rows does not exist, so there is nothing to add or delete."""
 
     def __init__(self, db: sqlite3.Connection, table: str, view: Callable[[str], Any]) -> None:
-        self.db, self.view = db, view
-        self.names = f"SELECT DISTINCT name FROM {table}"
+        self.db, self.table, self.view = db, table, view
         self.exists = f"SELECT 1 FROM {table} WHERE name=? LIMIT 1"
 
     def __contains__(self, name: object) -> bool:
         return self.db.execute(self.exists, (name,)).fetchone() is not None
 
     def __iter__(self) -> Iterator[str]:
-        return (row[0] for row in self.db.execute(self.names))
+        return (row[0] for row in self.db.execute(f"SELECT DISTINCT name FROM {self.table}"))
 
     def __getitem__(self, name: str) -> Any:
         return self.view(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jobqueue.storage.ops import Batch, HashSet, LockDrop, LockTake, Move, Put
+from jobqueue.storage.ops import Batch, HashDelete, HashSet, LockDrop, LockTake, Move, Put, These
 
 __all__ = ["STEPS", "carries", "step_of", "steps_on_wire"]
 
@@ -35,6 +35,10 @@ def step_of(batch: Batch) -> str | None:
                 return "UNL"
             case HashSet(key, fields) if key.name == "requests" and b"closed" in fields.values():
                 return "CLO"
+            case HashDelete(key) if key.name == "requests":
+                return "CLO"
+            case Move(pick=These(())):
+                continue  # a runner tries what it may do, with no job
             case Move(source, target):
                 if (source.name, target.name if target else None) == ("working", "ready"):
                     return "SHD" if op.count is not None and op.count[1] == b"released" else "REC"
@@ -62,6 +66,8 @@ def steps_on_wire(words: Sequence[bytes]) -> set[str]:
 
     found: set[str] = set()
     for at, word in enumerate(args):
+        if word == b"V" and args[at + 6 : at + 8] == [b"T", b"0"]:
+            continue
         if word == b"V" and len(args) > at + 5:
             places = (name(args[at + 2]), name(args[at + 3]))
             if places == ("working", "ready"):
@@ -72,7 +78,7 @@ def steps_on_wire(words: Sequence[bytes]) -> set[str]:
             found.add("ENQ")
         elif word in (b"T", b"D") and len(args) > at + 1 and (name(args[at + 1]) or "").startswith("lock:"):
             found.add("LCK" if word == b"T" else "UNL")
-        elif word == b"closed":
+        elif word == b"closed" or (word == b"h" and len(args) > at + 1 and name(args[at + 1]) == "requests"):
             found.add("CLO")
     return found
 

@@ -110,7 +110,7 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "a retry that is not counted": (core, "after_run", forgetful),
     "a rescue that keeps the claim": (transitions, "rescue", lambda f: changed(f, stamp=None)),
     "a job that is nowhere after its retry": (Interpreter, "_move", lambda _: torn),
-    "leases that nobody looks after": (rescue, "_expired", lambda _: nobody_looks),
+    "leases that nobody looks after": (rescue, "_all_pages", lambda _: nobody_looks),
 }  # fmt: skip
 
 

@@ -292,7 +292,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "a job cannot say that it is complete": (_nobody_is_complete, {"told to stop"}),
     "a stop that nobody saw interrupts": (_told_is_seen, {"told to stop"}),
     "the numbers of claims that may still arrive are forgotten": (_forgetting_its_numbers, {"I18"}),
-    "a job is acknowledged before its queue is registered": (_registering_at_its_leisure, {"I20"}),
+    "a job is acknowledged before its queue is registered": (_registering_at_its_leisure, {"registered"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 

@@ -251,8 +251,8 @@ class Referee(Rules):
                 if told == "stored" and life.script.foreign != "record":
                     known = self.world.contents.hashes.get(self._registry.full, {})
                     if life.script.queue.encode() not in known:
-                        raise InvariantBroken("I20", f"nobody knows of its queue {life.script.queue!r}", (job,))
-                    self.seen["I20"] += 1
+                        raise InvariantBroken("registered", f"nobody knows of its queue {life.script.queue!r}", (job,))
+                    self.seen["registered"] += 1
                 if told == "refused" and life.sendings and not life.unsure:
                     raise InvariantBroken("I19", "its producer was told that it is not stored, and it is", (job,))
                 # What was sent once without an answer may still arrive, whatever became of its repetition.
