@@ -232,8 +232,8 @@ def close(cell: Cell) -> tuple[set[str], int]:
         with cell.stage.worker(jobs, lease=cell.lease):
             jobs.enqueue(cell.stage.deed(key))
             cell.stage.settle()
-        cell.await_cut()
-        cell.proxy.lift()
+    cell.await_cut()
+    cell.proxy.lift()
     return {"a", "b"}, 0
 
 
