@@ -123,15 +123,16 @@ class EmbeddedServer:
         place = self._place
         if not self._closing.acquire(blocking=False) or place.closed:
             return
-        try:
-            with self._looking, place.alone():
-                if place.is_last():
-                    place.end_server(self.socket)
-                place.leave()
-        except OSError as error:
-            raise StorageError(f"the embedded server of {self.directory} was not ended: {error}") from error
-        finally:
-            place.close()
+        with self._looking:  # until the place is closed, or another thread starts again what was just ended
+            try:
+                with place.alone():
+                    if place.is_last():
+                        place.end_server(self.socket)
+                    place.leave()
+            except OSError as error:
+                raise StorageError(f"the embedded server of {self.directory} was not ended: {error}") from error
+            finally:
+                place.close()
 
 
 def server_binary() -> Path:

@@ -134,7 +134,8 @@ def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str,
             failed[queue.queue] = outcome
     able = [queue for queue in queues if queue.queue not in failed]
     try:
-        yield Read(tuple([query for queue in able for query in _looks(queue)]))
+        if able:
+            yield Read(tuple([query for queue in able for query in _looks(queue)]))
     except NotApplied:
         for queue in able:
             try:
@@ -142,7 +143,7 @@ def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str,
             except NotApplied as error:
                 failed[queue.queue] = error
     if len(failed) == len(queues):
-        raise next(iter(failed.values()))
+        raise max(failed.values(), key=lambda error: error.passes)  # where waiting may help, it is waited
     return failed
 
 

@@ -63,8 +63,8 @@ def search(keys: NamespaceKeys, fields: Mapping[bytes, bytes], now: int, *, page
                 break
         missing = {name.encode() for name in queue_names(found)} - fields.keys()
         yield from send_one(transitions.note_search(keys, mark, cursor or DONE + b"%d" % now, missing))
-    except (StorageRefused, OutcomeUnknown):
-        pass  # not everybody may do this, or write: who cannot looks at what there is
+    except (NotApplied, OutcomeUnknown):
+        pass  # not everybody may do this, or write, and a node may be away: who cannot looks at what there is
     return found
 
 

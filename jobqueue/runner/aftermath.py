@@ -38,14 +38,15 @@ def settle(keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment]
     yield Refresh(60_000)
     [queues, runners, meta] = yield Read((Fields(keys.queues), Fields(keys.runners, (incarnation,)), Fields(keys.meta)))
     beat = read_beats(runners).get(incarnation)
-    names = {name.decode("ascii", "replace") for name in queues}
-    if beat is not None:
-        names |= beat.queues.keys()  # it registers its queues a little later than itself
-        if not beat.stopped and b"epoch" in meta:
-            info = msgspec.json.encode(msgspec.structs.replace(beat, stopped=True))
-            yield from send_one(
-                transitions.register_runner(keys, incarnation, info, meta[b"epoch"], seen=beat.seen, lease=beat.lease)
-            )
+    if beat is None:
+        return []  # it registers before its first claim, and leaves the registry when it holds nothing more
+    # It registers its queues a little later than itself.
+    names = {name.decode("ascii", "replace") for name in queues} | beat.queues.keys()
+    if not beat.stopped and b"epoch" in meta:
+        info = msgspec.json.encode(msgspec.structs.replace(beat, stopped=True))
+        yield from send_one(
+            transitions.register_runner(keys, incarnation, info, meta[b"epoch"], seen=beat.seen, lease=beat.lease)
+        )
     rescued: list[Rescued] = []
     for queue in _queues(keys.scope, names):
         rescued += yield from hand_back(queue, incarnation, moment)

@@ -57,7 +57,8 @@ class ClaimAhead:
         """Some jobs ended, the last of them at ``local``; ``idle`` if the runner has none any more."""
         self._count += jobs
         if self._since is not None:
-            self._busy += max(0.0, local - self._since)
+            local = max(local, self._since)
+            self._busy += local - self._since
         self._since = local
         if self._busy >= WINDOW_MS or (idle and self._count >= SAMPLE and self._busy > 0):
             rate = self._count / self._busy

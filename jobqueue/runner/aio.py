@@ -161,7 +161,11 @@ class Loop:
                 broke_off_at = turns
             if forks() != before:
                 os._exit(0)  # a process that a job forked is no runner
-            loop.call_soon(turned)
+            try:
+                loop.call_soon(turned)
+            except RuntimeError:  # closed since the turn ended
+                self._replace()
+                break
         rest = loop.shutdown_asyncgens()
         # Each may fail: a job may have broken the loop.
         with contextlib.suppress(BaseException):
@@ -184,13 +188,13 @@ class Loop:
                 job = run_coroutine(task, self._monotonic)
                 try:
                     self._running[task] = running = asyncio.ensure_future(job)
+                    # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
+                    running.add_done_callback(functools.partial(self._ended, task))
                 except BaseException as error:  # noqa: BLE001 - a job may have set a task factory of its own
+                    self._running.pop(task, None)
                     job.close()
                     failed(task, error)
                     self._inbox.put(task)
-                    continue
-                # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
-                running.add_done_callback(functools.partial(self._ended, task))
 
     def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -198,22 +202,20 @@ class Loop:
             task.handed_back, task.seen = True, False  # it had not begun
         elif (error := running.exception()) is not None:
             failed(task, error)
-        elif not task.seen and self._thread is None and running.cancelling() and self._others_cancelled(task):
+        elif not task.seen and self._thread is None and running.cancelling() and self._others_cancelled():
             task.seen = True
             told_to_stop(task)
         self._inbox.put(task)
         if not self._running:
             self._inbox.idle_since = self._monotonic()
 
-    def _others_cancelled(self, task: Task) -> bool:
+    def _others_cancelled(self) -> bool:
         """Whether a coroutine was cancelled by its caller's loop, which comes to its end with all that is on it.
 
         A request to cancel that is still open at the end of a run may also be one of the job's own; then the task that
         serves the runner has none.
         """
-        if self._caller is not None and self._caller.cancelling():
-            return True
-        return isinstance(task.outcome, asyncio.CancelledError)
+        return self._caller is not None and bool(self._caller.cancelling())
 
     def _cancel(self, tasks: list[Task]) -> None:
         for task in tasks:

@@ -21,7 +21,7 @@ from jobqueue.runner.journal import Lasting, labelled
 from jobqueue.runner.leases import Leases, why_lost
 from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Records, Refused
+from jobqueue.storage.ops import Batch, Records, Refused
 from jobqueue.storage.protocol import Storage
 
 __all__ = ["Beats", "Heart"]
@@ -89,10 +89,7 @@ class Beats:
                 "and what this run ends with is discarded",
                 labelled(task),
             )  # fmt: skip
-        register = transitions.register_runner(
-            self._keys, self._incarnation, self._info(at.now), self._epoch, seen=at.now, lease=self._leases.lease
-        )
-        outcomes = yield Apply((*(batch for batch, _ in batches), register))
+        outcomes = yield Apply((*(batch for batch, _ in batches), self._registration(at.now)))
         registered = outcomes.pop()
         with self._lock:
             taken = self._leases.extended(batches, outcomes, at.local)
@@ -100,6 +97,8 @@ class Beats:
             yield from self._tell_lost(taken, at.local)
         if isinstance(registered, Refused) and (renewed := self._data_lost()) is not None:
             self._epoch, self._incarnation = renewed
+            # At once: the requests of a runner that is not registered are forgotten.
+            [registered] = yield Apply((self._registration(at.now),))
         for outcome in (*outcomes, registered):
             if isinstance(outcome, StorageError):
                 trouble = outcome
@@ -110,6 +109,11 @@ class Beats:
             what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
             self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
         return trouble is None
+
+    def _registration(self, now: int) -> Batch:
+        return transitions.register_runner(
+            self._keys, self._incarnation, self._info(now), self._epoch, seen=now, lease=self._leases.lease
+        )
 
     def _tell_lost(self, tasks: Sequence[Task], sent: float) -> Flow[None]:
         try:

@@ -478,7 +478,7 @@ class Core:
             self._back = back_later
         if self._suspects and self._alone is None and not self._stop.asked:
             self._gather_note(at)
-        promotes = 0
+        promotes: list[str] = []
         for name, queue in self._queues.active.items():
             if name in quiet:
                 continue
@@ -486,9 +486,10 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif room > 0 and promotes < FIRST_ASKED and self._promote_at(queue, at) <= at.local:
-                promotes += 1
+            elif room > 0 and len(promotes) < FIRST_ASKED and self._promote_at(queue, at) <= at.local:
+                promotes.append(name)
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
+        self._queues.put_last(promotes)
         self._sent.extend(claims)
         # Claims before results: then working never empties under load, and the server need not make it anew.
         self._sent.sort(key=lambda entry: entry.purpose not in ("promote", "claim"))
@@ -503,6 +504,7 @@ class Core:
         if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.active.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
+        task.noted = True
         batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
         self._sent.append(Sent("note", task.queue, batch, [task]))
 
@@ -541,6 +543,7 @@ class Core:
         if not (known or unknown):
             return sent
         unknown = unknown[:FIRST_ASKED]
+        self._queues.put_last(unknown)
         parts = self._shares.split(room, known + unknown)
         # A claim of nothing asks as well: its answer says what the queue holds.
         if at.local >= self._probe_at:

@@ -25,6 +25,7 @@ from jobqueue.storage.ops import Applied, Fields, Page, Sizes
 __all__ = ["Duties", "Reports"]
 
 DAY_MS: Final = 24 * 3_600_000
+FOREVER_MS: Final = 2**52
 LATE_MS: Final = 3_600_000
 """How long the claim requests of a runner that is gone are remembered: no copy of one is under way for longer. A system
 gives up sending again what nobody confirms after about a quarter of an hour."""
@@ -90,8 +91,7 @@ class Duties:
         self._reports = reports
         self._discover = discover
         self._watch = Watch()
-        self._empty: set[str] = set()  # scopes of queues that held nothing at the last look
-        self._turn = 0
+        self._empty: dict[str, None] = {}  # scopes of queues that held nothing at the last look, the oldest look first
         self._pruned = moment().local
         self._asked = -math.inf
         self._leases: list[int] = []
@@ -119,14 +119,16 @@ class Duties:
                 failed = error
         leases = [self._lease, *self._leases]
         queues = self._to_look_at(min(leases))
+        # Nobody has said yet how long leases are: none is too long to be true.
+        longest = max(leases) if self._asked > -math.inf else FOREVER_MS
         for start in range(0, len(queues), GROUP):
-            trouble = yield from self._patrol(queues[start : start + GROUP], max(leases))
+            trouble = yield from self._patrol(queues[start : start + GROUP], longest)
             failed = failed or trouble
-        if failed is not None:
-            raise failed
         if pruning:
             self._pruned = at.local
             yield from self._prune(self._moment().now)
+        if failed is not None:
+            raise failed
 
     def _to_look_at(self, shortest: int) -> list[QueueKeys]:
         """The queues to look at in this round: those that held something at the last look, and some empty ones in turn.
@@ -135,14 +137,14 @@ class Duties:
         time, and what is looked at grows with the work and not with the queues.
         """
         queues = self._queues()
-        empty = [queue for queue in queues if queue.scope in self._empty]
+        served = {queue.scope for queue in queues}
+        empty = [scope for scope in self._empty if scope in served]
         share = max(GROUP, math.ceil(len(empty) * self.every / shortest))
-        if len(empty) <= share:
-            return queues
-        start = self._turn % len(empty)
-        self._turn = start + share
-        turn = {queue.scope for queue in (*empty[start : start + share], *empty[: max(0, start + share - len(empty))])}
-        return [queue for queue in queues if queue.scope not in self._empty or queue.scope in turn]
+        later = {*empty[share:]}
+        # Until a look has shown again that they are empty they count as not looked at: one may go without an answer.
+        for scope in empty[:share]:
+            del self._empty[scope]
+        return [queue for queue in queues if queue.scope not in later]
 
     def _patrol(self, queues: Sequence[QueueKeys], longest: int) -> Flow[StorageError | None]:
         """Look at some queues and rescue there; answers the first error."""
@@ -159,7 +161,9 @@ class Duties:
             return failed
         failed = None
         for look in looks:
-            (self._empty.add if look.is_empty else self._empty.discard)(look.queue.scope)
+            self._empty.pop(look.queue.scope, None)
+            if look.is_empty:
+                self._empty[look.queue.scope] = None
             try:
                 rescued = yield from follow(look, self._watch, self._moment)
             except StorageError as error:
@@ -190,7 +194,7 @@ class Duties:
             while True:
                 [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
                 if not isinstance(outcome, Applied):
-                    return
+                    break  # it is tried again; the other queues are not to wait for this one
                 if len(outcome.moved.ids) < transitions.LIMIT:
                     break
         yield from self._prune_runners(now)

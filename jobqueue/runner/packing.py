@@ -94,8 +94,7 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
     for queue, tasks in queues.items():
         # Each step puts its jobs before those of the step before, so the last part goes first.
         for part in reversed([*transitions.parts(tasks, _record_if_changed)]):
-            # Of a job whose own process died it is written down; the others go back as if they had not been claimed.
-            records = {task.id: rewrite(task.record, **task.verdict.changes) for task in part if task.verdict}
+            records = {task.id: rewrite(task.record, **changes) for task in part if (changes := _changes(task))}
             batch = transitions.release(queue, {task.id: task.claim for task in part}, records or None)
             sent.append(Sent("release", queue, batch, part))
     return sent
@@ -122,4 +121,11 @@ def _record(task: Task) -> int:
 
 
 def _record_if_changed(task: Task) -> int:
-    return len(task.record) if task.verdict else 0
+    return len(task.record) if _changes(task) else 0
+
+
+def _changes(task: Task) -> dict[str, object]:
+    """What is written down of a job that goes back: most go back as if they had not been claimed."""
+    if task.verdict is not None:
+        return task.verdict.changes  # its own process died
+    return {"started": 0} if task.noted else {}  # it was started alone, and did not take its runner down

@@ -122,6 +122,11 @@ class Queues(dict[str, QueueState]):
         """Look at all of them at the next turn."""
         self.active = dict(self)
 
+    def put_last(self, names: Iterable[str]) -> None:
+        """Look at these behind all other active ones: where only some can be asked, it is everybody's turn in the end."""
+        for name in names:
+            self.active[name] = self.active.pop(name)
+
     def forget(self, names: Iterable[str]) -> None:
         """Ask these: what was seen of them may not be so any more."""
         for name in names:

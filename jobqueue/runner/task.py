@@ -33,6 +33,7 @@ class Task(Flags):
         text: The error as it is to be kept.
         unfit: The payload does not fit the kind: the job never started.
         crashed: The process that ran it died; ``text`` says how.
+        noted: Its record says that it was started alone.
         handed_back: The driver did not start it, or it ended because its runner told it to stop.
         verdict: What is to become of it; None finishes it.
         returned: The driver is done with it; what is left is to store the result.
@@ -40,7 +41,7 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_free", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "order", "outcome", "queue",
+        "_free", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome", "queue",
         "record", "result", "returned", "stored", "text", "unfit", "unsure", "verdict",
     )  # fmt: skip
 
@@ -71,6 +72,7 @@ class Task(Flags):
         self.text = ""
         self.unfit = False
         self.crashed = False
+        self.noted = False
         self.handed_back = False
         self.verdict: Verdict | None = None
         self.returned = False

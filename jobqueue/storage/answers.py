@@ -158,10 +158,11 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Scopes(msgspec.Struct, frozen=True):
-    """The scopes ``namespace:…`` that hold records, found by going through all keys of the storage. Answers a `ScopePage`.
+    """The scopes ``namespace:…`` that have records or counters, found by going through all keys. Answers a `ScopePage`.
 
-    Every scope that has records from the first answer to the last is in one of them, whoever wrote it. For what nothing
-    else leads to: on a server it costs in proportion to all the keys there, also to those of others.
+    Every scope that has some from the first answer to the last is in one of them, whoever wrote it. For what nothing else
+    leads to: on a server it costs in proportion to all the keys there, also to those of others. Counters count because a
+    queue is marked there as registered (`REGISTERED`).
 
     Attributes:
         namespace: Whose scopes.

@@ -10,6 +10,7 @@ from typing import Final
 from jobqueue.storage.contents import Contents, full_name
 from jobqueue.storage.ops import (
     CLAIMS,
+    COUNTERS,
     RECORDS,
     Answer,
     Fields,
@@ -62,19 +63,9 @@ def answer(contents: Contents, query: Query) -> Answer:
             contents.check_kinds((key,))
             return contents.locks.get(key.full)
         case Scopes(namespace):
-            first, last = full_name(f"{namespace}:", RECORDS).split("}")
-            return ScopePage(
-                tuple(
-                    sorted(
-                        [
-                            name[1 : -len(last) - 1]
-                            for name in contents.hashes
-                            if name.startswith(first) and name.endswith(f"}}{last}")
-                        ]
-                    )
-                ),
-                b"",
-            )
+            first = full_name(f"{namespace}:", "").split("}")[0]
+            named = [name[1:].split("}:") for name in contents.hashes if name.startswith(first)]
+            return ScopePage(tuple(sorted({scope for scope, key in named if key in (RECORDS, COUNTERS)})), b"")
         case Ids(key, limit, after):
             contents.check_kinds((key,))
             rest = contents.hashes.get(key.full, {})

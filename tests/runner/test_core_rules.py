@@ -12,6 +12,7 @@ import pytest
 
 from jobqueue import lookup, transitions
 from jobqueue.flows import Apply, Flow, Read
+from jobqueue.judge import is_suspect
 from jobqueue.queue import Counts
 from jobqueue.record import NONCE_SIZE
 from jobqueue.retry import Discard, Retry, Snooze
@@ -544,3 +545,26 @@ def test_a_job_in_a_process_that_runners_die_with_is_run_alone(world: World) -> 
     runner = Sim(world, "c", threads=4)
     runner.settle()
     assert [task.id.decode() for task in runner.given] == [first]
+
+
+def test_a_suspect_that_its_runner_hands_back_is_a_suspect_still(world: World) -> None:
+    """Its record said that it was started alone. It ended nobody, so the next to die with it is not its process."""
+    world.jobs.registry.add(attrs.evolve(world.work.kind, lane="process"))
+    [id] = world.enqueue(1)
+    for name in ("a", "b"):
+        dying = Sim(world, name)
+        dying.settle()
+        dying.rescue()
+    runner = Sim(world, "c")
+    runner.settle()
+    [task] = runner.given
+    assert world.stored(id).started == task.fence
+    assert task.take()
+    task.seen = task.handed_back = True
+    runner.core.stop(runner.at)
+    runner.core.returned([task], runner.at)
+    runner.settle()
+
+    assert world.numbers("ready") == [1]
+    assert (world.stored(id).recoveries, world.stored(id).started) == (2, 0)
+    assert is_suspect(world.stored(id), isolated=True)

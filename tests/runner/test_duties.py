@@ -476,3 +476,26 @@ def test_a_queue_that_cannot_be_read_keeps_no_other_from_being_rescued(world: Wo
             run(keeper.duties.round(), spoiled, world.clock)
 
     assert [job.incarnation for job in keeper.rescued] == ["gone"]
+
+
+def test_no_lease_is_too_long_to_be_true_before_somebody_said_how_long_they_are(world: World) -> None:
+    """The node of the namespace is away from the start; the observer's own leases are short."""
+
+    class Away(Over):
+        def read(self, queries: Sequence[Query], /) -> list[Answer]:
+            if any(isinstance(query, Fields) for query in queries):
+                raise StorageRefused("the node of the namespace is away")
+            return super().read(queries)
+
+    keeper = Keeper(world)
+    keeper.duties = Duties(
+        SPACE, lambda: [world.keys()], lease=5_000, beat=833, keep_dead=1_000,
+        moment=lambda: Moment(world.clock.now(), world.clock.monotonic()),
+        reports=Reports(keeper.rescued.extend, lambda _: None, lambda _: None), discover=False,
+    )  # fmt: skip
+    leave(world)
+    for _ in range(LEASE // 833):
+        with pytest.raises(StorageRefused):
+            run(keeper.duties.round(), Away(world.memory), world.clock)
+        world.clock.advance(milliseconds=833)
+    assert keeper.rescued == [], "its owner has until the end of its lease"

@@ -322,3 +322,48 @@ def test_a_worker_process_that_left_its_group_is_killed_all_the_same(jobs: JobQu
     [dead] = jobs.dead()
     assert str(dead.error).startswith("TimeoutError: timed out after 0.3 s")
     assert runner.status.done == 1
+
+
+def test_a_loop_that_was_closed_behind_the_end_of_its_turn_is_replaced(plain: JobQueue) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @plain.job(name="closes", retry=0)
+    async def closes() -> None:
+        loop: Any = asyncio.get_running_loop()
+        soon = loop.call_soon
+
+        def closed(callback: Any, *args: Any, context: Any = None) -> Any:
+            if callback.__name__ == "turned":
+                raise RuntimeError("Event loop is closed")
+            return soon(callback, *args, context=context)
+
+        loop.call_soon = closed
+        loop.stop()
+
+    @plain.job(name="works")
+    async def works() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    with running(plain):
+        closes.enqueue()
+        await_that(drained(plain), "it has ended")
+        works.enqueue()
+        await_that(lambda: loops, "there is another loop")
+
+
+def test_a_loop_whose_tasks_are_none_fails_its_jobs(plain: JobQueue) -> None:
+    @plain.job(name="breaks")
+    async def breaks() -> None:
+        def factory(*_: Any, **__: Any) -> Any:
+            return None
+
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    @plain.job(name="works", retry=0)
+    async def works() -> None: ...
+
+    with running(plain) as runner:
+        breaks.enqueue()
+        await_that(lambda: runner.status.done, "the loop is broken")
+        works.enqueue()
+        await_that(lambda: runner.status.dead, "it is not held for ever")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -10,12 +12,14 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.errors import NotApplied
 from jobqueue.keys import QueueKeys, namespace_keys
+from jobqueue.runner.core import FIRST_ASKED
+from jobqueue.runner.decisions import Send
 from jobqueue.runner.duties import GROUP, Duties, Reports
 from jobqueue.runner.greeting import doubtful
 from jobqueue.runner.rescue import Rescued
 from jobqueue.storage.ops import Answer, Page, Query
 from jobqueue.storage.wrappers import Over
-from tests.runner.sim import BEAT, LEASE, Sim, World
+from tests.runner.sim import BEAT, LEASE, Sim, World, purpose
 
 MANY = 400
 NAMES = [f"q{number:03}" for number in range(MANY)]
@@ -190,3 +194,50 @@ def test_a_runner_of_very_many_queues_says_what_that_means(world: World, count: 
     lines = [line for line in doubtful(world.jobs, (), serving) if "queues" in line]
     assert len(lines) == warned
     assert all("serves 1,001 queues" in line and "--queues" in line for line in lines)
+
+
+def test_rescues_are_in_time_while_queues_come_and_go(world: World) -> None:
+    """What makes other queues empty or full must not make one of them wait for its turn again and again."""
+    keeper = Keeper(world)
+    keeper.round()
+    chance = random.Random(7)
+    died: dict[str, float] = {}
+    worst = 0.0
+    busy: set[str] = set()
+    for turn in range(120):
+        keeper.later()
+        for job in keeper.rescued:
+            worst = max(worst, world.clock.monotonic() - died.pop(job.queue))
+        keeper.rescued.clear()
+        for name in busy:
+            world.jobs.delete(world.jobs.find(queue=name, limit=1)[0].id)
+        busy = {*chance.sample(NAMES[::2], 60)} - died.keys() if turn % 2 else set()
+        for name in busy:
+            world.enqueue(turn, queue=name)
+        seen = [name for name in NAMES[1::2] if world.keys(name).scope in keeper.storage.looked and name not in died]
+        if turn % 5 == 0:
+            [name] = chance.sample(seen, 1)
+            world.enqueue(turn, queue=name)
+            Sim(world, f"gone{turn}", weights={name: 1}).settle()
+            died[name] = world.clock.monotonic()
+    assert worst > 0
+    late = [world.clock.monotonic() - since for since in died.values()]
+    assert max([worst, *late]) <= LEASE + 3 * BEAT
+
+
+def test_more_queues_with_something_due_than_one_request_asks_all_have_their_turn(world: World) -> None:
+    names = NAMES[: FIRST_ASKED + 5]
+    runner = Sim(world, threads=500, weights=dict.fromkeys(names, 1))
+    runner.work()
+    promoted: Counter[str] = Counter()
+    for turn in range(6):
+        for number, name in enumerate(names):
+            world.enqueue(1_000 * turn + number, queue=name, delay=0.001)
+        runner.core.woken(runner.at)
+        world.clock.advance(milliseconds=30)
+        for _ in range(3):
+            runner.step()
+            then = runner.decided.then if runner.decided is not None else None
+            if isinstance(then, Send):
+                promoted.update([batch.scope for batch in then.batches if purpose(batch) == "promote"])
+    assert len(promoted) == len(names)

@@ -433,3 +433,26 @@ def test_a_stop_that_nobody_saw_costs_nothing(world: World) -> None:
     sim.settle()
     run_until_drained(world.jobs)
     assert world.runs == {1: 1}
+
+
+def test_a_job_that_cancels_itself_on_its_callers_loop_has_failed(jobs: JobQueue) -> None:
+    """Nobody else has asked for it. It must not be run for ever."""
+
+    @jobs.job(name="cancels itself", retry=0)
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        runner = Runner(jobs, lease=0.6)
+        running = asyncio.create_task(runner.arun())
+        await asyncio.to_thread(await_that, lambda: runner.status.dead, "it has failed")
+        runner.stop()
+        await running
+
+    cancels_itself.enqueue()
+    asyncio.run(main())
+
+    assert [record.attempt for record in jobs.dead()] == [1]

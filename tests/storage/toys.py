@@ -798,7 +798,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),
     (10, ReadsAReplica, "reading sees what was answered"),
     (10, _with(AlwaysRegistered), "a put says whether its scope is marked as registered"),
-    (10, FirstPageOnly, "a scope that holds records is found by its own keys"),
+    (10, FirstPageOnly, "a scope that has records or counters is found by its own keys"),
     (10, AllBytesAtOnce, "records are answered up to a number of bytes"),
     (10, TornRead, "answers of one read are one snapshot"),
     (10, Races, "many threads lose and repeat nothing"),

@@ -13,7 +13,7 @@ from jobqueue.ids import SeededChance
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch, HashSet, Kept, Page, Put, claim_mark
+from jobqueue.storage.ops import Applied, Batch, HashSet, Kept, Page, Put, claim_mark
 from jobqueue.testing import FakeClock
 
 KEYS = namespace_keys("test")
@@ -361,3 +361,16 @@ def test_a_move_that_is_refused_says_so(operate: Any) -> None:
 
     with pytest.raises(NotApplied, match="read only"):
         flow.send([NotApplied("read only")])
+
+
+# -------------------------------------------------------------------------------------------------- the start of a runner
+
+
+def test_a_queue_that_passes_decides_over_one_that_does_not() -> None:
+    """One queue is spoiled and the node of the other is away: it is worth waiting."""
+    flow = flows.rehearse(KEYS, [LOW, queue_keys("test", "high")])
+    next(flow)
+    flow.send([Applied(())])
+    with pytest.raises(NotApplied, match="away") as caught:
+        flow.send([StorageRefused("spoiled"), NotApplied("away")])
+    assert caught.value.passes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue, lookup, transitions
+from jobqueue import JobQueue, NotApplied, lookup, transitions
 from jobqueue.flows import Apply, Read
 from jobqueue.keys import namespace_keys
 from jobqueue.storage.memory import MemoryStorage
@@ -195,3 +195,26 @@ def test_a_cluster_is_gone_through_node_by_node() -> None:
     with pytest.raises(StopIteration) as end:
         next(gone)
     assert end.value.value == [[b"0", []]]
+
+
+def test_a_queue_that_is_marked_and_empty_is_found_again_before_its_next_job() -> None:
+    """The registry alone was lost. The next producer would see the mark, and acknowledge a job that nobody finds."""
+    bench = Bench()
+    tenant = bench.work.opts(queue="tenant7")
+    bench.jobs.delete(tenant.enqueue(1).id)
+    forget_registry(bench)
+
+    bench.jobs.counts()
+    record = tenant.enqueue(2)
+
+    assert bench.jobs.get(record.id) == record
+    assert b"tenant7" in bench.memory._shared.contents.hashes[namespace_keys("test").queues.full]
+
+
+def test_a_node_that_is_away_ends_the_search_and_not_the_look() -> None:
+    flow = lookup.search(namespace_keys("test"), {b"low": b"5"}, 1000, pages=9)
+    request = next(flow)
+    assert isinstance(request, Read)
+    with pytest.raises(StopIteration) as end:
+        flow.throw(NotApplied("the node is away"))
+    assert end.value.value == set()

@@ -6,7 +6,7 @@ cluster finds the node, and its words.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions
@@ -38,13 +38,14 @@ def _eval(script: Script, call: Call) -> tuple[str, tuple[bytes, ...]]:
     return call.scope, (b"EVAL", script.source, b"%d" % len(call.keys), *call.keys, *call.args)
 
 
-def _send(calls: Sequence[tuple[Script, Call]]) -> Flow:
-    """Send the calls; answers one reply or error for each.
+def _send(calls: Sequence[tuple[Script, Call]], ordered: Collection[int] = ()) -> Flow:
+    """Send the calls; answers one reply or error for each. Those ``ordered`` travel with their source at once.
 
     A server that does not know a script has certainly not run it, so it is sent again with its source: that both runs it
     and makes it known. (SCRIPT LOAD would be one more trip, and a flush could come in between.)
     """
-    replies = yield [_evalsha(script, call) for script, call in calls]
+    # One that was sent again would come behind those that followed it.
+    replies = yield [_eval(*call) if index in ordered else _evalsha(*call) for index, call in enumerate(calls)]
     unknown = [index for index, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
     if unknown:
         again = yield [_eval(*calls[index]) for index in unknown]
@@ -65,10 +66,17 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     for index, batch in enumerate(batches):
         scopes.setdefault(batch.scope, []).append(index)
     outcomes: dict[int, Outcome] = {}
-    groups = [part for indexes in scopes.values() for part in _parts(indexes, batches)]
+    groups: list[list[int]] = []
+    ordered: set[int] = set()  # the calls of a scope that has several
+    for indexes in scopes.values():
+        parts = _parts(indexes, batches)
+        if len(parts) > 1:
+            ordered.update(range(len(groups), len(groups) + len(parts)))
+        groups += parts
     while groups:
         calls = [_call([batches[index] for index in indexes]) for indexes in groups]
-        replies = yield from _send(calls)
+        replies = yield from _send(calls, ordered)
+        ordered = set()
         rest: list[list[int]] = []
         for indexes, (_, call), reply in zip(groups, calls, replies, strict=True):
             if isinstance(reply, exceptions.OutOfMemoryError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from jobqueue.storage.ops import (
     CLAIMS,
+    COUNTERS,
     RECORDS,
     Answer,
     Fields,
@@ -105,14 +106,15 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
 
 def search(query: Scopes) -> tuple[bytes, ...]:
     """The command that answers the query. It is no script: those are run for keys that are known."""
-    pattern = f"{{{query.namespace}:*}}:{RECORDS}".encode()
+    pattern = f"{{{query.namespace}:*}}:[rc]*".encode()
     return (b"SCAN", query.cursor or b"0", b"MATCH", pattern, b"COUNT", b"%d" % max(1, query.limit))
 
 
 def searched(reply: Any) -> ScopePage:
     """What the server answered to `search`."""
     cursor, names = reply
-    scopes = {name[1 : -len(RECORDS) - 2].decode(errors="replace") for name in names}
+    found = [name.rpartition(b"}:") for name in names]
+    scopes = {scope[1:].decode(errors="replace") for scope, _, key in found if key.decode() in (RECORDS, COUNTERS)}
     return ScopePage(tuple(sorted(scopes)), b"" if cursor == b"0" else cursor)
 
 

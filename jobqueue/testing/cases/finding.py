@@ -41,12 +41,13 @@ def a_put_says_whether_its_scope_is_marked_as_registered(t: Bench) -> None:
 
 
 @case(10)
-def a_scope_that_holds_records_is_found_by_its_own_keys(t: Bench) -> None:
-    others = [t.another() for _ in range(3)]
+def a_scope_that_has_records_or_counters_is_found_by_its_own_keys(t: Bench) -> None:
+    others = [t.another() for _ in range(4)]
     for each in (t, *others[:2]):
         each.fill(b"a")
     others[2].do(HashSet(others[2].notes, {b"f": b"v"}))
     others[1].move(Move(others[1].ready, None, These((b"a",))))
+    others[3].do(HashSet(others[3].counters, {REGISTERED: b"1"}))
     namespace, _, _ = t.scope.partition(":")
     for limit in (10, 100_000):
         found, cursor = set[str](), b""
@@ -59,7 +60,7 @@ def a_scope_that_holds_records_is_found_by_its_own_keys(t: Bench) -> None:
             if not cursor:
                 break
         seen = [each.scope in found for each in (t, *others)]
-        t.check(seen, [True, True, False, False], f"scopes that are found, {limit} keys at a time")
+        t.check(seen, [True, True, False, False, True], f"scopes that are found, {limit} keys at a time")
         t.check(
             all(scope.startswith(f"{namespace}:") for scope in found), True, "all of them of the namespace asked for"
         )
