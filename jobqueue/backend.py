@@ -33,7 +33,11 @@ REDIS_SCHEMES: Final = (
     "rediss+cluster",
 )
 _SENT_ONCE: Final = "nothing is ever sent twice by a connection"
+_IN_THE_URL: Final = "the URL itself says it"
 UNUSED: Final = {
+    "host": _IN_THE_URL, "port": _IN_THE_URL, "path": _IN_THE_URL, "connection_class": "the scheme decides that",
+    "event_dispatcher": "nothing listens to it", "credential_provider": "a URL holds no object: put user and password in",
+    "redis_connect_func": "a URL holds no function",
     "protocol": "RESP2 is spoken", "health_check_interval": "a connection is looked at before each use",
     "retry": _SENT_ONCE, "retry_on_timeout": _SENT_ONCE, "retry_on_error": _SENT_ONCE,
 }  # fmt: skip

@@ -43,6 +43,9 @@ def audit(mend: bool, queue: str | None, url: str | None, namespace: str, json_o
         )
     else:
         _print(result, left)
+        if not (result.looked or result.broken):
+            where = f"queue {queue!r} of namespace {namespace!r}" if queue else f"namespace {namespace!r}"
+            click.echo(f"no job is stored in {where}: is that what you meant?")
     return BROKEN if left else 0
 
 
@@ -89,4 +92,7 @@ def _print(result: Audit, left: int) -> None:
             click.echo(f"jobs that were mended are dead now: jobqueue show {clean(finding.id)}, then requeue or delete")
             break
     if left:
-        click.echo("jobqueue audit --mend takes them to the dead place, where requeue and delete find them")
+        click.echo(
+            "jobqueue audit --mend takes the jobs among them to the dead place, where requeue and delete find them, and "
+            "removes entries and claims of which no job is left"
+        )

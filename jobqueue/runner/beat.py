@@ -79,16 +79,10 @@ class Beats:
             yield Refresh(sample_age(self._every))
         except StorageError as error:
             trouble = error
+        self.look()
         at = self._moment()
         with self._lock:
-            overdue = self._leases.overdue(at)
             batches = self._leases.extend(at)
-        for task in overdue:
-            self._log.warning(
-                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
-                "and what this run ends with is discarded",
-                labelled(task),
-            )  # fmt: skip
         outcomes = yield Apply((*(batch for batch, _ in batches), self._registration(at.now)))
         registered = outcomes.pop()
         with self._lock:
@@ -109,6 +103,23 @@ class Beats:
             what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
             self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
         return trouble is None
+
+    def look(self) -> float:
+        """Tell the jobs whose lease has ended without an extension; answers when (local ms) to look again.
+
+        Before each beat, and on a thread of its own: a beat may wait for a silent server for longer than a lease lasts.
+        """
+        at = self._moment()
+        with self._lock:
+            overdue = self._leases.overdue(at)
+            end = self._leases.next_end()
+        for task in overdue:
+            self._log.warning(
+                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+                "and what this run ends with is discarded",
+                labelled(task),
+            )  # fmt: skip
+        return min(end, at.local + self._every)
 
     def _registration(self, now: int) -> Batch:
         return transitions.register_runner(
@@ -173,11 +184,13 @@ class Heart:
         self._slow = Lasting()
         self._unexpected = Lasting()
         self._thread = threading.Thread(target=self._run, name="jobqueue-beat", daemon=True)
+        self._watch = threading.Thread(target=self._look, name="jobqueue-leases", daemon=True)
 
     def start(self) -> None:
         """Say once that the runner is alive, in the calling thread, then beat. Raises nothing: trouble is logged."""
         self.beat()
         self._thread.start()
+        self._watch.start()
 
     def close(self) -> None:
         """End the thread after the beat under way."""
@@ -189,6 +202,11 @@ class Heart:
     def answers(self) -> bool:
         """Whether no beat is under way on the thread, and the last one was answered."""
         return self._answers and not self._thread.is_alive()
+
+    def _look(self) -> None:
+        due = self._clock.monotonic()
+        while not self._stopped.wait(max(0.0, due - self._clock.monotonic()) / 1000):
+            due = self._beats.look()
 
     def _run(self) -> None:
         due = self._clock.monotonic() + self._every

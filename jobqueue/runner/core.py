@@ -19,7 +19,7 @@ import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.errors import NotApplied, OutcomeUnknown
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.job import Kind, Lane
 from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unjudged
 from jobqueue.keys import QueueKeys
@@ -228,7 +228,8 @@ class Core:
             self._queues.settle(asked)
         if failed is not None:
             self._troubled = True
-            self._notice(Notice("trouble", detail=str(failed)))
+            what = "refuses" if isinstance(failed, StorageRefused) else "does not answer"
+            self._notice(Notice("trouble", detail=f"{what}; running jobs go on, it is asked again: {failed}"))
         elif self._troubled and not self._queues.failing:
             self._troubled = False
             self._notice(Notice("answers"))

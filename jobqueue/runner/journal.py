@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
+from jobqueue.endings import error_text
 from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
 
-__all__ = ["Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
+__all__ = ["Careful", "Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
 
 EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
 REMIND_MS: Final = 300_000.0
@@ -76,6 +79,35 @@ class Lasting:
         return bool(before)
 
 
+class Careful(logging.Logger):
+    """A logger whose filters and handlers may raise: that must not end a thread of the runner.
+
+    Args:
+        logger: Where everything goes.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger.name)
+        self._logger = logger
+
+    @classmethod
+    def of(cls, logger: logging.Logger) -> logging.Logger:
+        """The same for a logger; an adapter is left as it is."""
+        return cls(logger) if isinstance(logger, logging.Logger) else logger
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of the standard library
+        """See `logging.Logger`."""
+        return self._logger.isEnabledFor(level)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """See `logging.Logger`."""
+        try:
+            self._logger.handle(record)
+        except Exception as error:  # noqa: BLE001 - a filter or a handler of the user's
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"{record.getMessage()}\n(the line above could not be logged: {error_text(error)})\n")
+
+
 class Journal:
     """Turns what the core and the duties notice into numbers and lines.
 
@@ -93,9 +125,7 @@ class Journal:
         what = notice.what
         if what == "trouble":
             if not self._troubled:
-                self._log.warning(
-                    "the storage does not answer; running jobs go on, it is asked again: %s", notice.detail
-                )
+                self._log.warning("the storage %s", notice.detail)
             self._troubled = True
         elif what == "answers":
             self._troubled = False

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
+from jobqueue.runner.queue_state import NEVER
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, Batch, Kept
 from jobqueue.storage.protocol import Outcome
@@ -103,6 +104,12 @@ class Leases:
                     self._taken.add(task)
                     taken.append(task)
         return taken
+
+    def next_end(self) -> float:
+        """When (local ms) the first of the leases ends unless it is extended; `NEVER` without one."""
+        return min(
+            [task.deadline for task in self.held.values() if not (task.lease_lost or task.returned)], default=NEVER
+        )
 
     def overdue(self, at: Moment) -> list[Task]:
         """Jobs whose lease ran out unextended, newly marked: this runner is out of touch and must not trust them.

@@ -15,6 +15,8 @@ __all__ = ["lasting", "leave_process", "watch_the_end"]
 
 LEAVE_S: Final = 1.0
 """How long what is left may take to end by itself, once the program has ended: idle executors do so at once."""
+LAST_S: Final = 5.0
+"""How long the end of a program may take of which nothing is known to be left: its own `atexit` functions may be at work."""
 
 _log = logging.getLogger("jobqueue.runner")
 
@@ -51,21 +53,23 @@ def watch_the_end(before: Sequence[Any], seconds: float) -> None:
         seconds: The rest of the grace time.
     """
     left = [one for one in lasting() if one not in before]
-    if left:
-        until = time.monotonic() + seconds
-        ended = threading.Event()
-        # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
-        threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
-        threading.Thread(target=_watch, args=(left, ended, until), name="jobqueue-end", daemon=True).start()
+    until = time.monotonic() + seconds
+    ended = threading.Event()
+    # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
+    threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
+    threading.Thread(target=_watch, args=(left, ended, until), name="jobqueue-end", daemon=True).start()
 
 
 def _watch(left: list[Any], ended: threading.Event, until: float) -> None:
     ended.wait()
-    until = max(until, time.monotonic() + LEAVE_S)
+    now = time.monotonic()
     for one in left:
-        one.join(max(0.0, until - time.monotonic()))
+        one.join(max(0.0, max(until, now + LEAVE_S) - time.monotonic()))
     names = ", ".join(one.name for one in left if one.is_alive())
-    if names:
-        with contextlib.suppress(BaseException):
-            _log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)
-        leave_process()
+    if not names:
+        # Most often this thread ends here, with its process. Something that Python waits for is in no list.
+        time.sleep(max(0.0, max(until, now + LAST_S) - time.monotonic()))
+        names = "what runs at the end of the program"
+    with contextlib.suppress(BaseException):
+        _log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)
+    leave_process()

@@ -18,6 +18,8 @@ __all__ = ["Ended", "FromChild", "Go", "Logged", "Pipe", "Ready", "Run", "Setup"
 M = TypeVar("M")
 HEADER: Final = struct.Struct(">I")
 PART: Final = 65_536
+LONGEST: Final = 256 * 2**20
+"""Bytes of a message. More is none: a job has written into the pipe."""
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
@@ -146,11 +148,14 @@ class Pipe(Generic[M]):
         Raises:
             TimeoutError: It did not come within the time that was set with `patience`.
             EOFError: The other side is gone.
+            ValueError: What came is no message.
         """
         arrived = self._arrived
         while True:
             if len(arrived) >= HEADER.size:
                 end = HEADER.size + HEADER.unpack_from(arrived)[0]
+                if end > LONGEST:
+                    raise ValueError("what came through the pipe is no message: did the job write into it?")
                 if len(arrived) >= end:
                     message: M = self._decode(memoryview(arrived)[HEADER.size : end])
                     del arrived[:end]

@@ -30,7 +30,7 @@ from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import doubtful, persistence
-from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.journal import Careful, Journal, RunnerStatus
 from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
@@ -112,7 +112,7 @@ class Runner:
         if uvloop:
             check_uvloop()
         self._named = named
-        self._log = logging.getLogger("jobqueue.runner") if logger is None else logger
+        self._log = Careful.of(logging.getLogger("jobqueue.runner") if logger is None else logger)
         self._inbox = Inbox()
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
@@ -160,6 +160,9 @@ class Runner:
                 signal.signal(number, handler)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
+            self._log.warning(
+                "some jobs have not ended within the grace time; they were handed back, the process is left"
+            )
             leave_process()
         watch_the_end(there, (self._stopped_at + self._grace - self._clock.monotonic()) / 1000)
 

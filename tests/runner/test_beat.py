@@ -11,12 +11,15 @@ import pytest
 
 from jobqueue import transitions
 from jobqueue.clock import SystemClock
+from jobqueue.errors import OutcomeUnknown
 from jobqueue.keys import namespace_keys
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.leases import Leases
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome
+from tests.faults.ledger import await_that
+from tests.runner.sim import Sim, World
 
 KEYS: Final = namespace_keys("test")
 PATIENCE: Final = 20.0
@@ -41,9 +44,14 @@ class Storage(MemoryStorage):
         return outcomes
 
 
-def heart(storage: MemoryStorage, epoch: bytes, data_lost: Callable[[], tuple[bytes, bytes] | None]) -> Heart:
+def heart(
+    storage: MemoryStorage,
+    epoch: bytes,
+    data_lost: Callable[[], tuple[bytes, bytes] | None],
+    leases: Leases | None = None,
+) -> Heart:
     return Heart(
-        storage, SystemClock(), KEYS, Leases(60), threading.Lock(), every=10.0, incarnation=b"first",
+        storage, SystemClock(), KEYS, leases or Leases(60), threading.Lock(), every=10.0, incarnation=b"first",
         info=lambda now: b"alive", epoch=epoch, data_lost=data_lost,
         log=logging.getLogger("jobqueue.runner"),
     )  # fmt: skip
@@ -79,3 +87,39 @@ def test_a_beat_notices_that_the_data_were_lost_and_goes_on_under_another_name()
     assert beats.beat()
     assert lost == ["once"]
     assert storage.dump()[KEYS.runners.full] == {b"second": b"alive"}
+
+
+def test_a_job_hears_of_its_lost_lease_while_a_beat_waits_for_a_silent_server() -> None:
+    """Its lease is over by the clock of its own runner. That does not wait for the end of a call."""
+    silent, asked = threading.Event(), threading.Event()
+
+    class Silent(MemoryStorage):
+        def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+            if not silent.is_set():
+                return super().apply(batches)
+            asked.set()
+            assert released.wait(PATIENCE)
+            return [OutcomeUnknown("no answer")] * len(batches)
+
+    released = threading.Event()
+    storage = Silent()
+    storage.apply([transitions.create_meta(KEYS, b"epoch")])
+    world = World()
+    [_] = world.enqueue(1)
+    owner = Sim(world, lease=600)
+    owner.settle()
+    [task] = owner.given
+    clock = SystemClock()
+    leases = Leases(600)
+    task.deadline = clock.monotonic() + 600
+    leases.hold(task)
+    beats = heart(storage, b"epoch", lambda: None, leases)
+    beats.start()
+    try:
+        silent.set()
+        assert asked.wait(PATIENCE)
+        await_that(lambda: task.lease_lost, "the job is told")
+        assert not released.is_set()
+    finally:
+        released.set()
+        beats.close()

@@ -509,3 +509,15 @@ def test_a_program_that_runs_a_runner_when_it_is_imported_is_told(tmp_path: Path
         text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert "put that below `if __name__ ==" in done.stdout
+
+
+def test_what_a_job_writes_into_the_pipe_is_no_message() -> None:
+    """Its first bytes would be a length, and the runner would wait for so many more for ever."""
+    ours, theirs = socket.socketpair()
+    pipe: Pipe[FromChild] = Pipe(ours, FromChild)
+    with theirs:
+        theirs.sendall(b"hello world\n")
+        pipe.patience(PATIENCE)
+        with pytest.raises(ValueError, match="no message"):
+            pipe.receive()
+    pipe.close()

@@ -132,3 +132,33 @@ def test_no_line_about_a_job_is_without_its_id() -> None:
     assert len(calls) > 30
     assert len(about) >= 8
     assert [(file, line) for file, line in about if not line.startswith("job %s")] == []
+
+
+def test_a_filter_or_handler_that_raises_ends_no_runner(
+    jobs: JobQueue, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Wrong(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return bool(record.request_id)  # type: ignore[attr-defined]
+
+    own = logging.getLogger("own.wrong")
+    wrong = Wrong()
+    own.addFilter(wrong)
+    runs: list[int] = []
+
+    @jobs.job(name="broken", retry=0)
+    def broken(number: int) -> None:
+        runs.append(number)
+        raise ValueError("no")
+
+    broken.enqueue(1)
+    broken.enqueue(2)
+    try:
+        with caplog.at_level(logging.INFO):
+            assert run_until_drained(jobs, logger=own).status.dead == 2
+    finally:
+        own.removeFilter(wrong)
+    assert runs == [1, 2]
+    told = capsys.readouterr().err
+    assert "failed (dead): ValueError: no" in told
+    assert "could not be logged: AttributeError" in told

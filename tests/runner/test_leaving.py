@@ -12,8 +12,11 @@ from pathlib import Path
 from tests.faults.ledger import PATIENCE
 
 APP = """
-import concurrent.futures, multiprocessing, os, signal, sys, threading
+import atexit, concurrent.futures, multiprocessing, os, signal, sys, threading
 from jobqueue import JobQueue, Runner
+from jobqueue.runner import leaving
+
+leaving.LAST_S = 0.2
 
 jobs = JobQueue("memory://", namespace="test")
 executor = concurrent.futures.ThreadPoolExecutor(2)
@@ -32,6 +35,8 @@ def leaves(what: str) -> None:
         threading.Thread(target=for_ever.wait, name="left", daemon=False).start()
     elif what == "process":
         multiprocessing.get_context("fork").Process(target=sleep, name="left").start()
+    elif what == "atexit":
+        atexit.register(for_ever.wait)
     elif what == "stdout":
         sys.stdout.close()
         os.close(1)
@@ -55,7 +60,7 @@ os.write(2, b"the program goes on\\n")
 """
 
 
-LEFT = ("executor", "thread", "process")
+LEFT = ("executor", "thread", "process", "atexit")
 
 
 def test_what_jobs_left_behind_keeps_no_process_alive(tmp_path: Path) -> None:

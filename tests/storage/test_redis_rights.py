@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import msgspec
 import pytest
 
 from jobqueue import transitions
 from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
-from jobqueue.storage.ops import Applied, Batch, Fields, Moved, Page, Peek, Query, Records, Sizes, claim_mark
+from jobqueue.storage.ops import Applied, Batch, Fields, Moved, Page, Peek, Put, Query, Records, Sizes, claim_mark
 from jobqueue.storage.redis import RedisStorage, open_redis
 from tests.servers import Server, kinds, start_server
 
@@ -193,6 +194,33 @@ def test_a_question_is_refused_by_the_name_of_the_right(bench: Bench, command: s
 
     assert f"{command.upper()} on {{shop:q}}:" in str(caught.value)
     assert "~{shop:q}:*" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "command"), [("enqueue", "rpush"), ("schedule", "zadd"), ("enqueue", "hset"), ("schedule", "hexists")]
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_selector_for_one_key_is_no_right_to_the_others(bench: Bench, step: str, command: str, several: bool) -> None:
+    """What is stored is placed: each command is asked about on the key that it is run on."""
+    held = bench.prepare()
+    before = bench.dump()
+    key = "records" if command in ("rpush", "zadd") else "ready"
+    bench.allow("+@all", f"-{command}", "~*", f"(+{command} ~{{shop:q}}:{key})")
+    batch = bench.batch(step, held)
+    if several:
+        [put] = batch.ops
+        assert isinstance(put, Put)
+        more = {b"more": record(6), **put.records}
+        score = put.score if not isinstance(put.score, Mapping) else dict.fromkeys(more, NOW)
+        batch = Batch(batch.scope, (msgspec.structs.replace(put, records=more, score=score),))
+
+    [outcome] = bench.storage.apply([batch])
+
+    if command == "hset" and not several:
+        assert isinstance(outcome, Applied), "a single job is stored by another command"
+    else:
+        assert f"{command.upper()} on {{shop:q}}:" in told(outcome)
+        assert bench.dump() == before
 
 
 @pytest.mark.parametrize("keys", ["~{shop:q}:re*", "%R~{shop:*", "~other*"])

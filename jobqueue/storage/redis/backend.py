@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from jobqueue.errors import StorageError
+from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
 from jobqueue.storage.ops import Answer, Batch, Key, Query
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import header_names
@@ -102,6 +102,8 @@ class RedisStorage:
     def time_ms(self, scope: str) -> int:
         """The time of the scope's own node, in milliseconds since 1970. Raises `NotApplied`."""
         (reply,) = self._nodes.exchange([(scope, (b"TIME",))])
+        if isinstance(reply, OutcomeUnknown):
+            raise NotApplied(str(reply)) from reply  # nothing can have been done by asking
         seconds, micros = _answered(self._server, reply)
         return int(seconds) * 1000 + int(micros) // 1000
 

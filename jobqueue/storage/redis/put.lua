@@ -9,7 +9,8 @@
 local RECORDS, WAKE, COUNTERS, TARGET = KEYS[1], KEYS[2], KEYS[3], KEYS[tonumber(ARGV[3])]
 local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true), tonumber(ARGV[5])
 local problem
-local denied = lacking(STORE, RECORDS)
+local denied = lacking(STORE.records, RECORDS) or lacking(STORE.counters, COUNTERS)
+  or lacking(to_list and STORE.list or STORE.set, TARGET) or wake and lacking(STORE.list, WAKE)
 
 local function kind_of(name, kind)
   local seen = redis.pcall('TYPE', name).ok

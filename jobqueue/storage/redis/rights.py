@@ -14,7 +14,7 @@ _LIST = "all rights that jobqueue needs are in docs/how-to/deploy.md"
 def forbidden(rights: Sequence[str]) -> StorageRefused:
     """The script found out before its first write that the user lacks these rights, each as ``COMMAND key``."""
     lacking = [right.partition(" ")[::2] for right in dict.fromkeys(rights)]
-    told = ", ".join(f"{command} on {key}" for command, key in lacking)
+    told = ", ".join(f"{command} on {_pattern(key).removeprefix('~')}" for command, key in lacking)
     commands = " ".join(f"+{command.lower()}" for command in dict.fromkeys([command for command, _ in lacking]))
     keys = " ".join(dict.fromkeys([_pattern(key) for _, key in lacking]))
     return StorageRefused(

@@ -118,9 +118,12 @@ local function plains()
     local target, score, n = key(number(), to_list and 'list' or 'zset'), take(), number()
     key(1, 'hash')
     key(4, 'hash')
-    need(STORE)
+    need(STORE.records)
+    need(STORE.counters, COUNTERS)
+    need(to_list and STORE.list or STORE.set, target)
     if wake then
       key(5, 'list')
+      need(STORE.list, WAKE)
     end
     return {
       target = target, to_list = to_list, wake = wake, score = score, n = n,

@@ -1,4 +1,5 @@
-local STORE = { 'HEXISTS', 'HMGET', 'HSET', 'RPUSH', 'ZADD', 'ZRANGE' } -- what `store` may run, and to ring
+-- What `store` may run, and to notify, by the key that it is run on: half of it must not be done for want of a right to the rest.
+local STORE = { records = { 'HMGET', 'HSET' }, counters = { 'HEXISTS' }, list = { 'RPUSH' }, set = { 'ZADD', 'ZRANGE' } }
 
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.

@@ -26,7 +26,7 @@ local format = string.format
 local RECORDS, CLAIMS, REQUESTS, COUNTERS, WAKE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LIMIT = 9007199254740992 -- 2^53
 local problem, denied, kinds -- of the batch being parsed
-local rights = {} -- list of commands → those of them that the user may not run, or false; over all batches
+local rights = {} -- list of commands → key → those of them that the user may not run, or false; over all batches
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
 
@@ -34,13 +34,16 @@ local silent -- whether the scope is known not to be rung
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
 local parse, run, holds = {}, {}, {}
 
--- Notes that the batch may run these commands, and that it must not begin where the user may not. One key is asked about for
--- all keys of the scope: the server looked at the keys themselves before it began with the script.
-local function need(commands)
-  if rights[commands] == nil then
-    rights[commands] = lacking(commands, RECORDS)
+-- Notes that the batch may run these commands, and that it must not begin where the user may not. Without a name one key is
+-- asked about for all keys of the scope: the server looked at the keys themselves before it began with the script.
+local function need(commands, name)
+  name = name or RECORDS
+  local asked = rights[commands] or {}
+  rights[commands] = asked
+  if asked[name] == nil then
+    asked[name] = lacking(commands, name)
   end
-  denied = denied or rights[commands]
+  denied = denied or asked[name]
 end
 
 -- The key of that index; notes a problem unless it holds this kind, or nothing.
