@@ -346,6 +346,8 @@ class Rules:
                     if run.returned and not run.handed_back and not getattr(process.actor, "stopped", False):
                         raise InvariantBroken("I5", "handed back although its run had ended", (id,))
                     life.excuses += 1
+                if op.records and id in op.records:
+                    self._rewritten(books, op, id, started=0)  # it was started alone, and takes nobody down now
             self._out(books, id)
         books.ready.extendleft(reversed(moved.ids))
         self._left_alone(op, moved)
