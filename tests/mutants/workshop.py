@@ -25,7 +25,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
         "tests/unit/test_audit.py",
-        "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_lock.py",
+        "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_large_payloads.py",
+        "tests/unit/test_lost_registrations.py", "tests/unit/test_lock.py",
         "tests/unit/test_shares.py", "tests/unit/test_record.py", "tests/unit/test_queue.py",
         "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
         "tests/unit/test_embedded_faults.py", "tests/runner", "--ignore=tests/runner/test_core_machine.py",
