@@ -62,7 +62,8 @@ comes first. A wrong library often runs in circles, so the quick tests have less
 
 # Tests that plant bugs of their own: what they find says nothing of ours.
 _PLANTING: Final = "not planted and not mistake and not broken_storage and not every_case_can_fail"
-_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", re.MULTILINE)
+# Below `tests`: what a test printed may be the summary of a run of its own.
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (tests/\S+::.+?)(?: - .*)?$", re.MULTILINE)
 _LEFT_OUT: Final = shutil.ignore_patterns(".hypothesis", ".pytest_cache")
 
 
