@@ -66,8 +66,8 @@ CALLS: Final = (
         "empty-puts",
         "sends batches of nothing to the shorter queues of a long enqueue",
         _FLOWS,
-        "for queue, jobs in queues.items() if len(jobs) > start}",
-        "for queue, jobs in queues.items()}",
+        "for queue, part in filter(None, wave):",
+        "for (queue, _), part in [(parts[0], one[1] if one else ()) for parts, one in zip(waves, wave)]:",
     ),
     # ------------------------------------------------------------------------------------------------------- in a search
     Variant(
@@ -207,13 +207,6 @@ CALLS: Final = (
         "Put(queue.ready, ready)",
     ),
     Variant(
-        "earliest-in-silence",
-        "notifies nobody of a delayed job that is due earlier than all others",
-        "transitions.py",
-        "score=due, wake=True)",
-        "score=due)",
-    ),
-    Variant(
         "promote-in-silence",
         "notifies nobody of jobs that are due",
         "transitions.py",
@@ -228,25 +221,11 @@ CALLS: Final = (
         "Once(incarnation, number), give=True,",
     ),
     Variant(
-        "retry-in-silence",
-        "notifies nobody of a retry that is due earlier than all others",
-        "transitions.py",
-        "count=(queue.counters, counter.encode()), wake=True,",
-        "count=(queue.counters, counter.encode()),",
-    ),
-    Variant(
         "release-in-silence",
         "notifies nobody of jobs that were handed back",
         "transitions.py",
         'count=(queue.counters, b"released"), front=True, wake=True,',
         'count=(queue.counters, b"released"), front=True,',
-    ),
-    Variant(
-        "rescue-in-silence",
-        "notifies nobody of jobs that were taken from a dead runner",
-        "transitions.py",
-        'count=(queue.counters, b"rescued"), front=True, wake=True,',
-        'count=(queue.counters, b"rescued"), front=True,',
     ),
     Variant(
         "requeue-in-silence",
@@ -263,11 +242,11 @@ CALLS: Final = (
         "expect={id: due})",
     ),
     Variant(
-        "eight-megabytes",
+        "two-megabytes",
         "takes twice as many bytes in one claim as is said",
         "transitions.py",
-        "CLAIM_BYTES: Final = 4 * 1024 * 1024",
-        "CLAIM_BYTES: Final = 8 * 1024 * 1024",
+        "Head(limit, BYTES)",
+        "Head(limit, 2 * BYTES)",
     ),
     Variant(
         "note-unfenced",

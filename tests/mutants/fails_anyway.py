@@ -4,6 +4,7 @@ from __future__ import annotations
 
 
 def test_that_never_passes() -> None:
+    print("FAILED test_inner.py::test_of_a_run_that_this_one_started")
     raise AssertionError
 
 

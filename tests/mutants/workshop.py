@@ -25,7 +25,8 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "rules": (
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
         "tests/unit/test_audit.py",
-        "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_lock.py",
+        "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_large_payloads.py",
+        "tests/unit/test_lost_registrations.py", "tests/unit/test_lock.py",
         "tests/unit/test_shares.py", "tests/unit/test_record.py", "tests/unit/test_queue.py",
         "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
         "tests/unit/test_embedded_faults.py", "tests/runner", "--ignore=tests/runner/test_core_machine.py",
@@ -61,7 +62,8 @@ comes first. A wrong library often runs in circles, so the quick tests have less
 
 # Tests that plant bugs of their own: what they find says nothing of ours.
 _PLANTING: Final = "not planted and not mistake and not broken_storage and not every_case_can_fail"
-_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", re.MULTILINE)
+# Below `tests`: what a test printed may be the summary of a run of its own.
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (tests/\S+::.+?)(?: - .*)?$", re.MULTILINE)
 _LEFT_OUT: Final = shutil.ignore_patterns(".hypothesis", ".pytest_cache")
 
 

@@ -23,19 +23,25 @@ WRITTEN: dict[str, object] = {ONE.full: {b"new": b"1"}, OTHER.full: {b"new": b"1
 
 
 class Mutex:
-    """A lock that says when somebody has to wait for it."""
+    """A lock that says when somebody has to wait for it; whoever waits has it next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._waits = False
+        self._served = threading.Event()
         self.stuck = threading.Event()
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
+            self._waits = True
             self.stuck.set()
             self._lock.acquire()
+            self._served.set()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+        if self._waits:
+            assert self._served.wait(30)
 
 
 class Interrupted(Interpreter):
