@@ -161,7 +161,6 @@ class Duties:
             return failed
         failed = None
         for look in looks:
-            self._empty.pop(look.queue.scope, None)
             if look.is_empty:
                 self._empty[look.queue.scope] = None
             try:

@@ -16,8 +16,9 @@ from jobqueue.keys import namespace_keys
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.leases import Leases
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch
-from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.ops import Batch, Fields
+from jobqueue.storage.protocol import Outcome, Storage
+from jobqueue.storage.wrappers import Over
 from tests.faults.ledger import await_that
 from tests.runner.sim import Sim, World
 
@@ -25,7 +26,7 @@ KEYS: Final = namespace_keys("test")
 PATIENCE: Final = 20.0
 
 
-class Storage(MemoryStorage):
+class Bad(MemoryStorage):
     """Tells of every call; one of them raises what no storage should."""
 
     def __init__(self, bad: int) -> None:
@@ -45,7 +46,7 @@ class Storage(MemoryStorage):
 
 
 def heart(
-    storage: MemoryStorage,
+    storage: Storage,
     epoch: bytes,
     data_lost: Callable[[], tuple[bytes, bytes] | None],
     leases: Leases | None = None,
@@ -59,7 +60,7 @@ def heart(
 
 def test_nothing_ends_the_beats(caplog: pytest.LogCaptureFixture) -> None:
     """A runner without beats loses everything it holds."""
-    storage = Storage(bad=3)
+    storage = Bad(bad=3)
     storage.apply([transitions.create_meta(KEYS, b"epoch")])
     beats = heart(storage, b"epoch", lambda: None)
     beats.start()
@@ -93,7 +94,9 @@ def test_a_job_hears_of_its_lost_lease_while_a_beat_waits_for_a_silent_server() 
     """Its lease is over by the clock of its own runner. That does not wait for the end of a call."""
     silent, asked = threading.Event(), threading.Event()
 
-    class Silent(MemoryStorage):
+    world = World()
+
+    class Silent(Over):
         def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
             if not silent.is_set():
                 return super().apply(batches)
@@ -102,10 +105,10 @@ def test_a_job_hears_of_its_lost_lease_while_a_beat_waits_for_a_silent_server() 
             return [OutcomeUnknown("no answer")] * len(batches)
 
     released = threading.Event()
-    storage = Silent()
-    storage.apply([transitions.create_meta(KEYS, b"epoch")])
-    world = World()
-    [_] = world.enqueue(1)
+    world.enqueue(1)
+    storage = Silent(world.memory)
+    [meta] = storage.read([Fields(KEYS.meta)])
+    assert isinstance(meta, dict)
     owner = Sim(world, lease=600)
     owner.settle()
     [task] = owner.given
@@ -113,12 +116,13 @@ def test_a_job_hears_of_its_lost_lease_while_a_beat_waits_for_a_silent_server() 
     leases = Leases(600)
     task.deadline = clock.monotonic() + 600
     leases.hold(task)
-    beats = heart(storage, b"epoch", lambda: None, leases)
+    beats = heart(storage, meta[b"epoch"], lambda: None, leases)
     beats.start()
     try:
+        assert not task.lease_lost
         silent.set()
         assert asked.wait(PATIENCE)
-        await_that(lambda: task.lease_lost, "the job is told")
+        await_that(lambda: task.lease_lost, "the job is told", seconds=PATIENCE / 2)
         assert not released.is_set()
     finally:
         released.set()
