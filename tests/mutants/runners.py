@@ -358,13 +358,6 @@ RUNNERS: Final = (
         "",
     ),
     Variant(
-        "first-hundred-alone",
-        "takes what is due to ready in the first hundred of its queues alone",
-        "runner/queue_state.py",
-        "self.active[name] = self.active.pop(name)",
-        "self.active[name] = self.active[name]",
-    ),
-    Variant(
         "handed-back-suspect-is-none",
         "does not run a suspect alone that was handed back once",
         "runner/packing.py",
