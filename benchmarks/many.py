@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import subprocess
+import sys
 import time
 from typing import Final
 
@@ -10,7 +11,7 @@ from benchmarks import jobs as bodies
 from benchmarks.contenders import FUNCTIONS
 from benchmarks.figures import Row
 from benchmarks.measure import Plan
-from benchmarks.stand import Stand, others_cores
+from benchmarks.stand import ROOT, Stand, others_cores
 from jobqueue import JobQueue
 
 __all__ = ["many"]
@@ -65,17 +66,6 @@ def _queues(plan: Plan, queues: int, rows: tuple[Row, Row, Row, Row]) -> None:
 
 
 def _large(plan: Plan, longest: Row, ping: Row) -> None:
-    over = threading.Event()
-    pauses: list[float] = []
-
-    def look(stand: Stand) -> None:
-        with stand.server.client() as client:
-            while not over.is_set():
-                sent = time.monotonic()
-                client.ping()
-                pauses.append((time.monotonic() - sent) * 1000)
-                time.sleep(0.002)
-
     number = plan.few(LARGE)
     with Stand(FUNCTIONS, plan.environments) as stand, JobQueue(stand.server.tcp_url, namespace="bench") as jobs:
 
@@ -84,12 +74,13 @@ def _large(plan: Plan, longest: Row, ping: Row) -> None:
             raise NotImplementedError
 
         load = "x" * LARGE_BYTES
-        stand.watch_for_slow_calls()
-        looking = threading.Thread(target=look, args=(stand,))
-        looking.start()
-        with others_cores(stand, longest.others):
-            jobs.enqueue_many([large.call(one, load) for one in range(number)])
-        over.set()
-        looking.join()
+        words = [sys.executable, "-m", "benchmarks.ping", stand.server.tcp_url]
+        with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            stand.watch_for_slow_calls()
+            with others_cores(stand, longest.others):
+                jobs.enqueue_many([large.call(one, load) for one in range(number)])
+            told, _ = other.communicate()
         longest.add(FUNCTIONS.name, stand.slowest())
-        ping.add(FUNCTIONS.name, max(pauses))
+        ping.add(FUNCTIONS.name, float(told))

@@ -23,7 +23,7 @@ from benchmarks.contenders import Contender
 from benchmarks.tally import FILE, Tally
 from tests.servers import start_server
 
-__all__ = ["Cost", "Stand", "median", "others_cores", "percentile", "raise_priority"]
+__all__ = ["ROOT", "Cost", "Stand", "median", "others_cores", "percentile", "raise_priority"]
 
 ROOT: Final = Path(__file__).parents[1]
 PATIENCE_S: Final = 180.0
