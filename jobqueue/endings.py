@@ -196,13 +196,14 @@ def never_ran(cls: type) -> str | None:
         return "a generator"
     if methods >= {"asend", "athrow", "__anext__"}:
         return "an async generator"
-    if issubclass(cls, _MANAGERS):
+    if not _MANAGERS.isdisjoint(_BASES(cls)):
         return "a context manager"
     return "a lazy iterator" if issubclass(cls, map | filter) else None
 
 
 _TELLING: Final = ("__await__", "send", "throw", "__next__", "asend", "athrow", "__anext__")
-_MANAGERS: Final = (contextlib._GeneratorContextManager, contextlib._AsyncGeneratorContextManager)  # noqa: SLF001
+# Those that say so. A file or a connection may be entered as well, and is a result.
+_MANAGERS: Final = frozenset({contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager})
 _ADVICE: Final = {
     "an awaitable": (
         "nobody awaits it, so its work is not done: await it in an `async def`; where a decorator made a plain function of "

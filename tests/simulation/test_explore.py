@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import pytest
 
-from jobqueue import transitions
+from jobqueue import flows, transitions
 from jobqueue.runner import rescue
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.shares import Shares
@@ -116,6 +116,11 @@ def forgetful(judge: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def no_registration(*_: Any) -> Any:
+    return {}
+    yield
+
+
 def hasty(see: Callable[..., Any]) -> Callable[..., Any]:
     """A rescuer that takes what it sees expired, at once."""
     return lambda *args: attrs.evolve(see(*args), patience=0.0)
@@ -156,6 +161,10 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
         transitions, "rescue", lambda f: changed(f, stamp=None), "rescue", 1,
         "after rescue: job b'job-a' is in ready, its claim",
     ),
+    "a job is acknowledged before its queue is registered": (
+        flows, "register", lambda _: no_registration, "register", 2,
+        "was acknowledged in a queue that is not in the registry",
+    ),
     "an early return at a stop counts": (runners, "told_to_stop", lambda _: lambda _task: None, "stop", 2, "broken off"),
     "a retry that is not counted": (
         runners, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",
@@ -188,4 +197,4 @@ def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert found.verdict == "broken", f"{bug} survived {found.totals}"
     assert found.broken is not None
     assert why in found.broken
-    assert len(found.trace.splitlines()) > 3
+    assert len(found.trace.splitlines()) > 2

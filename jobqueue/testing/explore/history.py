@@ -85,6 +85,7 @@ class JobHistory:
         "theft": "nobody takes a job from a runner that may believe in its lease (I6)",
         "start": "a job starts only under the claim that the storage knows (I16)",
         "early": "no job leaves waiting by itself before its due time (I9)",
+        "registered": "a job is acknowledged only when its queue is in the registry",
         "stop": "a run that was broken off by a stop does not count as done",
         "kept": "what was accepted ends finished, deleted or dead (liveness)",
     }
@@ -189,6 +190,8 @@ class JobHistory:
             entry = attrs.evolve(entry, known=1)
             if told.args[0] not in spots and not entry.gone:
                 raise Broken(f"job {id} is not there although its producer was told that it is stored (I1)")
+        elif told.what == "unknown":
+            raise Broken(f"job {id} was acknowledged in a queue that is not in the registry")
         elif told.what == "not stored":
             if told.args[0] in spots:
                 raise Broken(f"job {id} is there although its producer was told that it is not stored (I1)")

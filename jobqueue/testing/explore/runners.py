@@ -18,7 +18,7 @@ from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.judge import Verdict, after_run
-from jobqueue.keys import QueueKeys
+from jobqueue.keys import QueueKeys, namespace_keys
 from jobqueue.record import JobRecord, Stored, decode
 from jobqueue.retry import RetryPolicy, Snooze
 from jobqueue.runner.execute import told_to_stop
@@ -28,13 +28,14 @@ from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
 from jobqueue.storage.answers import Applied
-from jobqueue.storage.ops import Answer, Move, Page, Query, claim_mark
+from jobqueue.storage.ops import Answer, Fields, Move, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
     UNKNOWN,
     Ask,
     Env,
     Idle,
+    Look,
     Next,
     Part,
     Run,
@@ -415,9 +416,22 @@ def _aged(one: Any, local: float, end: float) -> Any:
 # ---------------------------------------------------------------------------------------------- producers and operators
 
 
+class _Still:
+    """The clock of producers: when a queue was first used makes no difference to anything."""
+
+    def now(self) -> int:
+        """See `Clock.now`."""
+        return 0
+
+
 def enqueuer(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[None]:
     """Enqueue jobs."""
-    clock: Any = None  # only registering a queue would look at it
+    yield from _stored(env, records)
+
+
+def _stored(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[tuple[JobRecord[Any], ...]]:
+    """Enqueue jobs; answers those that are stored for certain."""
+    clock: Any = _Still()
     try:
         yield from carry_out(env, flows.store("explore", records, clock))
     except (NotApplied, OutcomeUnknown) as error:
@@ -429,6 +443,17 @@ def enqueuer(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[None]:
         kept = records
     for record in kept:
         env.tell("stored", record.id.encode())
+    return tuple(kept)
+
+
+def registrar(env: Env, records: tuple[JobRecord[Any], ...]) -> Steps[None]:
+    """Enqueue jobs, then look whether their queues are in the registry."""
+    kept = yield from _stored(env, records)
+    if kept:
+        [known] = yield Look((Fields(namespace_keys("explore").queues),))
+        for record in kept:
+            if record.queue.encode() not in known:
+                env.tell("unknown", record.id.encode())
 
 
 def operator(env: Env, queue: QueueKeys, id: bytes, what: str) -> Steps[None]:

@@ -24,6 +24,7 @@ from jobqueue.testing.explore.runners import (
     is_plain_beat,
     operator,
     patrols,
+    registrar,
     runner,
     stopper,
 )
@@ -122,7 +123,8 @@ def _fill(contents: Interpreter, queue: QueueKeys, jobs: dict[bytes, Stored]) ->
     waiting = {id: encode(NONCE, stored) for id, stored in jobs.items() if stored.due > START_MS}
     due = {id: stored.due for id, stored in jobs.items() if stored.due > START_MS}
     contents.apply(transitions.put(queue, ready, waiting, due))
-    contents.apply(transitions.mark_registered(queue))  # or a producer would go on in another scope
+    contents.apply(transitions.register_queue(namespace_keys(NAMESPACE), queue.queue, 0))
+    contents.apply(transitions.mark_registered(queue))
 
 
 def _stores(queues: Sequence[QueueKeys], ids: Sequence[bytes]) -> Stores:
@@ -195,6 +197,22 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     return build(
         actors, runners + 1, stores, contents, JobHistory(ids, _names(runners), START_MS, rescued=False), rules, faults
     )
+
+
+def _register(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
+    """Producers take the place of runners: each enqueues a job into a queue that nobody has used before."""
+    queue = queue_keys(NAMESPACE, "low")
+    ids = _ids(min(runners, jobs))
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = []
+    for number, id in enumerate(ids):
+        record: JobRecord[Any] = job_record(id, "low", _stored("ok", id, 0), "ready", nonce=NONCE)
+        actors.append((number, registrar, ((record,),)))
+    rules = Rules(
+        ticks=(), free=0, urgent=False, long="", pause=False, crash=True, jumps=(), rescue=None, latest=99, alike=1,
+        waits=_no,
+    )  # fmt: skip
+    history = JobHistory(ids, [], START_MS, rescued=False)
+    return build(actors, len(ids), _stores([queue], ids), Interpreter(), history, rules, faults)
 
 
 def _stop(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
@@ -336,6 +354,7 @@ SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
         Scenario("claim", "enqueue, claim, run and finish", _claim),
+        Scenario("register", "the first jobs of a queue, by producers who die or hear nothing", _register),
         Scenario("stop", "runners that stop in the middle of jobs, which look whether they should or do not", _stop),
         Scenario("retry", "failures, snoozes, due times, the dead place, an operator who requeues", _retry),
         Scenario(

@@ -217,6 +217,7 @@ RETURNED: Final[dict[str, Callable[[], Any]]] = {
     "an awaitable": Awaitable,
     "a context manager": contextlib.contextmanager(_generator),
     "an async context manager": contextlib.asynccontextmanager(_async_generator),
+    "an exit stack": contextlib.ExitStack,
     "a lazy map": lambda: map(print, ["never"]),
     "Snooze": lambda: Snooze,
     "Retry": lambda: Retry,
