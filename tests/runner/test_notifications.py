@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from jobqueue import JobQueue, transitions
@@ -19,6 +20,7 @@ from jobqueue.record import Stored, encode
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.duties import Duties
 from jobqueue.runner.rescue import Watch, patrol
+from jobqueue.runner_info import Beat
 from jobqueue.storage.ops import Applied, Batch, claim_mark
 from jobqueue.storage.protocol import Storage
 from jobqueue.testing import FakeClock
@@ -73,6 +75,14 @@ def listening(jobs: JobQueue) -> Iterator[Listening]:
 def test_a_rescue_by_a_supervisor_notifies(listening: Listening) -> None:
     space = namespace_keys("runner")
     listening.apply(transitions.register_queue(space, "low", CLOCK.now()))
+    now = CLOCK.now()
+    beat = Beat(
+        host="h", pid=1, started=now, seen=now, lease=LEASE, queues={"low": 1}, threads=1, coroutines=1, version=""
+    )  # fmt: skip
+    listening.storage.apply([transitions.create_meta(space, b"epoch")])
+    listening.storage.apply(
+        [transitions.register_runner(space, b"gone", msgspec.json.encode(beat), b"epoch", seen=now, lease=LEASE)]
+    )
     listening.put(b"1", b"2")
     assert listening.claim(b"gone", 2)
     while listening.hear():
