@@ -54,7 +54,7 @@ def fork(how: str) -> None:
     if child:
         _, status = os.waitpid(child, 0)
         # In one piece: other threads and processes write as well.
-        os.write(1, f"child of {how} left with {os.waitstatus_to_exitcode(status)}\n".encode())
+        os.write(1, f"child of {how} left with {os.waitstatus_to_exitcode(status)}\\n".encode())
     elif how == "exits":
         sys.exit(0)
     elif how == "exits with 7":
