@@ -96,6 +96,15 @@ def read_records(scope: str, ids: Sequence[bytes]) -> Flow[list[Kept | None]]:
     return found
 
 
+def read_on(page: Page, entries: Sequence[tuple[bytes, int]]) -> Flow[list[tuple[bytes, int]]]:
+    """The entries of a page that was read, and all those behind it."""
+    found = list(entries)
+    while len(entries) == page.limit:
+        [entries] = yield Read((msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0])),))
+        found.extend(entries)
+    return found
+
+
 def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
     """Check at first use that this version may use the namespace; answers its epoch.
 

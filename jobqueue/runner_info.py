@@ -8,11 +8,11 @@ import attrs
 import msgspec
 
 from jobqueue.clock import Clock
-from jobqueue.flows import Flow, Read, Refresh
+from jobqueue.flows import Flow, Read, Refresh, read_on
 from jobqueue.keys import NamespaceKeys
 from jobqueue.record import timestamp
 from jobqueue.storage.ops import Fields, Page
-from jobqueue.transitions import LIMIT
+from jobqueue.transitions import LIMIT, parts
 
 __all__ = ["Beat", "RunnerInfo", "live_runners", "read_beats"]
 
@@ -81,14 +81,11 @@ def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
     longest = max((int(lease) for lease, _ in leases if lease.isdigit()), default=0)
     fields: dict[bytes, bytes] = {}
     page = Page(keys.seen, LIMIT, after=(now - longest, b""))
-    while True:
-        [entries] = yield Read((page,))
-        if entries:
-            [part] = yield Read((Fields(keys.runners, tuple([incarnation for incarnation, _ in entries])),))
-            fields.update(part)
-        if len(entries) < page.limit:
-            break
-        page = msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0]))
+    [first] = yield Read((page,))
+    seen = yield from read_on(page, first)
+    for part in parts([incarnation for incarnation, _ in seen], len):
+        [some] = yield Read((Fields(keys.runners, tuple(part)),))
+        fields.update(some)
     return [
         RunnerInfo(
             id=incarnation.decode("ascii", "replace"),

@@ -78,7 +78,6 @@ class Core:
     ) -> None:
         self.config = config
         self.leases = Leases(config.lease)
-        self._keys = keys
         self._kind = kind
         self._lanes = lanes
         self._jitter = jitter

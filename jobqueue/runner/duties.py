@@ -11,12 +11,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import StorageError
-from jobqueue.flows import Flow, Read, send, send_one
+from jobqueue.flows import Flow, Read, read_on, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.lookup import queue_names, search
 from jobqueue.runner.rescue import Rescued, Watch, follow, look_at
@@ -205,12 +204,8 @@ class Duties:
         """
         before, self._silent = self._silent, {}
         page = Page(self._keys.seen, transitions.LIMIT, before=now - LATE_MS)
-        while True:
-            [entries] = yield Read((page,))
-            self._silent.update(entries)
-            if len(entries) < page.limit:
-                break
-            page = msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0]))
+        [first] = yield Read((page,))
+        self._silent.update((yield from read_on(page, first)))
         gone = [incarnation for incarnation, seen in self._silent.items() if before.get(incarnation) == seen]
         queues = [queue_keys(self._keys.scope, name) for name in self._names]
         for part in transitions.parts(gone, len):

@@ -80,11 +80,10 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
             _returned(task, result)
     except TimeoutError as error:
         # In a class of the job's all may be otherwise.
-        own = type(error) is TimeoutError and error.__cause__ is not None
-        if limit is not None and timeout is not None and timeout.expired() and own:
+        cause = error.__cause__ if type(error) is TimeoutError else None
+        if limit is not None and timeout is not None and timeout.expired() and cause is not None:
             # Its cause shows where the job was cancelled; the words are those of a process that took too long.
-            where = None if error.__cause__ is None else error.__cause__.__traceback__
-            error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(where)
+            error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(cause.__traceback__)
         _raised(task, error)
     except BaseException as error:  # noqa: BLE001 - as above
         _raised(task, error)

@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
-import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import PayloadError
-from jobqueue.flows import Flow, Read, read_records, send_one
+from jobqueue.flows import Flow, Read, read_on, read_records, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
@@ -179,11 +178,7 @@ def follow(look: Look, watch: Watch, moment: Callable[[], Moment]) -> Flow[list[
 def _all_pages(look: Look) -> Flow[list[tuple[bytes, int]]]:
     found: list[tuple[bytes, int]] = []
     for question, first in zip(look.questions, look.pages, strict=True):
-        entries = first
-        found.extend(entries)
-        while len(entries) == PAGE:
-            [entries] = yield Read((msgspec.structs.replace(question, after=(entries[-1][1], entries[-1][0])),))
-            found.extend(entries)
+        found += yield from read_on(question, first)
     return found
 
 

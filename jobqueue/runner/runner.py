@@ -227,22 +227,18 @@ class Runner:
         opened = jobs.access.opened()
         self._clock = clock = opened.backend.clock
         pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
-        epoch = self._reach(pump_storage, wait_storage)
-        if epoch is None:
+        reached = self._reach(pump_storage, wait_storage)
+        if reached is None:
             return False
+        epoch, served = reached
         incarnation = self._new_name()
+        config = Config(
+            incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines, self._job_processes,
+            self._strict,
+        )  # fmt: skip
         self._core = core = Core(
-            Config(
-                incarnation,
-                self._lease,
-                self._beat,
-                float(self._grace),
-                self._threads,
-                self._coroutines,
-                self._job_processes,
-                self._strict,
-            ),
-            self._weights or {queue: default_weight(queue) for queue in self._all_queues(pump_storage)},
+            config,
+            served,
             self._queue_keys,
             jobs.registry.get,
             self._lanes(),
@@ -314,14 +310,18 @@ class Runner:
             self._named(incarnation)
         return incarnation
 
-    def _reach(self, storage: Storage, waiting: Storage) -> bytes | None:
-        """Wait until the storage does all that a runner needs; answers its epoch, or None if asked to stop before."""
+    def _reach(self, storage: Storage, waiting: Storage) -> tuple[bytes, Mapping[str, int]] | None:
+        """Wait until the storage does all that a runner needs.
+
+        Answers its epoch and the queues to serve, with their weights; None if asked to stop before.
+        """
         wait = 0.1
         while True:
             try:
                 self._clock.refresh(0)
-                queues = [self._queue_keys(queue) for queue in self._weights or self._all_queues(storage)]
-                return rehearse(self.jobs.access, storage, waiting, queues, self._log)
+                weights = self._weights or {queue: default_weight(queue) for queue in self._all_queues(storage)}
+                queues = [self._queue_keys(queue) for queue in weights]
+                return rehearse(self.jobs.access, storage, waiting, queues, self._log), weights
             except StorageError as error:
                 if not error.passes:
                     raise

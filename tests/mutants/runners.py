@@ -325,9 +325,9 @@ RUNNERS: Final = (
     Variant(
         "first-page-only",
         "looks at the first page of leases that have ended",
-        "runner/rescue.py",
-        "while len(entries) == PAGE:",
-        "while len(entries) > PAGE:",
+        "flows.py",
+        "while len(entries) == page.limit:",
+        "while len(entries) > page.limit:",
     ),
     Variant(
         "rescued-out-of-order",
