@@ -193,10 +193,11 @@ class Heart:
         self._watch.start()
 
     def close(self) -> None:
-        """End the thread after the beat under way."""
+        """End both threads, after the beat under way."""
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=min(self._every, CLOSE_MS) / 1000)
+        for thread in (self._thread, self._watch):
+            if thread.is_alive():
+                thread.join(timeout=min(self._every, CLOSE_MS) / 1000)
 
     @property
     def answers(self) -> bool:
