@@ -25,7 +25,8 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Call, Job
 from jobqueue.lock import Lease, Lock
-from jobqueue.queue import Counts, JobQueue
+from jobqueue.looking import Counts
+from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 from jobqueue.runner_info import RunnerInfo

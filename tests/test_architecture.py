@@ -56,7 +56,7 @@ LEVELS: Final[Mapping[str, int]] = {
     # 3: calls of several steps, and their two drivers
     "flows": 3, "lookup": 3, "audit": 3, "runner_info": 3, "drive": 3,
     # 4: from a URL to a JobQueue
-    "backend": 4, "access": 4, "lock": 4, "queue": 4,
+    "backend": 4, "access": 4, "lock": 4, "looking": 4, "queue": 4,
     # 5: the runner; the package itself only hands on names
     "runner": 5, "": 5,
     # 6: what stands on the public names
@@ -97,7 +97,7 @@ NOT_PURE: Final = (
     # who reads a clock, chance or the environment
     "clock", "ids", "drive", "names", "embedded", "embedded_place", "context",
     # who owns threads, locks, loops and connections
-    "registry", "backend", "access", "lock", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
+    "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.nodes",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",

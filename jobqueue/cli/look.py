@@ -11,7 +11,7 @@ from jobqueue.cli.common import opened, print_json, storage_options
 from jobqueue.cli.text import clean, clean_lines, moment, moment_or_none, payload_value, shortened, span
 
 if TYPE_CHECKING:
-    from jobqueue.queue import Counts
+    from jobqueue.looking import Counts
     from jobqueue.record import JobRecord
     from jobqueue.runner_info import RunnerInfo
 

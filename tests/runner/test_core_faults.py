@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.decisions import Leave, Rest, Send
 from jobqueue.testing import Fault

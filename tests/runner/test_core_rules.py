@@ -13,7 +13,7 @@ import pytest
 from jobqueue import lookup, transitions
 from jobqueue.flows import Apply, Flow, Read
 from jobqueue.judge import is_suspect
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import NONCE_SIZE
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.decisions import Rest

@@ -14,7 +14,7 @@ from jobqueue.drive import run
 from jobqueue.errors import StorageRefused
 from jobqueue.flows import Apply, Flow, Read
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import rewrite
 from jobqueue.runner.duties import LATE_MS, PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.rescue import Rescued, Watch, patrol

@@ -20,7 +20,7 @@ from jobqueue import Discard, JobQueue, Snooze
 from jobqueue.clock import SystemClock
 from jobqueue.judge import RaisedElsewhere
 from jobqueue.keys import queue_keys
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import Stored, encode
 from jobqueue.runner import process_child
 from jobqueue.runner.process_pipe import Ended, FromChild, Pipe, ToChild

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from tests.conftest import MakeServer
 from tests.faults.ledger import PATIENCE, Ledger, await_that
 from tests.runner.apps.crew import declare

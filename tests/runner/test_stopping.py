@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobqueue import Context, DeclarationError, JobQueue, Runner, RunnerStatus
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from tests.conftest import MakeServer
 from tests.faults.ledger import PATIENCE, await_that
 from tests.runner.running import run_until_drained, running, start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import rewrite
 from jobqueue.runner.rescue import FOREIGN_BEAT
 from tests.runner.sim import LEASE, Sim, World

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.runner_info import RunnerInfo
 from tests.conftest import MakeServer
 from tests.faults.ledger import PATIENCE, Ledger, await_that

@@ -26,7 +26,7 @@ from jobqueue import (
     current_context,
 )
 from jobqueue.keys import queue_keys
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.storage.ops import Batch, Move, These
 from tests.faults.ledger import await_that
 from tests.runner.running import drained, run_until_drained, running, start

@@ -13,7 +13,7 @@ import redis
 from jobqueue import JobQueue, StorageRefused, audit, transitions
 from jobqueue.flows import Apply, Pause, Read, Refresh
 from jobqueue.keys import queue_keys
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Applied, Moved, Page, claim_mark

@@ -8,7 +8,7 @@ import pytest
 from jobqueue import NotApplied, OutcomeUnknown, StorageRefused, transitions
 from jobqueue.errors import StorageError
 from jobqueue.keys import namespace_keys
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import JobRecord
 from jobqueue.storage.ops import Batch, HashSet, Put, claim_mark
 from jobqueue.testing import Fault

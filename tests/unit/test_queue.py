@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from jobqueue import DeclarationError, JobNotFound, JobQueue, PayloadError, StorageRefused, UnknownJob, transitions
-from jobqueue.queue import Counts
+from jobqueue.looking import Counts
 from jobqueue.record import decode, rewrite
 from jobqueue.runner_info import Beat
 from jobqueue.storage.memory import MemoryStorage

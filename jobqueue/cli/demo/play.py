@@ -22,7 +22,7 @@ from jobqueue.cli.demo.verdict import Verdict, judge
 from jobqueue.errors import DeclarationError, JobQueueError
 
 if TYPE_CHECKING:
-    from jobqueue.queue import Counts
+    from jobqueue.looking import Counts
 
 __all__ = ["DemoFailed", "Outcome", "QueueState", "Scene", "Settings", "play"]
 
