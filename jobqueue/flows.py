@@ -66,7 +66,7 @@ def send(batches: Sequence[Batch]) -> Flow[list[Outcome]]:
 
     A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive.
     """
-    outcomes: list[Outcome] = yield Apply(tuple(batches))
+    outcomes: list[Outcome] = list((yield Apply(tuple(batches))))
     for pause in PATIENCE:
         unknown = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)]
         if not unknown:

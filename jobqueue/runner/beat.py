@@ -83,8 +83,7 @@ class Beats:
         at = self._moment()
         with self._lock:
             batches = self._leases.extend(at)
-        outcomes = yield Apply((*(batch for batch, _ in batches), self._registration(at.now)))
-        registered = outcomes.pop()
+        *outcomes, registered = yield Apply((*(batch for batch, _ in batches), self._registration(at.now)))
         with self._lock:
             taken = self._leases.extended(batches, outcomes, at.local)
         if taken:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from jobqueue.access import Access
 from jobqueue.lock import Lease, Lock
+from jobqueue.looking import Looking
 from jobqueue.queue import JobQueue
 from jobqueue.registry import BoundFunction, JobFunction
 
@@ -28,6 +29,7 @@ ENOUGH: Final = 256
 # How each class finds the storage it would use.
 _ACCESS: Final[dict[type, Callable[[Any], Access]]] = {
     JobQueue: lambda jobs: jobs.access,
+    Looking: lambda jobs: jobs.access,  # a base of it
     JobFunction: lambda function: function.queue.access,
     BoundFunction: lambda function: function.queue.access,
     Lock: lambda lock: lock.access,

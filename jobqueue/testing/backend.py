@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ class KitBackend:
         self.history = History(clock)
         self._storage = MemoryStorage() if storage is None else storage
         self.direct: Storage = _Written(self._storage, self.history)
+        self._lent: weakref.WeakSet[Storage] = weakref.WeakSet()
         self._losses = 0
         self._cuts = 0
         self._lock = threading.Lock()
@@ -104,7 +106,17 @@ class KitBackend:
         below = self._storage
         if isinstance(below, MemoryStorage):
             below = below.share()  # with a `wait` of its own
-        return _Faulty(_Written(below, self.history), self)
+        storage = _Faulty(_Written(below, self.history), self)
+        with self._lock:
+            self._lent.add(storage)
+        return storage
+
+    def wake(self) -> None:
+        """End every `wait` under way: who slept looks at the clock."""
+        with self._lock:
+            lent = list(self._lent)
+        for storage in lent:
+            storage.interrupt()
 
     def async_storage(self) -> AsyncStorage:
         """See `Backend.async_storage`."""
@@ -133,9 +145,7 @@ class _Written(Lent):
         self._history = history
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        outcomes = self._storage.apply(batches)
-        self._history.applied(batches, outcomes)
-        return outcomes
+        return self._history.apply(self._storage.apply, batches)
 
 
 class _Faulty(Lent):

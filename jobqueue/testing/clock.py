@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -34,6 +35,7 @@ class FakeClock:
             raise ValueError(f"start={start!r} lies before 1970, where no storage has times")
         self._passed = 0
         self._lock = threading.Lock()
+        self._watchers: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<FakeClock {self.datetime.isoformat()}>"
@@ -65,7 +67,7 @@ class FakeClock:
         seconds: float = 0,
         milliseconds: float = 0,
     ) -> None:
-        """Let time pass; what is given is added up. Nothing runs by itself: jobs do so in `Testing.drain`.
+        """Let time pass; what is given is added up. Jobs run in `Testing.drain`; a `Runner` in the block wakes up.
 
         Args:
             duration: Seconds, or a `timedelta`.
@@ -88,6 +90,12 @@ class FakeClock:
             raise ValueError("a clock advances by a hundred years at most") from None
         with self._lock:
             self._passed += step
+        for moved in self._watchers:
+            moved()
+
+    def watch(self, moved: Callable[[], object]) -> None:
+        """Call this after each step, in the thread that made it: for those who sleep by this clock."""
+        self._watchers.append(moved)
 
 
 def _step(duration: timedelta) -> int:

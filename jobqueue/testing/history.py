@@ -5,8 +5,9 @@ While a block is open only the calls of the storage are kept, as they are: what 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -29,6 +30,7 @@ SPOKEN: Final = {
     ("working", "ready"): "handed back",
 }
 """What moves are called that are not counted under a name."""
+UNREADABLE: Final = Stored("", b"", 0, 0, 0, 0, 0)
 NAMED: Final = {
     "rescued": "taken from its runner, which is gone",
     "released": "handed back",
@@ -39,8 +41,8 @@ NAMED: Final = {
 @attrs.define
 class _Call:
     at: int
-    batches: Sequence[Batch]
-    outcomes: Sequence[Outcome]
+    batches: tuple[Batch, ...]
+    outcomes: tuple[Outcome, ...]
 
 
 @attrs.define
@@ -95,13 +97,20 @@ class History:
         self.calls = 0
         self.scopes: set[str] = set()
         self._entries: deque[_Call | _Note] = deque(maxlen=CALLS)
+        self._lock = threading.RLock()  # a signal handler may enqueue while its thread does
 
-    def applied(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        """Keep a call."""
-        self.calls += 1
-        for batch in batches:
-            self.scopes.add(batch.scope)
-        self._entries.append(_Call(self._clock.now(), batches, outcomes))
+    def apply(
+        self, storage: Callable[[Sequence[Batch]], list[Outcome]], batches: Sequence[Batch]
+    ) -> list[Outcome]:  # fmt: skip
+        """Apply batches by way of this function, and keep the call: calls of several threads in the order they had."""
+        with self._lock:
+            outcomes = storage(batches)
+            self.calls += 1
+            for batch in batches:
+                self.scopes.add(batch.scope)
+            # Both in tuples of its own: whoever called goes on with the lists.
+            self._entries.append(_Call(self._clock.now(), tuple(batches), tuple(outcomes)))
+        return outcomes
 
     def lost(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         """Keep that the replies to the last call got lost."""
@@ -112,12 +121,15 @@ class History:
 
     def note(self, id: bytes, what: str) -> None:
         """Keep something that no storage sees."""
-        self._entries.append(_Note(self._clock.now(), id, what))
+        with self._lock:
+            self._entries.append(_Note(self._clock.now(), id, what))
 
     def stories(self) -> list[Story]:
         """What happened to each job, in the order in which they were enqueued."""
         teller = _Teller(self._start)
-        for entry in list(self._entries):
+        with self._lock:
+            entries = list(self._entries)
+        for entry in entries:
             if isinstance(entry, _Note):
                 teller.tell(entry.at, entry.id, entry.what)
                 continue
@@ -149,7 +161,7 @@ class _Teller:
 
     def _put(self, at: int, id: bytes, record: bytes, state: str, queue: str) -> None:
         if state == "stored":
-            stored = decode(record)
+            stored = _decoded(record, UNREADABLE)
             self.stories[id] = Story(id, stored)
             due = f", due in {timedelta(milliseconds=stored.due - at)}" if stored.due > at else ""
             self.tell(at, id, f"enqueued in {queue}{due}")

@@ -316,6 +316,7 @@ def open_testing(
     chance = CountingChance(f"{seed}/{jobs.access.depth}")
     with _storage(jobs, server) as (url, storage, namespace):
         backend = KitBackend(clock, storage, url)
+        clock.watch(backend.wake)
         restore: Callable[[], None] = jobs.access.replace(backend, namespace=namespace, chance=chance, pauses=False)
         testing = Testing(jobs, backend, clock, seed, chance)
         try:

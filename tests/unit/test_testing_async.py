@@ -108,6 +108,18 @@ async def test_a_cancelled_drain_is_like_a_crash(t: Testing) -> None:
 
 # ------------------------------------------------------------------------------------------------------- never awaited
 
+
+@pytest.mark.parametrize("cls", [JobQueue, Testing])
+def test_every_call_that_can_be_awaited_is_watched(cls: type) -> None:
+    """Also those that a class has from a base of it."""
+    calls = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
+    names = [name for name, call in calls.items() if inspect.iscoroutinefunction(call)]
+    assert len(names) > 4
+    with jobs.testing():
+        assert [name for name in names if getattr(cls, name) is calls[name]] == []
+    assert [name for name in names if getattr(cls, name) is not calls[name]] == []
+
+
 Forgotten = Callable[[Testing], Coroutine[Any, Any, Any]]
 
 
