@@ -134,12 +134,12 @@ def run(
     json_output: bool,
     lifeline: int | None,
 ) -> int:
-    """Claim jobs and run them until SIGTERM or Ctrl-C.
+    """Claim jobs and run them until SIGTERM, Ctrl-C or SIGHUP.
 
     TARGET names a JobQueue as module:attribute, for example shop.queue:jobs. The first signal lets running jobs end
-    within the grace time and hands the rest back; the second leaves at once, which is as safe as a crash. Logs go to
-    standard error. With several processes, one that dies is started again and its jobs run again at once; SIGHUP replaces
-    them one after the other.
+    within the grace time and hands the rest back; a second leaves at once, which is as safe as a crash. The same signal
+    within a second counts as one. Logs go to standard error. With several processes, one that dies is started again and
+    its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal.
     """
     from jobqueue.cli.logs import set_up_logging
     from jobqueue.cli.target import import_module, load_target, put_first_on_path

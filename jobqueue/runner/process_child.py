@@ -37,7 +37,7 @@ from jobqueue.runner.task import Task
 
 __all__ = ["SIGNALS", "is_importing", "main"]
 
-SIGNALS: Final = {signal.SIGTERM, signal.SIGINT}
+SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Left to the runner, which ends its worker processes itself."""
 PR_SET_PDEATHSIG: Final = 1
 ORPHANED: Final = 70
@@ -63,8 +63,9 @@ def main() -> None:
             os.kill(os.getpid(), number)
 
     for number in SIGNALS:
-        # Not SIG_IGN: programs that a job starts would inherit it.
-        signal.signal(number, ignore)
+        # Not SIG_IGN: programs that a job starts would inherit it. They are to inherit that of `nohup`.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     pipe: Pipe[ToChild] = Pipe(socket.socket(fileno=descriptor), ToChild)
     os.register_at_fork(after_in_child=pipe.close)

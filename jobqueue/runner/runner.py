@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -37,8 +35,9 @@ from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rehearsal import rehearse
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
+from jobqueue.runner.signals import SignalsToStop
 from jobqueue.runner.task import Task
-from jobqueue.runner.threads import RUNG, STOP, UNHEARD, Doorbell, Inbox, Listener, Pool, Work
+from jobqueue.runner.threads import RUNG, STOP, UNHEARD, Inbox, Listener, Pool, Work
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.wrappers import overlapped
@@ -46,7 +45,6 @@ from jobqueue.version import __version__
 
 __all__ = ["Runner", "RunnerStatus"]
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LISTEN_S: Final = 30.0
 KEEP_DEAD: Final = timedelta(days=180)
 
@@ -127,14 +125,16 @@ class Runner:
         self._inbox.say(STOP)
 
     def run(self, *, signals: bool = True) -> None:
-        """Run until SIGTERM, SIGINT or `stop`.
+        """Run until SIGTERM, SIGINT, SIGHUP or `stop`.
 
         Args:
-            signals: Handle the two signals: the first ends as `stop` does, a second leaves the process at once with 128
-                and the signal's number. Only the main thread can; elsewhere pass False. A job whose thread does not end
-                within the grace time is handed back and, with ``signals``, the process is left with exit code 0. So it is
-                when your program has ended, the grace time is over, and threads or processes that jobs have left behind
-                (work in an executor) still keep it alive. With False the process is yours: such work keeps it alive.
+            signals: Handle these signals: the first ends as `stop` does, a second leaves the process at once with 128
+                and the signal's number. The same one again within a second counts as one, and SIGHUP is left alone where
+                it is ignored (`nohup`) or handled already. Only the main thread can; elsewhere pass False. A job whose
+                thread does not end within the grace time is handed back and, with ``signals``, the process is left with
+                exit code 0. So it is when your program has ended, the grace time is over, and threads or processes that
+                jobs have left behind (work in an executor) still keep it alive. With False the process is yours: such
+                work keeps it alive.
 
         Raises:
             DeclarationError: A module in ``imports`` does not exist, or no kind was declared.
@@ -145,19 +145,9 @@ class Runner:
             return
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
-        self._stopping_by_signal = False
-        self._pid = os.getpid()
         there = lasting()
-        self._before = before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number in SIGNALS:
-            signal.signal(number, self._signalled)
-        doorbell = Doorbell(self._inbox)
-        try:
+        with SignalsToStop(self.stop, self._inbox):
             hard = self._pump(None)
-        finally:
-            doorbell.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
             self._log.warning(
@@ -191,18 +181,6 @@ class Runner:
             self.stop()
             await ended
             raise
-
-    def _signalled(self, number: int, _: FrameType | None) -> None:
-        if self._pid != os.getpid():
-            # A child that a job forked has no runner to stop. Without this it would live on after terminate(), and the
-            # job that waits for its end would wait for ever.
-            signal.signal(number, self._before[signal.Signals(number)] or signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        if self._stopping_by_signal:
-            os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
-        self._stopping_by_signal = True
-        self.stop()
 
     # -------------------------------------------------------------------------------------------------------- start
 

@@ -29,13 +29,13 @@ from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
+from jobqueue.runner.signals import STOPS, StopRequests
 
 __all__ = ["Supervisor"]
 
 _log = logging.getLogger("jobqueue.supervisor")
 
-STOPS: Final = (signal.SIGTERM, signal.SIGINT)
-SIGNALS: Final = (*STOPS, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS: Final = (*STOPS, signal.SIGCHLD)
 LOOK_S: Final = 5.0
 """How often the processes are looked at although no signal came."""
 LIVED_S: Final = 10.0
@@ -119,8 +119,8 @@ class Supervisor:
     """Runs a number of runner processes until SIGTERM or SIGINT.
 
     A runner that dies is started again, and its jobs are handed back at once: their runs have certainly ended with the
-    process that this one has reaped. SIGHUP replaces the runners one after the other; a runner is told to stop when its
-    successor works.
+    process that this one has reaped. SIGHUP replaces the runners one after the other, unless it comes from a terminal, which
+    means a stop; a runner is told to stop when its successor works.
 
     Args:
         jobs: The `JobQueue` of the runners, for the way to its storage.
@@ -136,13 +136,14 @@ class Supervisor:
         self._leaving: list[_Child] = []
         self._signals: deque[int] = deque()
         self._selector = selectors.DefaultSelector()
-        self._stopping: signal.Signals | None = None
+        self._requests = StopRequests()
+        self._stopping = False
         self._code = 0
         self._has_worked = False
         self._turn: deque[_Slot] = deque()  # those whose process is to be replaced
         self._successor: _Child | None = None
         self._graves = _Graves(jobs)
-        # Whoever closes a terminal wants its programs to end; without one it is the usual word for "start anew".
+        # SIGHUP: the end of a terminal stops what was started in it; without one it asks for a reload.
         self._hangup_stops = sys.stdin is not None and sys.stdin.isatty()
 
     def run(self) -> int:
@@ -174,12 +175,16 @@ class Supervisor:
         ear.setblocking(False)
         self._selector.register(ear, selectors.EVENT_READ, lambda: ear.recv(4096))
         before_bell = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-        before = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if number is not signal.SIGHUP or handler is not signal.SIG_IGN:  # `nohup`
+                signal.signal(number, self._signalled)
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # what was not installed from Python cannot be again
+                    signal.signal(number, handler)
             signal.set_wakeup_fd(before_bell)
             self._selector.close()
             bell.close()
@@ -191,20 +196,28 @@ class Supervisor:
     def _heed(self, now: float) -> None:
         while self._signals:
             number = signal.Signals(self._signals.popleft())
-            if number in STOPS or (number is signal.SIGHUP and self._hangup_stops):
-                self._stop(number, now)
-            elif number is signal.SIGHUP and not self._stopping and not self._turn:
-                _log.info("replacing %d runner processes, one after the other", len(self._slots))
-                self._turn.extend(self._slots)
+            if number is signal.SIGHUP and not self._hangup_stops:
+                self._reload()
+            elif number in STOPS:
+                meaning = self._requests.take(number, now)
+                if meaning == "hurry":
+                    self._kill(number)
+                elif meaning == "stop":
+                    self._stop(number, now)
+
+    def _reload(self) -> None:
+        if not self._stopping and not self._turn:
+            _log.info("replacing %d runner processes, one after the other", len(self._slots))
+            self._turn.extend(self._slots)
 
     def _stop(self, number: signal.Signals, now: float) -> None:
-        if self._stopping is None:
-            self._stopping = number
-            self._turn.clear()
-            _log.info("%s: stopping %d runner processes", number.name, len(self._children()))
-            for child in self._children():
-                child.stop(now)
-            return
+        self._stopping = True
+        self._turn.clear()
+        _log.info("%s: stopping %d runner processes", number.name, len(self._children()))
+        for child in self._children():
+            child.stop(now)
+
+    def _kill(self, number: signal.Signals) -> None:
         _log.warning("%s, the second signal: killing %d runner processes", number.name, len(self._children()))
         self._code = 128 + number
         for child in self._children():

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +20,7 @@ from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
 
-__all__ = ["Doorbell", "Inbox", "Listener", "Pool", "Word", "Work"]
+__all__ = ["Inbox", "Listener", "Pool", "Word", "Work"]
 
 _log = logging.getLogger("jobqueue.runner")
 
@@ -42,8 +40,6 @@ class Work(Word):
 RUNG: Final = Word("rung")
 STOP: Final = Word("stop")
 UNHEARD: Final = Word("unheard")
-SIGNAL: Final = Word("signal")
-"""Means nothing but that the main thread should look: the handler says the rest."""
 
 
 class Inbox:
@@ -97,34 +93,6 @@ class Inbox:
         self._told = False
         tasks = [self._tasks.popleft() for _ in range(len(self._tasks))]
         return tasks, {self._words.popleft() for _ in range(len(self._words))}
-
-
-class Doorbell:
-    """Ends a wait at the inbox when a signal arrives, whichever thread the system gave it to.
-
-    Handlers run on the main thread alone. If another thread took the signal, the main thread would learn of it when its
-    wait ends: after seconds, while somebody counts down to SIGKILL. Rejected: to block signals in all other threads, for
-    the processes that jobs start would inherit that.
-    """
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-        self._hear, self._ring = socket.socketpair()
-        self._ring.setblocking(False)
-        self._before = signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread; on the main thread, like the making."""
-        signal.set_wakeup_fd(self._before)
-        self._ring.close()
-        self._thread.join(timeout=1)
-        self._hear.close()
-
-    def _listen(self) -> None:
-        while self._hear.recv(4096):
-            self._inbox.say(SIGNAL)
 
 
 class Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 from jobqueue import JobQueue, Runner
 from tests.faults.ledger import PATIENCE, await_that
 
-__all__ = ["Running", "drained", "run_until_drained", "running", "start"]
+__all__ = ["Running", "drained", "handled", "run_until_drained", "running", "start"]
 
 
 class Running:
@@ -68,3 +69,13 @@ def run_until_drained(jobs: JobQueue, **options: Any) -> Runner:
     with running(jobs, **options) as runner:
         await_that(drained(jobs), "all jobs ended")
     return runner
+
+
+@contextmanager
+def handled(number: signal.Signals, how: signal.Handlers) -> Iterator[None]:
+    """A signal is ignored here, or has its default meaning; processes that are started meanwhile inherit it."""
+    before = signal.signal(number, how)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

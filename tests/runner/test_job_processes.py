@@ -376,7 +376,7 @@ def test_a_signal_to_all_processes_of_a_service_ends_no_job(
     await_that(lambda: ledger.entries("start"), "it runs")
     [started] = ledger.entries("start")
     assert os.getpgid(started.pid) != os.getpgid(0), "Ctrl-C in a terminal does not reach it"
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(started.pid, number)
     gate.touch()
 

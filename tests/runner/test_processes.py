@@ -20,7 +20,7 @@ from jobqueue.looking import Counts
 from tests.conftest import MakeServer
 from tests.faults.ledger import PATIENCE, Ledger, await_that
 from tests.runner.apps.crew import declare
-from tests.runner.running import drained, start
+from tests.runner.running import drained, handled, start
 from tests.servers import Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,7 +80,7 @@ def crew(server: Server, hire: Callable[[str], Crew]) -> Crew:
     return hire(server.url)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_drains(crew: Crew, number: signal.Signals) -> None:
     gate = crew.folder / "gate"
     crew.enqueue("gated", "a", "b", gate=str(gate))
@@ -117,18 +117,43 @@ def test_what_does_not_end_is_handed_back_and_the_process_is_left_with_0(crew: C
     assert [entry.attempt for entry in crew.ledger.entries("start")] == [1, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_ends_it_at_once(crew: Crew, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "second"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_the_second_signal_ends_it_at_once(crew: Crew, number: signal.Signals, second: signal.Signals) -> None:
     crew.enqueue("gated", "a", gate=str(crew.folder / "never"))
     process = crew.start()
     await_that(crew.started("a"), "it runs")
     process.send_signal(number)
     await_that(lambda: crew.jobs.runners() == [], "it drains")
 
-    process.send_signal(number)
+    process.send_signal(second)
 
-    assert process.wait(PATIENCE) == 128 + number
+    assert process.wait(PATIENCE) == 128 + second
     assert crew.jobs.counts()["low"] == attrs.evolve(NOTHING, working=1), "like a crash: its lease will end"
+
+
+def test_the_end_of_a_session_sends_two_signals_and_is_one_stop(crew: Crew) -> None:
+    gate = crew.folder / "gate"
+    crew.enqueue("gated", "a", gate=str(gate))
+    process = crew.start()
+    await_that(crew.started("a"), "it runs")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
+    await_that(lambda: crew.jobs.runners() == [], "it drains")
+    gate.touch()
+
+    assert process.wait(PATIENCE) == 0
+    assert crew.ledger.runs("end") == {"a": 1}
+
+
+def test_under_nohup_the_end_of_the_terminal_changes_nothing(crew: Crew) -> None:
+    with handled(signal.SIGHUP, signal.SIG_IGN):
+        process = crew.start()
+    await_that(crew.jobs.runners, "it runs")
+    process.send_signal(signal.SIGHUP)
+    crew.enqueue("quick", "a")
+    await_that(drained(crew.jobs), "it goes on")
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
 
 
 def test_the_jobs_of_a_killed_runner_run_again_within_the_bound(crew: Crew) -> None:

@@ -200,7 +200,7 @@ def test_the_second_signal_kills_and_everything_is_ready_again(crew: tuple[Crew,
     supervised.popen.send_signal(signal.SIGTERM)
     await_that(lambda: supervised.log.count("stopping: ") == 2, "they drain")
 
-    assert supervised.end() == 128 + signal.SIGTERM
+    assert supervised.end(signal.SIGINT) == 128 + signal.SIGINT
     assert people.jobs.counts()["low"] == attrs.evolve(NOTHING, ready=2), "handed back, not left to their leases"
     assert not any(lives(pid) for pid in supervised.pids())
 

@@ -15,6 +15,7 @@ import pytest
 from jobqueue import JobQueue
 from jobqueue.runner import supervisor
 from jobqueue.runner.rescue import Rescued
+from jobqueue.runner.signals import STOPS
 from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, Supervisor
 from jobqueue.storage.memory import MemoryStorage
 
@@ -265,6 +266,53 @@ def test_there_are_never_more_than_one_too_many(recruit: Recruit, seed: int) -> 
                 process.end(0)
         crew.turn(60)
     assert len(crew.alive) == size
+
+
+# -------------------------------------------------------------------------------------------------------- stop signals
+
+
+def stopped(recruit: Recruit, number: signal.Signals) -> Crew:
+    """Two runners that do not leave, told to by this signal."""
+    crew = works(recruit(2))
+    crew.supervisor._hangup_stops = True
+    crew.signal(number)
+    assert all(one.is_told for one in crew.alive)
+    return crew
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_same_signal_again_within_a_second_is_one(recruit: Recruit, number: signal.Signals) -> None:
+    crew = stopped(recruit, number)
+    crew.signal(number)
+    crew.turn(0.999)
+    crew.signal(number)
+    assert len(crew.alive) == 2
+
+    crew.turn(0.001)
+    crew.signal(number)
+    assert crew.alive == []
+    assert crew.supervisor._code == 128 + number
+
+
+def test_another_signal_hurries_at_once(recruit: Recruit) -> None:
+    crew = stopped(recruit, signal.SIGTERM)
+    crew.signal(signal.SIGINT)
+    assert crew.alive == []
+    assert crew.supervisor._code == 128 + signal.SIGINT
+
+
+def test_a_reload_is_no_request_to_stop(recruit: Recruit) -> None:
+    """Nor does one that comes with the stop do anything."""
+    crew = works(recruit(2))
+    crew.supervisor._hangup_stops = False
+    for _ in range(3):
+        crew.signal(signal.SIGHUP)
+    assert not any(one.is_told for one in crew.alive)
+    crew.signal(signal.SIGTERM)
+    crew.signal(signal.SIGHUP)
+    crew.turn(2)
+    assert len(crew.alive) == 3
+    assert all(one.is_told for one in crew.alive)
 
 
 # ------------------------------------------------------------------------------------------------------ what is logged

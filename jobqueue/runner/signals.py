@@ -1,0 +1,119 @@
+"""What the signals that end a runner mean, and who hears them: SIGTERM, SIGINT and SIGHUP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Final, Literal, TypeAlias
+
+from jobqueue.runner.threads import Inbox, Word
+
+__all__ = ["STOPS", "Doorbell", "SignalsToStop", "StopRequests"]
+
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ONE_REQUEST_S: Final = 1.0
+"""So long after the first signal another may be its copy. Nobody waits for a stop so shortly before asking for haste."""
+WAKE: Final = Word("signal")
+"""Means nothing but that the main thread should look: the handler says the rest."""
+
+Meaning: TypeAlias = Literal["stop", "copy", "hurry"]
+
+
+class StopRequests:
+    """What each of the signals means that ask a process to stop.
+
+    The first stops it, a second leaves at once. A terminal and a supervisor may both send the same signal though, and the
+    end of a session sends SIGTERM and SIGHUP one after the other: for a second these are one request.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def take(self, number: int, local: float) -> Meaning:
+        """A signal arrived at this time (local seconds)."""
+        if self._first is None:
+            self._first = (number, local)
+            return "stop"
+        first, since = self._first
+        is_copy = number == first or signal.SIGHUP in (number, first)
+        return "copy" if is_copy and local - since < ONE_REQUEST_S else "hurry"
+
+
+class Doorbell:
+    """Ends a wait at the inbox when a signal arrives, whichever thread the system gave it to.
+
+    Handlers run on the main thread alone. If another thread took the signal, the main thread would learn of it when its
+    wait ends: after seconds, while somebody counts down to SIGKILL. Rejected: to block signals in all other threads, for
+    the processes that jobs start would inherit that.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._hear, self._ring = socket.socketpair()
+        self._ring.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="jobqueue-signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; on the main thread, like the making."""
+        signal.set_wakeup_fd(self._before)
+        self._ring.close()
+        self._thread.join(timeout=1)
+        self._hear.close()
+
+    def _listen(self) -> None:
+        while self._hear.recv(4096):
+            self._inbox.say(WAKE)
+
+
+class SignalsToStop:
+    """Stops a runner when it is signalled, for the length of a ``with`` block on the main thread.
+
+    SIGHUP is handled only where it has its default meaning: whoever ignores it (`nohup`) or handles it keeps it.
+
+    Args:
+        stop: Called for the first signal; a second leaves the process with 128 and its number.
+        inbox: Where the main thread waits.
+        monotonic: Tells local seconds.
+    """
+
+    def __init__(self, stop: Callable[[], None], inbox: Inbox, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._stop = stop
+        self._inbox = inbox
+        self._monotonic = monotonic
+        self._requests = StopRequests()
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+        self._before = {number: signal.getsignal(number) for number in STOPS}
+        for number, before in self._before.items():
+            if number is not signal.SIGHUP or before is signal.SIG_DFL:
+                signal.signal(number, self._signalled)
+        self._doorbell = Doorbell(self._inbox)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._doorbell.close()
+        for number, before in self._before.items():
+            if before is not None:  # what was not installed from Python cannot be again
+                signal.signal(number, before)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        if self._pid != os.getpid():
+            # A child that a job forked has no runner to stop. Without this it would live on after terminate(), and the
+            # job that waits for its end would wait for ever.
+            signal.signal(number, self._before[signal.Signals(number)] or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        meaning = self._requests.take(number, self._monotonic())
+        if meaning == "hurry":
+            os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
+        if meaning == "stop":
+            self._stop()

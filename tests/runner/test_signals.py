@@ -1,0 +1,89 @@
+"""What a signal to a runner means, with a time that the test makes up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from jobqueue.runner.signals import STOPS, SignalsToStop, StopRequests
+from jobqueue.runner.threads import Inbox
+from tests.runner.running import handled
+
+TERM, INT, HUP = STOPS
+
+
+@pytest.mark.parametrize(
+    ("signals", "meanings"),
+    [
+        ([(TERM, 0.0), (TERM, 0.0), (TERM, 0.999)], ["stop", "copy", "copy"]),
+        ([(TERM, 0.0), (TERM, 1.0)], ["stop", "hurry"]),
+        ([(INT, 5.0), (INT, 5.5), (INT, 6.0)], ["stop", "copy", "hurry"]),  # the second is counted from the first
+        ([(HUP, 0.0), (HUP, 0.5), (HUP, 90.0)], ["stop", "copy", "hurry"]),
+        ([(TERM, 0.0), (INT, 0.1)], ["stop", "hurry"]),
+        ([(INT, 0.0), (TERM, 0.0)], ["stop", "hurry"]),
+        ([(TERM, 0.0), (HUP, 0.0)], ["stop", "copy"]),
+        ([(HUP, 0.0), (TERM, 0.1), (INT, 0.2)], ["stop", "copy", "copy"]),
+        ([(HUP, 0.0), (TERM, 1.1)], ["stop", "hurry"]),
+    ],
+)
+def test_what_signals_mean(signals: list[tuple[int, float]], meanings: list[str]) -> None:
+    requests = StopRequests()
+    assert [requests.take(number, local) for number, local in signals] == meanings
+
+
+class Heard:
+    """What a runner was told, and the time."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+        self.now = 100.0
+        self.left: list[int] = []
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def handling(self) -> SignalsToStop:
+        return SignalsToStop(self.stop, Inbox(), lambda: self.now)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
+    """The process is not left in a test."""
+    one = Heard()
+    monkeypatch.setattr(os, "_exit", one.left.append)
+    return one
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_second_signal_leaves_unless_it_comes_at_once(heard: Heard, number: signal.Signals) -> None:
+    before = [signal.getsignal(one) for one in STOPS]
+    with heard.handling():
+        os.kill(os.getpid(), number)
+        heard.now += 0.9
+        os.kill(os.getpid(), number)
+        assert (heard.stops, heard.left) == (1, [])
+        heard.now += 0.1
+        os.kill(os.getpid(), number)
+        assert (heard.stops, heard.left) == (1, [128 + number])
+    assert [signal.getsignal(one) for one in STOPS] == before
+
+
+def ours(_: int, __: FrameType | None) -> None:
+    """A handler of the user's."""
+
+
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, ours])
+def test_a_hangup_that_somebody_else_has_decided_about_is_left_alone(
+    heard: Heard, theirs: signal.Handlers | Callable[[int, FrameType | None], None]
+) -> None:
+    with handled(signal.SIGHUP, signal.SIG_DFL):
+        signal.signal(signal.SIGHUP, theirs)
+        with heard.handling():
+            assert signal.getsignal(signal.SIGHUP) is theirs
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert heard.stops == 0
+        assert signal.getsignal(signal.SIGHUP) is theirs
