@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0,
         help="seed of all chance in the tests of jobs (ids, jitter): a number, or 'random'; 0 by default",
     )
-    parser.addini("jobqueue", "the JobQueue under test: module:name, as in shop.queue:jobs")
+    parser.addini("jobqueue", "the JobQueue under test: module:name, as in shop.work:jobs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,7 +127,7 @@ def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
     named = pytestconfig.getini("jobqueue")
     if not named:
         _fail(
-            "which JobQueue is to be tested? Name it in the settings of pytest, as in `jobqueue = shop.queue:jobs`, or "
+            "which JobQueue is to be tested? Name it in the settings of pytest, as in `jobqueue = shop.work:jobs`, or "
             "define a fixture jobqueue_app in conftest.py that returns it"
         )
     try:

@@ -136,7 +136,7 @@ def run(
 ) -> int:
     """Claim jobs and run them until SIGTERM, Ctrl-C or SIGHUP.
 
-    TARGET names a JobQueue as module:attribute, for example shop.queue:jobs. The first signal lets running jobs end
+    TARGET names a JobQueue as module:attribute, for example shop.work:jobs. The first signal lets running jobs end
     within the grace time and hands the rest back; a second leaves at once, which is as safe as a crash. The same signal
     within a second counts as one. Logs go to standard error. With several processes, one that dies is started again and
     its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal.

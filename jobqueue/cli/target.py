@@ -1,4 +1,4 @@
-"""From ``shop.queue:jobs`` to the `JobQueue` that it names."""
+"""From ``shop.work:jobs`` to the `JobQueue` that it names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def load_target(target: str) -> JobQueue:
 
     module_name, colon, path = target.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise click.UsageError(f"TARGET is module:attribute, as in shop.queue:jobs, not {target!r}")
+        raise click.UsageError(f"TARGET is module:attribute, as in shop.work:jobs, not {target!r}")
     module = import_module(module_name)
     found: object = module
     for part in path.split("."):

@@ -208,7 +208,7 @@ def test_a_fixture_can_name_it(run: Run, pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("", "*Name it in the settings of pytest, as in `jobqueue = shop.queue:jobs`*"),
+        ("", "*Name it in the settings of pytest, as in `jobqueue = shop.work:jobs`*"),
         ("jobqueue = nowhere:jobs", "*jobqueue = nowhere:jobs*leads nowhere*No module named 'nowhere'*"),
         ("jobqueue = app:job", "*jobqueue = app:job*leads nowhere*'app' has no attribute 'job'*"),
         ("jobqueue = app:JobQueue", "*names no JobQueue, but <class*"),

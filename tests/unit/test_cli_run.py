@@ -24,7 +24,7 @@ jobs = JobQueue(namespace="shop")
 MAIL = r"""
 import sys
 import threading
-from cli_run_shop.queue import jobs
+from cli_run_shop.work import jobs
 
 @jobs.job(name="send", retry=0)
 def send(to: str) -> None:
@@ -44,7 +44,7 @@ class Process:
 
     def __init__(self, shop: Path, server: Server, *options: str) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "jobqueue", "run", "cli_run_shop.queue:jobs", "--threads", "2", *options],
+            [sys.executable, "-m", "jobqueue", "run", "cli_run_shop.work:jobs", "--threads", "2", *options],
             cwd=shop,
             env={**os.environ, "JOBQUEUE_URL": server.url},
             stdin=subprocess.PIPE,
@@ -75,7 +75,7 @@ def shop(tmp_path: Path) -> Path:
     package = tmp_path / "cli_run_shop"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "queue.py").write_text(QUEUE)
+    (package / "work.py").write_text(QUEUE)
     (package / "mail.py").write_text(MAIL)
     return tmp_path
 

@@ -118,7 +118,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     package = tmp_path / "cli_shop"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "queue.py").write_text(
+    (package / "work.py").write_text(
         "from jobqueue import JobQueue\n\n\nclass Config:\n    jobs = JobQueue()\n\n\njobs = JobQueue()\nnumber = 3\n"
     )
     (package / "broken.py").write_text("import cli_shop_is_not_there\n")
@@ -132,13 +132,13 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_target_names_a_jobqueue(shop: Path) -> None:
     assert sys.path[0] == str(shop)
-    module = import_module("cli_shop.queue")
-    assert load_target("cli_shop.queue:jobs") is vars(module)["jobs"]
-    assert load_target("cli_shop.queue:Config.jobs") is vars(module)["Config"].jobs
+    module = import_module("cli_shop.work")
+    assert load_target("cli_shop.work:jobs") is vars(module)["jobs"]
+    assert load_target("cli_shop.work:Config.jobs") is vars(module)["Config"].jobs
 
 
 @pytest.mark.parametrize(
-    "target", ["cli_shop.queue", "cli_shop.queue:", ":jobs", "a b:c", ".x:y", "cli_shop/queue.py:jobs"]
+    "target", ["cli_shop.work", "cli_shop.work:", ":jobs", "a b:c", ".x:y", "cli_shop/work.py:jobs"]
 )
 def test_a_target_of_another_form_is_a_usage_error(shop: Path, target: str) -> None:
     with pytest.raises(click.UsageError, match="module:attribute"):
@@ -150,10 +150,10 @@ def test_a_target_of_another_form_is_a_usage_error(shop: Path, target: str) -> N
     [
         ("cli_nothing:jobs", "no module 'cli_nothing'.*--app-dir"),
         ("cli_shop.nothing:jobs", r"no module 'cli_shop\.nothing'"),
-        ("cli_shop.queue:job", "no 'job'; its JobQueues are: jobs"),
+        ("cli_shop.work:job", "no 'job'; its JobQueues are: jobs"),
         ("cli_shop:jobs", "it holds no JobQueue"),
-        ("cli_shop.queue:number", "no JobQueue but int"),
-        ("cli_shop.queue:Config", "no JobQueue but type"),
+        ("cli_shop.work:number", "no JobQueue but int"),
+        ("cli_shop.work:Config", "no JobQueue but type"),
         ("cli_shop.failing:jobs", "importing cli_shop.failing failed: ValueError"),
         ("cli_shop.broken:jobs", "importing cli_shop.broken failed: ModuleNotFoundError.*cli_shop_is_not_there"),
     ],

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from billing import services
-from billing.queue import jobs
+from billing.work import jobs
 from jobqueue import Context, Discard, RetryPolicy, Snooze
 
 PATIENT = RetryPolicy(limit=3, backoff=lambda n: timedelta(hours=6**n), give_up_on=(services.CardExpired,))

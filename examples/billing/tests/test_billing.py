@@ -6,9 +6,9 @@ import pytest
 from fakes import FakeBank, FakeBooks, World
 
 from billing import services
-from billing.queue import jobs
 from billing.run import charge, close, refund, start
 from billing.services import CardExpired
+from billing.work import jobs
 from jobqueue import Call
 from jobqueue.testing import JobReport, Testing, check_job
 

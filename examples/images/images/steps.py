@@ -5,7 +5,7 @@ enqueued twice.
 """
 
 from images import files, pgm
-from images.queue import jobs
+from images.work import jobs
 from jobqueue import Context, RetryPolicy
 
 WIDTHS = (320, 64)

@@ -5,7 +5,7 @@ from email.message import EmailMessage
 
 from jobqueue import Context, Discard, Retry, RetryPolicy
 from signup.accounts import is_confirmed
-from signup.queue import jobs
+from signup.work import jobs
 
 
 def deliver(message: EmailMessage) -> None:

@@ -7,7 +7,7 @@ from flask import Flask, request
 from jobqueue import NotApplied, OutcomeUnknown
 from signup.accounts import connect
 from signup.mails import confirm, remind
-from signup.queue import jobs
+from signup.work import jobs
 
 app = Flask(__name__)
 Answer = tuple[dict[str, str], int]
