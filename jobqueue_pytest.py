@@ -77,7 +77,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def _without_password(url: str) -> str:
     scheme, colon, rest = url.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
+    return f"{scheme}{colon}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -85,21 +85,31 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the past of its jobs to the report of a test that failed; show the test where the library refused something."""
-    if call.excinfo is not None and "jobqueue.errors" in sys.modules:
-        _explain(item, call.excinfo.value)
+    raised = call.excinfo
+    if raised is not None and "jobqueue.errors" in sys.modules:
+        _told(lambda: _explain(item, raised.value))
     report = yield
     if report.failed:
         for testing in item.stash.get(_OPEN, ()):
-            told = f"{testing.history()}\nto repeat: --jobqueue-seed={testing.seed}"
-            report.sections.append(("jobqueue", told))
+            report.sections.append(("jobqueue", f"{_told(testing.history)}\nto repeat: --jobqueue-seed={testing.seed}"))
     return report
+
+
+def _told(tell: Callable[[], object]) -> object:
+    """What there is to tell, or why it cannot be told: an error in this hook would end the whole session of pytest."""
+    try:
+        return tell()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the repr of an argument is code of a user, which may raise anything
+        return f"what happened cannot be told: {type(error).__name__} while it was put into words"
 
 
 def _explain(item: pytest.Item, error: BaseException) -> None:
     from jobqueue.errors import NotApplied
 
     for name, module in list(sys.modules.items()):
-        if name.startswith("jobqueue."):
+        if name.startswith("jobqueue.") and module is not None:
             vars(module).setdefault("__tracebackhide__", _is_refusal)  # pytest asks it, unless --full-trace is given
     if isinstance(error, NotApplied) and _OPEN not in item.stash and not getattr(error, "__notes__", None):
         error.__cause__ = None  # two hundred lines of a client that found nobody

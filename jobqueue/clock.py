@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Clock", "Moment", "ServerClock", "SystemClock", "wall_ms"]
+__all__ = ["Clock", "Moment", "ServerClock", "Standing", "SystemClock", "going", "wall_ms"]
 
 SLOW_SAMPLE_MS: Final = 100.0
 """A sample of the server's time whose round trip took longer says little: it is taken again."""
@@ -51,6 +51,20 @@ class Clock(Protocol):
     def refresh(self, max_age: float) -> None:
         """Ask the server for its time, if that was last done more than ``max_age`` milliseconds ago."""
         ...
+
+
+@runtime_checkable
+class Standing(Clock, Protocol):
+    """A clock that stands still until somebody moves it."""
+
+    def going(self) -> Clock:
+        """One that shows the same time, with a monotonic part that goes on by itself between two moves as well."""
+        ...
+
+
+def going(clock: Clock) -> Clock:
+    """A clock for somebody who has threads: these sleep in real time, and measure with it how long they slept."""
+    return clock.going() if isinstance(clock, Standing) else clock
 
 
 def monotonic_ms() -> float:

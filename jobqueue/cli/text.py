@@ -7,18 +7,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from jobqueue.names import printable as clean
+
 __all__ = ["as_json", "clean", "clean_lines", "moment", "moment_or_none", "payload_value", "shortened", "span"]
-
-
-def clean(text: str) -> str:
-    """Answer the text in one line, with everything that is not printable written as an escape.
-
-    Control characters could move the cursor, recolour or rename the terminal; line ends could forge a line; the marks of
-    right-to-left writing could show another text than the one that is there.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def clean_lines(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from jobqueue import flows, lookup, transitions
-from jobqueue.clock import Moment
+from jobqueue.clock import Moment, going
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError
@@ -203,7 +203,7 @@ class Runner:
         if not len(jobs.registry):
             raise DeclarationError("no kind of job is declared: name the modules that do in JobQueue(imports=[…])")
         opened = jobs.access.opened()
-        self._clock = clock = opened.backend.clock
+        self._clock = clock = going(opened.backend.clock)
         pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
         reached = self._reach(pump_storage, wait_storage)
         if reached is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from jobqueue.clock import Clock, monotonic_ms
 from jobqueue.durations import milliseconds
 from jobqueue.record import timestamp
 
@@ -93,9 +94,30 @@ class FakeClock:
         for moved in self._watchers:
             moved()
 
+    def going(self) -> Clock:
+        """See `Standing.going`: what a `Runner` goes by, whose threads sleep for real."""
+        return _Going(self)
+
     def watch(self, moved: Callable[[], object]) -> None:
         """Call this after each step, in the thread that made it: for those who sleep by this clock."""
         self._watchers.append(moved)
+
+
+class _Going:
+    """Real time passes on its monotonic part, and every step of the clock besides."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._began = monotonic_ms()
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic() + monotonic_ms() - self._began
+
+    def refresh(self, max_age: float) -> None:
+        """There is nobody to ask."""
 
 
 def _step(duration: timedelta) -> int:

@@ -175,7 +175,7 @@ class Looking:
             story
             for story in self._history.stories()
             if (wanted.kind is None or self._jobs.registry.get(story.stored.name) is wanted.kind)
-            and (ids is None or story.id.decode() in ids)
+            and (ids is None or story.id.decode("utf-8", "backslashreplace") in ids)
         ]
         return [title, *(told(self._jobs, stories) if stories else ["  nothing"])]
 

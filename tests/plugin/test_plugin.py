@@ -347,6 +347,113 @@ def test_a_test_that_fails_in_its_tear_down_shows_the_past_and_the_seed(
     ])  # fmt: skip
 
 
+def test_a_runner_beside_a_test_that_fails(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import threading
+        import pytest
+        from jobqueue import Runner
+        from app import jobs
+        from kinds import charge
+
+        @pytest.fixture
+        def application(jobqueue):
+            runner = Runner(jobs)
+            thread = threading.Thread(target=runner.run, kwargs={"signals": False})
+            thread.start()
+            yield
+            runner.stop()
+            thread.join()
+
+        def test_it(jobqueue, application):
+            charge.enqueue(7)
+            assert jobs.length("high") == 1
+
+        def test_the_next_one(jobqueue):
+            charge.enqueue(7)
+    """)
+
+    result = run()
+
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*- jobqueue -*", "  kinds.charge(order=7) *:", "    +0:00:00  enqueued in low"])
+
+
+WORDLESS: Final = """
+import sys
+import attrs
+import pytest
+from app import jobs
+from jobqueue import NotApplied, transitions
+from jobqueue.keys import queue_keys
+from jobqueue.storage.ops import Applied, Placed
+
+@attrs.frozen(repr=False)
+class Odd:
+    number: int
+    def __repr__(self):
+        if self.number == 1:
+            raise SystemError
+        pytest.exit("in a repr")
+
+class Bad(Exception): pass
+class Unnoted(NotApplied):
+    add_note = None
+
+@jobs.job(name="odd")
+def job(odd: Odd) -> None: ...
+
+def test_an_argument_without_words(jobqueue):
+    job.enqueue(Odd(1))
+    assert False
+
+def test_an_argument_that_ends_the_session(jobqueue):
+    job.enqueue(Odd(2))
+    assert False
+
+def test_a_history_that_fails(jobqueue):
+    jobqueue.history = lambda: [][0]
+    assert False
+
+def test_a_history_that_leaves(jobqueue):
+    jobqueue.history = lambda: sys.exit(3)
+    assert False
+
+def test_an_error_without_words(jobqueue):
+    def history():
+        raise Bad
+    Bad.__str__ = Bad.__repr__ = lambda self: 1 / 0
+    jobqueue.history = history
+    assert False
+
+def test_an_error_that_takes_no_notes(jobqueue):
+    raise Unnoted("no")
+
+def test_bytes_that_are_no_record(jobqueue):
+    odd = transitions.put(queue_keys("shop", "low"), {b"\\xff\\x1b[2J": b"no record"}, {}, {})
+    stored = Applied((Placed(("stored",)),))
+    jobs.access.opened().backend.history.apply(lambda _: [stored], [odd])
+    assert False
+
+def test_a_module_that_is_none(jobqueue):
+    sys.modules["jobqueue.none"] = None
+    assert False
+
+def test_the_next_one(jobqueue): ...
+"""
+
+
+def test_nothing_that_cannot_be_told_ends_the_session(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_wordless=WORDLESS)
+
+    result = run("--junitxml=report.xml")
+
+    result.assert_outcomes(failed=8, passed=1)
+    text = result.stdout.str()
+    assert text.count("- jobqueue -") == text.count("to repeat: --jobqueue-seed=0") == 8
+    assert text.count("what happened cannot be told: ") == 3
+    assert "\x1b[2J" not in text
+
+
 def test_a_test_that_passes_shows_no_past(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_sync=SYNC)
 
