@@ -8,7 +8,6 @@ be asked of an object is asked under a guard.
 from __future__ import annotations
 
 import contextlib
-import traceback
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,106 +15,16 @@ from typing import Any, Final
 from jobqueue.durations import LONGEST_MS
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
+from jobqueue.texts import CAUSED, before, error_text, leaves, one_line, text_of, type_name
 
-__all__ = [
-    "asks",
-    "checked_ms",
-    "class_name",
-    "error_text",
-    "never_ran",
-    "not_done",
-    "outcome_of",
-    "requested_by",
-    "said",
-    "text_of",
-]
-
-FRAMES: Final = 30
-"""Frames of a traceback that are kept."""
+__all__ = ["asks", "checked_ms", "never_ran", "not_done", "outcome_of", "requested_by"]
 
 _REQUESTS: Final = (Snooze, Discard, Retry)
 """What a job raises or returns to ask for something: no failures."""
 
 # What `type` itself knows of a class, past a metaclass that answers something else.
-_SHORT: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
-_NAME: Final[Callable[[type], str]] = type.__dict__["__qualname__"].__get__
-_MODULE: Final[Callable[[type], object]] = type.__dict__["__module__"].__get__
 _BASES: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
 _ATTRIBUTES: Final[Callable[[type], Mapping[str, object]]] = type.__dict__["__dict__"].__get__
-_TRACEBACK: Final[Callable[[BaseException], types.TracebackType | None]] = BaseException.__dict__[
-    "__traceback__"
-].__get__
-
-
-# ---------------------------------------------------------------------------------------------------------------- texts
-
-
-def error_text(error: BaseException, caller: str | None = None) -> str:
-    """The text of an exception as it is kept with a job: what it says, then the frames of its traceback.
-
-    The last line of a usual traceback comes first: it is what people look for, and what is kept if the text has to be cut.
-    No local variables: they hold what arguments hold.
-
-    Args:
-        error: The exception; any object of any class. This never raises.
-        caller: The file that called the job. Where the traceback begins there, its first frame says nothing.
-    """
-    return clean(f"{_summary(error)}\n{_frames(error, caller)}".rstrip())
-
-
-def text_of(value: object) -> str:
-    """The text of an object; of an exception the type as well. This never raises."""
-    return _summary(value) if issubclass(type(value), BaseException) else said(value)
-
-
-def said(value: object) -> str:
-    """What an object says of itself; of an exception without its type. This never raises."""
-    try:
-        return "".join((str(value),))  # an exact str, whatever subclass it was
-    except BaseException as broken:  # noqa: BLE001 - the object's own code
-        return _without_text(type(value), broken)
-
-
-def _summary(error: Any) -> str:
-    try:
-        text = str(error)
-    except BaseException as broken:  # noqa: BLE001 - the exception's own code
-        return _without_text(type(error), broken)
-    try:
-        # Told that it is one of a chain, it does not walk through the chain.
-        lines = traceback.TracebackException(type(error), error, None, _seen=set()).format_exception_only()
-        return "".join(lines).strip()
-    except BaseException:  # noqa: BLE001 - a note or a line of source that is no text, or whatever the exception hides
-        name = _type_name(type(error))
-        return "".join((f"{name}: ", text)) if text else name
-
-
-def _without_text(cls: type, broken: BaseException) -> str:
-    return f"{_type_name(cls)}: its text could not be made, that raised {_type_name(type(broken))}"
-
-
-def _frames(error: BaseException, caller: str | None) -> str:
-    try:
-        trace = _TRACEBACK(error)
-        if trace is not None and trace.tb_frame.f_code.co_filename == caller:
-            trace = trace.tb_next
-        return "".join(traceback.format_tb(trace, limit=-FRAMES))
-    except BaseException:  # noqa: BLE001 - the source lines come from a loader, which may be the job's own
-        return ""
-
-
-def class_name(cls: type) -> str:
-    """The plain name of a class, whatever its metaclass answers. This never raises."""
-    return _SHORT(cls)
-
-
-def _type_name(cls: type) -> str:
-    name = "".join((_NAME(cls),))
-    try:
-        module = _MODULE(cls)
-    except AttributeError:  # it was deleted
-        return name
-    return name if type(module) is not str or module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 # -------------------------------------------------------------------------------------------------------------- endings
@@ -134,6 +43,9 @@ def requested_by(cls: type) -> str | None:
 def outcome_of(error: BaseException, caller: str | None = None) -> tuple[BaseException, str]:
     """What a runner goes on with after a job raised this, or returned it to ask for something. This never raises.
 
+    A group in which all members ask for something, as an `asyncio.TaskGroup` raises it, asks for what keeps most of the job:
+    `Retry` before `Snooze` before `Discard`, and of two alike the later one. A group with any other member has failed.
+
     Args:
         error: What came back.
         caller: See `error_text`.
@@ -146,22 +58,44 @@ def outcome_of(error: BaseException, caller: str | None = None) -> tuple[BaseExc
     try:
         if error.__class__ is not cls:
             return _stand_in(error, caller)
-        if isinstance(error, Discard):
-            return error, "" if error.reason is None else clean(text_of(error.reason))
-        if isinstance(error, Snooze):
-            checked_ms(error.delay_ms)
-            return error, ""
-        if isinstance(error, Retry) and error.after_ms is not None:
-            checked_ms(error.after_ms)
-    except BaseException as broken:  # noqa: BLE001 - the exception's own code
-        if not asks(error):
-            return _stand_in(error, caller)
-        wrong = TypeError(
-            f"the job asked for something with {_type_name(cls)}, and what it asks for cannot be used "
-            f"({text_of(broken)}): call super().__init__(…) in its __init__, and leave its attributes as they are"
-        )
-        return wrong, error_text(wrong)
-    return error, error_text(error, caller)
+        requests = list(leaves(error))
+        if not all(map(asks, requests)):
+            return error, error_text(error, caller)
+    except BaseException:  # noqa: BLE001 - the exception's own code
+        return _stand_in(error, caller)
+    asked = []
+    for request in requests:
+        try:
+            asked.append(_asked(request))
+        except BaseException as broken:  # noqa: BLE001 - as above
+            wrong = TypeError(
+                f"the job asked for something with {type_name(type(request))}, and what it asks for cannot be used "
+                f"({text_of(broken)}): call super().__init__(…) in its __init__, and leave its attributes as they are"
+            )
+            wrong.__cause__ = error
+            return wrong, error_text(wrong, caller)
+    most = max(asked)
+    request = requests[asked.index(most)]
+    return request, error_text(error, caller) if isinstance(request, Retry) else clean(most[2])
+
+
+def _asked(request: BaseException) -> tuple[int, int, str]:
+    """How much a request keeps of its job, when it is run again, and why it is not. Raises whatever its code raises."""
+    if isinstance(request, Retry):
+        return 2, 0 if request.after_ms is None else checked_ms(request.after_ms), ""
+    if isinstance(request, Snooze):
+        return 1, checked_ms(request.delay_ms), ""
+    return 0, 0, _reason(request)
+
+
+def _reason(request: Any) -> str:
+    """Why a job is to be discarded: its words, and what it was raised from; without words what was being handled."""
+    reason = request.reason
+    words = "" if reason is None else text_of(reason)
+    led = before(request)
+    if led is None or led[1] is reason or (words and led[0] != CAUSED):
+        return words
+    return f"{words}: {one_line(led[1])}" if words else one_line(led[1])
 
 
 def _stand_in(error: BaseException, caller: str | None) -> tuple[BaseException, str]:
@@ -234,7 +168,7 @@ def not_done(result: object) -> TypeError | None:
     what = never_ran(cls)
     if what is None:
         return None
-    which = _type_name(cls)
+    which = type_name(cls)
     with contextlib.suppress(BaseException):  # a generator may have begun, and runs its `finally` blocks now
         if isinstance(result, types.CoroutineType | types.GeneratorType | types.AsyncGeneratorType):
             which += f" {result.__qualname__!r}"

@@ -15,13 +15,13 @@ import msgspec
 from jobqueue.codec import Codec
 from jobqueue.context import Context
 from jobqueue.durations import milliseconds
-from jobqueue.endings import said
 from jobqueue.errors import DeclarationError, PayloadError
 from jobqueue.names import check_kind_name, check_queue_name, is_importable
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
 from jobqueue.record import R
 from jobqueue.retry import RetryPolicy, check_limit
 from jobqueue.signatures import FunctionShape, class_shape, function_shape
+from jobqueue.texts import said
 
 __all__ = ["DEFAULT_QUEUE", "LANES", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
 

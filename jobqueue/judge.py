@@ -9,10 +9,11 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from jobqueue.endings import checked_ms, text_of
+from jobqueue.endings import checked_ms
 from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+from jobqueue.texts import text_of
 
 __all__ = [
     "SUSPECT",

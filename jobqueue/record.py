@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 NONCE_SIZE: Final = 8
-ERROR_LIMIT: Final = 8_000
-"""Characters of an error that are kept."""
+ERROR_LIMIT: Final = 16_000
+"""Bytes of an error that are kept."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -134,7 +134,7 @@ def parse_claim(claim: bytes) -> tuple[bytes, int, int]:
 
 def clean(text: str) -> str:
     """An error's text as it is kept: cut, and without the lone surrogates that nothing could store."""
-    return text[:ERROR_LIMIT].encode("utf-8", "backslashreplace").decode()
+    return text[:ERROR_LIMIT].encode("utf-8", "backslashreplace")[:ERROR_LIMIT].decode("utf-8", "ignore")
 
 
 def wrap_raw(record: bytes, reason: str, now: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -61,6 +62,10 @@ def _are_errors(_: object, attribute: attrs.Attribute[Any], value: object) -> No
 class RetryPolicy:
     """What happens to a job of a kind after an exception. It is code: only ``limit`` is ever stored.
 
+    ``on`` and ``give_up_on`` look into exception groups, as an `asyncio.TaskGroup` raises them: the job is retried if any
+    member is to be retried, or any member of a group in there, and given up if all are to be given up. A class of groups
+    may be named as well. In ``give_up_on`` it ends the job whatever the members are; in ``on`` it stands for all of them.
+
     Attributes:
         limit: How many retries; 0 is one run, negative is without end.
         backoff: The pause before retry ``n`` (1 for the first), in seconds or as a `timedelta`.
@@ -88,11 +93,26 @@ class RetryPolicy:
         return delay_ms
 
     def wants(self, error: BaseException) -> bool:
-        """Answer whether this exception is one that is retried, as long as retries are left."""
-        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+        """Answer whether this exception is one that is retried, as long as retries are left; of a group, any member."""
+        # All groups are of these two, which names none of them.
+        narrow = tuple(cls for cls in self.on if cls is not BaseException and cls is not Exception)
+        left = [(error, False)]
+        seen: set[int] = set()
+        while left:
+            error, named = left.pop()
+            if isinstance(error, self.give_up_on):
+                continue
+            if isinstance(error, BaseExceptionGroup):
+                named = named or isinstance(error, narrow)
+                left += [(member, named) for member in error.exceptions if id(member) not in seen]
+                seen.update(map(id, error.exceptions))
+            elif not isinstance(error, Discard) and (named or isinstance(error, (*self.on, Retry, Snooze))):
+                return True
+        return False
 
 
-# The three below are exceptions so that code deep inside a job can raise them; a job may return them just as well.
+# The three below are exceptions so that code deep inside a job can raise them; a job may return them just as well. One
+# that is made while an exception is handled remembers it, as `raise` would: it is why the job asks.
 
 
 class Snooze(Exception):
@@ -111,6 +131,7 @@ class Snooze(Exception):
 
     def __init__(self, delay: float | timedelta) -> None:
         super().__init__(delay)
+        self.__context__ = sys.exception()
         self.delay_ms = milliseconds(delay, "the delay of Snooze")
 
 
@@ -118,7 +139,8 @@ class Discard(Exception):
     """Give this job up: no retry, whatever its limit says.
 
     Args:
-        reason: Why, for whoever looks at the job: a text, or anything that has one, as the error that was met.
+        reason: Why, for the log: a text, or anything that has one, as the error that was met. By default the exception
+            that was being handled, or that this one was raised ``from``.
     """
 
     # Of the class as well, for subclasses that do not call this __init__.
@@ -126,11 +148,14 @@ class Discard(Exception):
 
     def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
+        self.__context__ = sys.exception()
         self.reason = reason
 
 
 class Retry(Exception):
     """Run this job again; this uses one retry, and ends the job when none is left.
+
+    The job's error tells as well what this was raised ``from``, or what was being handled when it was made.
 
     Args:
         after: When, in seconds from now or as a `timedelta`; by default what the policy of the kind says.
@@ -147,6 +172,7 @@ class Retry(Exception):
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         super().__init__(after)
+        self.__context__ = sys.exception()
         self.after_ms = None if after is None else milliseconds(after, "the time of Retry")
 
     def __str__(self) -> str:

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from jobqueue.endings import error_text
 from jobqueue.errors import DeclarationError
 from jobqueue.runner.execute import cancel, failed, forks, run_coroutine, told_to_stop
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import STOP, Inbox
+from jobqueue.texts import error_text
 
 __all__ = ["Loop", "check_uvloop", "new_uvloop", "settle"]
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 from jobqueue.context import Context, set_current
-from jobqueue.endings import asks, error_text, not_done, outcome_of, text_of
+from jobqueue.endings import asks, not_done, outcome_of
 from jobqueue.errors import PayloadError
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.task import Task
+from jobqueue.texts import error_text, text_of
 
 __all__ = ["begin", "cancel", "failed", "forks", "go", "run_coroutine", "run_function", "told_to_stop"]
 
@@ -82,8 +83,10 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
         # In a class of the job's all may be otherwise.
         cause = error.__cause__ if type(error) is TimeoutError else None
         if limit is not None and timeout is not None and timeout.expired() and cause is not None:
-            # Its cause shows where the job was cancelled; the words are those of a process that took too long.
+            # Its cause shows where the job was cancelled, and what it was handling there; the words are those of a process
+            # that took too long.
             error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(cause.__traceback__)
+            error.__context__ = cause.__context__
         _raised(task, error)
     except BaseException as error:  # noqa: BLE001 - as above
         _raised(task, error)

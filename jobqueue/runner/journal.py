@@ -11,11 +11,11 @@ from typing import Final
 
 import attrs
 
-from jobqueue.endings import error_text
 from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
+from jobqueue.texts import error_text
 
 __all__ = ["Careful", "Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
 

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final
 
-from jobqueue.endings import checked_ms, error_text
+from jobqueue.endings import checked_ms
 from jobqueue.errors import DeclarationError
 from jobqueue.job import Kind
 from jobqueue.judge import is_wanted
@@ -34,6 +34,7 @@ from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.process_pipe import Ended, Go, Logged, Pipe, Ready, Run, Setup, Tell, ToChild
 from jobqueue.runner.task import Task
+from jobqueue.texts import error_text, shortened
 
 __all__ = ["SIGNALS", "is_importing", "main"]
 
@@ -223,7 +224,7 @@ class _ToRunner(logging.Handler):
             trace = self._formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
             message = Logged(
                 str(record.name), int(record.levelno), clean(record.getMessage()), float(record.created),
-                trace and clean(trace), str(record.pathname), int(record.lineno), str(record.funcName or ""),
+                trace and shortened(trace), str(record.pathname), int(record.lineno), str(record.funcName or ""),
                 str(record.threadName or ""),
             )  # fmt: skip
             self._pipe.send(message)

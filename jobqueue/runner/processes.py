@@ -26,7 +26,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from jobqueue.endings import error_text, said
 from jobqueue.errors import PayloadError
 from jobqueue.judge import RaisedElsewhere
 from jobqueue.names import main_module, origin_of
@@ -38,6 +37,7 @@ from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
+from jobqueue.texts import error_text, said
 
 __all__ = ["Processes", "cores"]
 

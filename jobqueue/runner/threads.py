@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from jobqueue.endings import error_text
 from jobqueue.errors import StorageError
 from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
+from jobqueue.texts import error_text
 
 __all__ = ["Inbox", "Listener", "Pool", "Word", "Work"]
 

@@ -63,9 +63,9 @@ RUNNERS: Final = (
     Variant(
         "text-that-raises",
         "lets an exception whose text cannot be made end the thread of its job",
-        "endings.py",
-        "        text = str(error)\n    except BaseException as broken:",
-        "        text = str(error)\n    except ValueError as broken:",
+        "texts.py",
+        '        message = "".join((str(error),))\n    except BaseException as broken:',
+        '        message = "".join((str(error),))\n    except ValueError as broken:',
     ),
     Variant(
         "nonsense-is-stored",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+from collections.abc import Iterator
 from datetime import timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,68 @@ def test_only_the_named_exceptions_are_retried() -> None:
     assert RetryPolicy().wants(SystemExit(1))
     assert RetryPolicy().wants(asyncio.CancelledError())
     assert not RetryPolicy(on=(Exception,)).wants(SystemExit(1))
+
+
+class Many(ExceptionGroup[Exception], ArithmeticError):
+    """A group that is something else as well."""
+
+
+Tree: TypeAlias = "type[BaseException] | list[Tree]"
+LEAVES: Final = st.sampled_from([KeyError, IndexError, OSError, ValueError, SystemExit])
+TREES: Final = st.recursive(LEAVES, lambda trees: st.lists(trees, min_size=1, max_size=4), max_leaves=12)
+NAMED: Final = st.lists(
+    st.sampled_from([KeyError, LookupError, OSError, ValueError, Exception, BaseException]), max_size=3
+).map(tuple)
+
+
+def _made(tree: Tree) -> BaseException:
+    return BaseExceptionGroup("some", [_made(one) for one in tree]) if isinstance(tree, list) else tree()
+
+
+def _flat(tree: Tree) -> Iterator[type[BaseException]]:
+    for one in tree if isinstance(tree, list) else ():
+        yield from _flat(one)
+    if not isinstance(tree, list):
+        yield tree
+
+
+@given(TREES, NAMED, NAMED)
+def test_a_group_is_given_up_if_all_its_members_are(
+    tree: Tree, on: tuple[type[BaseException], ...], give_up_on: tuple[type[BaseException], ...]
+) -> None:
+    policy = RetryPolicy(on=on, give_up_on=give_up_on)
+    assert policy.wants(_made(tree)) == any(policy.wants(leaf()) for leaf in _flat(tree))
+
+
+def test_a_class_of_groups_may_be_named() -> None:
+    values, mixed = ExceptionGroup("a", [ValueError()]), ExceptionGroup("b", [ValueError(), KeyError()])
+    assert RetryPolicy(on=(ExceptionGroup,)).wants(values)
+    assert not RetryPolicy(on=(ExceptionGroup,)).wants(ValueError())
+    assert not RetryPolicy(on=(ExceptionGroup,), give_up_on=(ValueError,)).wants(values)
+    assert RetryPolicy(on=(ExceptionGroup,), give_up_on=(ValueError,)).wants(mixed)
+    assert not RetryPolicy(give_up_on=(ExceptionGroup,)).wants(mixed)
+    assert RetryPolicy(on=(ArithmeticError,)).wants(Many("c", [ValueError()]))
+    assert not RetryPolicy(give_up_on=(ArithmeticError,)).wants(Many("c", [ValueError()]))
+
+
+def test_what_members_of_a_group_ask_for_counts_for_them() -> None:
+    given_up = ValueError()
+    policy = RetryPolicy(on=(KeyError,), give_up_on=(ValueError,))
+    assert policy.wants(ExceptionGroup("a", [Retry(), given_up]))
+    assert policy.wants(ExceptionGroup("a", [Snooze(5), given_up]))
+    assert not policy.wants(ExceptionGroup("a", [Discard(), given_up]))
+    assert not RetryPolicy().wants(ExceptionGroup("a", [Discard()]))
+
+
+def test_groups_of_any_depth_and_size_are_judged() -> None:
+    group: Exception = ValueError()
+    for _ in range(5_000):
+        group = ExceptionGroup[Exception]("deep", [group])
+    assert not RetryPolicy(give_up_on=(ValueError,)).wants(group)
+    group = ValueError()
+    for _ in range(60):  # 2**60 members, if each were looked at as often as it is found
+        group = ExceptionGroup[Exception]("wide", [group, group])
+    assert not RetryPolicy(give_up_on=(ValueError,)).wants(group)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.context import current_context
-from jobqueue.endings import asks, class_name, said
+from jobqueue.endings import asks
 from jobqueue.job import Call
 from jobqueue.keys import queue_keys
 from jobqueue.queue import JobQueue
@@ -34,6 +34,7 @@ from jobqueue.testing.checking.schedules import Clean, Crash, Doubled, LostReply
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.faulty import Fault, FaultyStorage, Plan
 from jobqueue.testing.inline import BEAT_MS, LEASE_MS, InlineRunner, RunnerDied, keep_house
+from jobqueue.texts import class_name, said
 
 __all__ = ["Event", "Experiment", "Played", "Unrepeatable", "play"]
 
@@ -440,4 +441,4 @@ class _History:
 
 
 def _in_a_line(error: BaseException) -> str:
-    return f"{class_name(type(error))}: {said(error)}".split("\n")[0].removesuffix(": ")
+    return f"{class_name(type(error))}: {said(error).strip()}".split("\n")[0].removesuffix(": ")
