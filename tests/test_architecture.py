@@ -103,7 +103,7 @@ NOT_PURE: Final = (
     "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.nodes",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
-    "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal", "runner.signals",
+    "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal", "runner.signals", "runner.beside",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 

@@ -88,6 +88,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     metavar="NAME=WEIGHT,…",
     help="The queues to serve, as in high=2,low=1; by default all that are declared or stored.",
 )
+@click.option("--burst", is_flag=True, help="End when nothing is ready or due and its own jobs have ended.")
 @click.option("--strict", is_flag=True, help="Serve a queue only while none of a larger weight has work.")
 @click.option(
     "--lease", type=float, default=30, show_default=True, metavar="SECONDS", help="How long a claim is good unbeaten."
@@ -122,6 +123,7 @@ def run(
     jobs_per_process: int,
     processes: int,
     queues: Mapping[str, int] | list[str] | None,
+    burst: bool,
     strict: bool,
     lease: float,
     grace: float,
@@ -139,7 +141,8 @@ def run(
     TARGET names a JobQueue as module:attribute, for example shop.work:jobs. The first signal lets running jobs end
     within the grace time and hands the rest back; a second leaves at once, which is as safe as a crash. The same signal
     within a second counts as one. Logs go to standard error. With several processes, one that dies is started again and
-    its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal.
+    its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal. With --burst it
+    also ends when nothing is ready or due; what is due later, also a retry, does not count.
     """
     from jobqueue.cli.logs import set_up_logging
     from jobqueue.cli.target import import_module, load_target, put_first_on_path
@@ -183,11 +186,12 @@ def run(
             *(word for module in modules for word in ("--import", module)),
             *(() if url is None else ("--url", url)),
             *(() if namespace is None else ("--namespace", namespace)),
+            *(("--burst",) if burst else ()),
             *(("--strict",) if strict else ()),
             *(("--uvloop",) if uvloop else ()),
             *(("--json",) if json_output else ()),
         ]
-        return _supervise(jobs, command, processes, grace)
+        return _supervise(jobs, command, processes, grace, burst=burst)
     if lifeline is not None:
         from jobqueue.runner.lifeline import Lifeline
 
@@ -195,11 +199,11 @@ def run(
     for module in (*jobs.imports, *modules):
         import_module(module)
     with jobs:
-        runner.run()
+        runner.run(until_empty=burst)
     return 0
 
 
-def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float) -> int:
+def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float, *, burst: bool) -> int:
     from jobqueue.backend import MemoryBackend
     from jobqueue.runner.supervisor import Supervisor
 
@@ -208,4 +212,4 @@ def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float)
             raise click.UsageError(
                 "memory:// lives inside of one process; --processes needs a storage that they can share"
             )
-        return Supervisor(jobs, command, processes, grace).run()
+        return Supervisor(jobs, command, processes, grace, burst=burst).run()

@@ -20,7 +20,7 @@ from jobqueue.runner.task import Task
 from jobqueue.runner.threads import STOP, Inbox
 from jobqueue.texts import error_text
 
-__all__ = ["Loop", "check_uvloop", "new_uvloop", "settle"]
+__all__ = ["Loop", "check_uvloop", "new_uvloop"]
 
 _log = logging.getLogger("jobqueue.runner")
 _loops: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
@@ -49,16 +49,6 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
-
-
-def settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
-    """Say to whoever awaits a runner that it has ended, on the thread of the loop."""
-    if ended.done():
-        return
-    if error is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(error)
 
 
 class Loop:

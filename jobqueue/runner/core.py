@@ -1,10 +1,10 @@
 """The rules of a runner: a state machine without a thread, a socket or a clock.
 
 A driver tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer is a
-`Decision`: jobs to start, jobs to interrupt, and then one of three things: send batches, rest, or leave. At most one send is
-under way at a time; it carries all that is due: results, promotions, hand-backs and claims. What an answer brought is looked
-at `meanwhile`, after the next send has left, so that runner and server work at the same time. The production runner, the
-testing kit and the simulation drive this very class.
+`Decision`: jobs to start, jobs to interrupt, and then one thing: send batches, rest, look around, or leave. At most one send
+is under way at a time; it carries all that is due: results, promotions, hand-backs and claims. What an answer brought is
+looked at `meanwhile`, after the next send has left, so that runner and server work at the same time. The production runner,
+the testing kit and the simulation drive this very class.
 
 Rejected: a future per job and a task per duty. They cost ten times as much, and no test can choose their order.
 """
@@ -21,16 +21,17 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.job import Kind, Lane
-from jobqueue.judge import Verdict, after_own_crash, after_run, death, is_suspect, unjudged
+from jobqueue.judge import after_own_crash, is_suspect
 from jobqueue.keys import QueueKeys
 from jobqueue.record import rewrite
 from jobqueue.runner.admit import admitted
 from jobqueue.runner.ahead import ClaimAhead
-from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest, Send
+from jobqueue.runner.judged import judge
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
-from jobqueue.runner.queue_state import NEVER, PendingClaim, Queues, QueueState
+from jobqueue.runner.queue_state import NEVER, PendingClaim, Queues
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.stop import Stop
 from jobqueue.runner.task import Task
@@ -102,6 +103,7 @@ class Core:
         self._ring: set[str] = set()
         self._troubled = False
         self._stop = Stop()
+        self._has_looked = False
         self.unsure = False  # a claim was once sent without an answer: a copy of it may still arrive
 
     # ------------------------------------------------------------------------------------------------ what happened
@@ -125,7 +127,7 @@ class Core:
                     self._notice(Notice("late", [task]))
                 continue
             if task.handed_back:
-                task.outcome = None  # see `_judge`
+                task.outcome = None  # see `judge`
                 self._back.append(task)
                 continue
             count += 1
@@ -137,7 +139,7 @@ class Core:
                     self._back.append(task)
                     continue
             elif task.outcome is not None:
-                self._judge(task, at.now)
+                judge(task, at.now)
             if not self._results:
                 self._results_since = at.local
             self._results.append(task)
@@ -146,20 +148,6 @@ class Core:
             idle = not self._outstanding.tasks
             ended = at.local if not idle or idle_since is None else min(at.local, idle_since)
             self._ahead.ended(count, ended, idle=idle)
-
-    def _judge(self, task: Task, now: int) -> None:
-        assert task.outcome is not None
-        if task.unfit:
-            task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
-        else:
-            assert task.kind is not None
-            try:
-                task.verdict = after_run(task.stored, task.outcome, task.text, task.kind.retry, now)
-            except BaseException as error:  # noqa: BLE001 - foreign code has its say here, and must not end the runner
-                task.verdict = unjudged(task.stored, error, task.text, now)
-            task.text = str(task.verdict.changes.get("error", task.text))
-        # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
-        task.outcome = None
 
     def woken(self, at: Moment, scope: str | None = None) -> None:
         """Somebody rang: there may be work in the queue of this scope, or in any."""
@@ -187,6 +175,14 @@ class Core:
         if queue not in self._queues:
             self._shares.add(queue, weight)
             self._queues.serve(queue)
+
+    def looked_around(self) -> None:
+        """All queues that there are were named after a `LookAround`: ask each of them once more.
+
+        What was seen of them may be older than the end of the last job, and that one may have enqueued others.
+        """
+        self._has_looked = True
+        self._queues.forget(self._queues)
 
     def renew(self, incarnation: bytes) -> None:
         """Go on under another name: the storage lost what it knew of this one."""
@@ -303,6 +299,7 @@ class Core:
             self._landed.append(Landed(entry, outcome, mark, claim.sent + self.config.lease))
 
     def _admit(self, task: Task) -> None:
+        self._has_looked = False
         self.leases.hold(task)
         if task.kind is None:
             task.returned = True
@@ -338,6 +335,11 @@ class Core:
             return Decision(Send(tuple([entry.batch for entry in self._sent])), start, interrupt)
         if self._stop.asked and self._over(at):
             return Decision(Leave(bool(self._outstanding.tasks)), start, interrupt)
+        if self.config.until_empty and not self._stop.asked and self._is_empty(at.now):
+            if not self._has_looked:
+                return Decision(LookAround(), start, interrupt)
+            self.stop(at)
+            return self.decide(at)
         return Decision(self._rest(at, room), start, interrupt)
 
     def meanwhile(self, at: Moment) -> Sequence[Task]:
@@ -435,6 +437,11 @@ class Core:
             queue.closed or name in self._queues.failing for name, queue in self._queues.items()
         )
 
+    def _is_empty(self, now: int) -> bool:
+        """Whether it holds nothing, and no queue had anything ready or due when it was last asked."""
+        held = self._outstanding.tasks or self._fresh or self._suspects or self._results or self._back or self._landed
+        return not held and all(queue.is_empty(now) for queue in self._queues.values())
+
     def _rest(self, at: Moment, room: int) -> Rest:
         until = min(self._poll_at, self._outstanding.look_at)
         if self._stop.asked:
@@ -449,7 +456,7 @@ class Core:
         if self._claim_from > at.local:
             return Rest(min(until, self._claim_from), listen=False)
         asked = [queue for name, queue in self._queues.active.items() if name not in quiet]
-        until = min([until, *[self._promote_at(queue, at) for queue in asked]])
+        until = min([until, *[queue.promote_at(at, self._promote_from) for queue in asked]])
         return Rest(until, listen=not any(self._queues.open(at)) and all(queue.next_due is not None for queue in asked))
 
     # ------------------------------------------------------------------------------------------------- what to send
@@ -486,7 +493,7 @@ class Core:
                 if not queue.closed and queue.claim is None:
                     batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
                     self._sent.append(Sent("close", queue.keys, batch))
-            elif room > 0 and len(promotes) < FIRST_ASKED and self._promote_at(queue, at) <= at.local:
+            elif room > 0 and len(promotes) < FIRST_ASKED and queue.promote_at(at, self._promote_from) <= at.local:
                 promotes.append(name)
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
         self._queues.put_last(promotes)
@@ -550,10 +557,6 @@ class Core:
             self._probe_at = at.local + PROBE_MS
             unknown += self._queues.some_empty(PROBES, at.local)
         return [*sent, *(self._claim(name, parts.get(name, 0), at) for name in dict.fromkeys([*parts, *unknown]))]
-
-    def _promote_at(self, queue: QueueState, at: Moment) -> float:
-        """When (local ms) to take to ready what is due."""
-        return self._promote_from if queue.next_due is None else at.local + queue.next_due - at.now
 
     def _claim(self, name: str, limit: int, at: Moment) -> Sent:
         queue = self._queues.activate(name)

@@ -10,7 +10,7 @@ import msgspec
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
 
-__all__ = ["Config", "Decision", "Leave", "Notice", "Rest", "Send"]
+__all__ = ["Config", "Decision", "Leave", "LookAround", "Notice", "Rest", "Send"]
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -25,6 +25,7 @@ class Config(msgspec.Struct, frozen=True):
         coroutines: Coroutines that run at a time.
         processes: Functions that run in processes at a time.
         strict: Serve a queue only while none of a larger weight has work.
+        until_empty: Leave when nothing is ready or due, and its own jobs have ended.
     """
 
     incarnation: bytes
@@ -35,6 +36,7 @@ class Config(msgspec.Struct, frozen=True):
     coroutines: int
     processes: int = 1
     strict: bool = False
+    until_empty: bool = False
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -50,13 +52,20 @@ class Rest(msgspec.Struct, frozen=True):
     listen: bool
 
 
+class LookAround(msgspec.Struct, frozen=True):
+    """Find the queues that there are by now, name new ones to `Core.serve`, and tell `Core.looked_around`.
+
+    A runner that leaves when nothing is left may have jobs that enqueue others, into queues of which it does not know yet.
+    """
+
+
 class Leave(msgspec.Struct, frozen=True):
     """The runner holds nothing any more, or (``hard``) cannot wait for its jobs: their threads are still running."""
 
     hard: bool
 
 
-Then: TypeAlias = Send | Rest | Leave
+Then: TypeAlias = Send | Rest | LookAround | Leave
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
 
-from jobqueue.job import Lane
+from jobqueue.job import Kind, Lane
 from jobqueue.runner.queue_state import NEVER
 from jobqueue.runner.task import Task
 
-__all__ = ["Outstanding"]
+__all__ = ["Outstanding", "lanes_of"]
 
 
 class Outstanding:
@@ -83,3 +84,28 @@ class Outstanding:
             if free < room:
                 room = free
         return room
+
+
+class Kinds(Protocol):
+    """Kinds of jobs, of which there may be more later."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[Kind[Any]]:
+        """Each of them."""
+        ...
+
+
+def lanes_of(kinds: Kinds) -> Callable[[], frozenset[Lane]]:
+    """Answers where the kinds run; looked at again only when there are more kinds."""
+    counted, lanes = -1, frozenset[Lane]()
+
+    def needed() -> frozenset[Lane]:
+        nonlocal counted, lanes
+        if counted != len(kinds):
+            counted, lanes = len(kinds), frozenset[Lane](kind.lane for kind in kinds)
+        return lanes
+
+    return needed

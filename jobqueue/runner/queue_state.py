@@ -68,6 +68,14 @@ class QueueState:
         """Whether there is nothing to do with it until somebody notifies, or it is asked again."""
         return self.left == 0 and self.next_due == NEVER and self.claim is None and not self.failures
 
+    def is_empty(self, now: int) -> bool:
+        """Whether it has answered that it has nothing ready or due."""
+        return self.left == 0 and self.next_due is not None and self.next_due > now and self.claim is None
+
+    def promote_at(self, at: Moment, otherwise: float) -> float:
+        """When (local ms) to take to ready what is due; ``otherwise`` if nobody knows when that will be."""
+        return otherwise if self.next_due is None else at.local + self.next_due - at.now
+
     def forget(self) -> None:
         """It has to be asked: what was seen may not be so any more."""
         self.left = None

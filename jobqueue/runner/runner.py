@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -22,14 +22,16 @@ from jobqueue.errors import DeclarationError, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
-from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop, settle
+from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
 from jobqueue.runner.beat import Heart
+from jobqueue.runner.beside import beside, on_a_thread
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, Rest, Send
+from jobqueue.runner.decisions import Config, Leave, LookAround, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Careful, Journal, RunnerStatus
 from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
+from jobqueue.runner.outstanding import lanes_of
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rehearsal import rehearse
@@ -46,6 +48,7 @@ from jobqueue.version import __version__
 __all__ = ["Runner", "RunnerStatus"]
 
 LISTEN_S: Final = 30.0
+LOOK_AGAIN_S: Final = 0.5
 KEEP_DEAD: Final = timedelta(days=180)
 
 
@@ -124,10 +127,12 @@ class Runner:
         """
         self._inbox.say(STOP)
 
-    def run(self, *, signals: bool = True) -> None:
+    def run(self, *, signals: bool = True, until_empty: bool = False) -> None:
         """Run until SIGTERM, SIGINT, SIGHUP or `stop`.
 
         Args:
+            until_empty: Return as well when nothing is ready or due in the queues served and the jobs of this runner have
+                ended. Jobs that are due later (also retries), and jobs that other runners hold, do not count.
             signals: Handle these signals: the first ends as `stop` does, a second leaves the process at once with 128
                 and the signal's number. The same one again within a second counts as one, and SIGHUP is left alone where
                 it is ignored (`nohup`) or handled already. Only the main thread can; elsewhere pass False. A job whose
@@ -141,13 +146,13 @@ class Runner:
             StorageError: The storage was refused at the start.
         """
         if not signals:
-            self._pump(None)
+            self._pump(None, until_empty)
             return
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         there = lasting()
         with SignalsToStop(self.stop, self._inbox):
-            hard = self._pump(None)
+            hard = self._pump(None, until_empty)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
             self._log.warning(
@@ -156,35 +161,41 @@ class Runner:
             leave_process()
         watch_the_end(there, (self._stopped_at + self._grace - self._clock.monotonic()) / 1000)
 
-    async def arun(self) -> None:
+    async def arun(self, *, until_empty: bool = False) -> None:
         """Run on the running event loop until `stop`, or until the awaiting task is cancelled.
+
+        Args:
+            until_empty: See `run`.
 
         Coroutine jobs run on this loop, everything else on threads. Signals stay yours, and so does the process: what a job
         has left behind (work in an executor) may keep it alive when this has ended.
         """
         loop = asyncio.get_running_loop()
         self._caller = asyncio.current_task()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def work() -> None:
-            try:
-                self._pump(loop)
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it was awaited
-                loop.call_soon_threadsafe(settle, ended, error)
-            else:
-                loop.call_soon_threadsafe(settle, ended, None)
-
-        threading.Thread(target=work, name="jobqueue-pump", daemon=True).start()
         try:
-            await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            self.stop()
-            await ended
-            raise
+            await on_a_thread(lambda: self._pump(loop, until_empty), self.stop)
+        finally:
+            if not self._running:
+                self._inbox.take(0.0)  # a word that came too late is not for the next run
+
+    @contextlib.asynccontextmanager
+    async def background(self) -> AsyncIterator[Runner]:
+        """Run for the length of an ``async with`` block, on the event loop of whoever enters it, as `arun` does.
+
+        At the end of the block the runner stops as for `stop`, and the block waits until it has: its jobs may go on within
+        the grace time. So it does when the body raises or is cancelled. A runner that fails cancels the body.
+
+        Raises:
+            DeclarationError: As `run`, once the runner has met it.
+            StorageError: As `run`.
+            BaseExceptionGroup: The body failed, and so did the runner.
+        """
+        async with beside(self.arun, self.stop):
+            yield self
 
     # -------------------------------------------------------------------------------------------------------- start
 
-    def _pump(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+    def _pump(self, loop: asyncio.AbstractEventLoop | None, until_empty: bool) -> bool:
         if is_importing():
             raise DeclarationError(
                 "a worker process imported the module that runs this runner: put that below `if __name__ == '__main__':`"
@@ -193,11 +204,11 @@ class Runner:
             raise DeclarationError("this runner is running already; make another one")
         self._running, self._stopped_at = True, 0.0
         try:
-            return self._session(loop)
+            return self._session(loop, until_empty)
         finally:
             self._running = False
 
-    def _session(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+    def _session(self, loop: asyncio.AbstractEventLoop | None, until_empty: bool) -> bool:
         jobs = self.jobs
         jobs.load()
         if not len(jobs.registry):
@@ -212,14 +223,14 @@ class Runner:
         incarnation = self._new_name()
         config = Config(
             incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines, self._job_processes,
-            self._strict,
+            self._strict, until_empty,
         )  # fmt: skip
         self._core = core = Core(
             config,
             served,
             self._queue_keys,
             jobs.registry.get,
-            self._lanes(),
+            lanes_of(jobs.registry),
             jobs.access.chance.jitter,
             self._journal.noticed,
         )
@@ -314,21 +325,11 @@ class Runner:
         """Those that are there from the start, those that a kind declares, and those that the storage knows."""
         known: list[str] = []
         with contextlib.suppress(StorageError):  # the duties look again and again
-            known = run(lookup.queues(self.jobs.access.keys, self._clock.now()), storage, self._clock)
+            known = self._stored_queues(storage)
         return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
 
-    def _lanes(self) -> Callable[[], frozenset[Lane]]:
-        """Answers where the kinds run; looked at again only when there are more kinds."""
-        registry = self.jobs.registry
-        counted, lanes = -1, frozenset[Lane]()
-
-        def needed() -> frozenset[Lane]:
-            nonlocal counted, lanes
-            if counted != len(registry):
-                counted, lanes = len(registry), frozenset[Lane](kind.lane for kind in registry)
-            return lanes
-
-        return needed
+    def _stored_queues(self, storage: Storage) -> list[str]:
+        return run(lookup.queues(self.jobs.access.keys, self._clock.now()), storage, self._clock)
 
     def _greet(self, url: str, incarnation: bytes) -> None:
         kinds = [kind.name for kind in self.jobs.registry]
@@ -374,8 +375,13 @@ class Runner:
                 self._collect(0.0)
             elif isinstance(then, Rest):
                 self._rest(then)
+            elif isinstance(then, LookAround):
+                self._look_around(storage)
             else:
                 assert isinstance(then, Leave)
+                if not self._stopped_at:
+                    self._stopped_at = at.local
+                    self._log.info("nothing ready or due is left")
                 return then.hard
 
     def _meanwhile(self) -> None:
@@ -392,6 +398,18 @@ class Runner:
                 lanes.setdefault(task.kind.lane, []).append(task)
             for lane, some in lanes.items():
                 self._drivers[lane].start(some)
+
+    def _look_around(self, storage: Storage) -> None:
+        try:
+            for queue in self._stored_queues(storage) if self._weights is None else ():
+                self._discovered(queue)
+        except StorageError as error:
+            self._log.debug("cannot look for queues, trying again: %s", error)
+            self._collect(LOOK_AGAIN_S)
+            return
+        with self._guard:
+            self._core.looked_around()
+        self._collect(0.0)
 
     def _rest(self, rest: Rest) -> None:
         if rest.listen:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from types import FrameType
 from typing import Final
@@ -50,6 +50,8 @@ FOR_GOOD: Final = (2, 3)
 A runner waits for whatever passes by itself, so it leaves with 3 only where waiting does not help either.
 """
 HAND_BACK_AGAIN_S: Final = 1.0
+HAND_BACK_LOOK_S: Final = 0.05
+"""How often to look whether jobs have been handed back, where a process waits for that."""
 HAND_BACK_END_S: Final = 5.0
 """How long the supervisor's own end may wait for the storage to take jobs back."""
 
@@ -107,12 +109,14 @@ class _Slot:
         child: The process in it, None while it has to wait.
         deaths: How many in a row died at once.
         due: When (s) the next may be started.
+        is_done: Its runner was to end by itself, and has.
     """
 
     number: int
     child: _Child | None = None
     deaths: int = 0
     due: float = 0.0
+    is_done: bool = False
 
 
 class Supervisor:
@@ -127,9 +131,13 @@ class Supervisor:
         command: What starts a runner; ``--lifeline`` and a file descriptor are added to it.
         processes: How many runners.
         grace: The runners' grace time in seconds: some time after it one that does not leave is killed.
+        burst: The runners end by themselves, and so does this when all have. One that dies is started again, once its jobs
+            are handed back; there is nothing to reload.
     """
 
-    def __init__(self, jobs: JobQueue, command: Sequence[str], processes: int, grace: float) -> None:
+    def __init__(
+        self, jobs: JobQueue, command: Sequence[str], processes: int, grace: float, *, burst: bool = False
+    ) -> None:
         self._command = list(command)
         self._patience = grace + LATE_S
         self._slots = [_Slot(number) for number in range(1, processes + 1)]
@@ -144,7 +152,8 @@ class Supervisor:
         self._successor: _Child | None = None
         self._graves = _Graves(jobs)
         # SIGHUP: the end of a terminal stops what was started in it; without one it asks for a reload.
-        self._hangup_stops = sys.stdin is not None and sys.stdin.isatty()
+        self._hangup_stops = burst or (sys.stdin is not None and sys.stdin.isatty())
+        self._burst = burst
 
     def run(self) -> int:
         """Supervise until told to stop; answers the exit code: 0 after a clean stop.
@@ -158,7 +167,7 @@ class Supervisor:
                 self._heed(now)
                 self._bury(now)
                 self._keep(now)
-                if self._stopping and not self._children():
+                if self._is_over() and not self._children():
                     break
                 for key, _ in self._selector.select(self._pause(now)):
                     key.data()
@@ -266,11 +275,15 @@ class Supervisor:
                 self._selector.unregister(child.line)
             child.line.close()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            level = logging.INFO if code == 0 and child.told is not None else logging.WARNING
+            is_well = code == 0 and (self._burst or child.told is not None)
+            level = logging.INFO if is_well else logging.WARNING
             _log.log(level, "runner process %d, pid %d: %s", child.slot, child.process.pid, how)
             for name in child.names:
                 self._graves.put(name)
             self._replace(child, code, now)
+
+    def _is_over(self) -> bool:
+        return self._stopping or all(slot.is_done for slot in self._slots)
 
     def _replace(self, child: _Child, code: int, now: float) -> None:
         if child in self._leaving:
@@ -283,7 +296,8 @@ class Supervisor:
             return
         slot = self._slots[child.slot - 1]
         slot.child = None
-        if self._stopping:
+        slot.is_done = self._burst and code == 0
+        if self._stopping or slot.is_done:
             return
         if code in FOR_GOOD and not self._has_worked:
             self._code = code
@@ -313,8 +327,8 @@ class Supervisor:
                 child.process.kill()
         if self._stopping:
             return
-        for slot in self._slots:
-            if slot.child is None and now >= slot.due:
+        for slot in self._vacant():
+            if now >= slot.due and not self._has_to_wait():
                 slot.child = self._start(slot, now)
                 if slot.child is None:
                     slot.deaths += 1
@@ -336,8 +350,17 @@ class Supervisor:
             if child.told is not None:
                 due = min(due, child.told + self._patience)
         if not self._stopping:
-            due = min([due, *(slot.due for slot in self._slots if slot.child is None)])
+            soonest = now + HAND_BACK_LOOK_S if self._has_to_wait() else now
+            due = min([due, *(max(slot.due, soonest) for slot in self._vacant())])
         return max(0.0, due - now)
+
+    def _vacant(self) -> list[_Slot]:
+        """Those that need a process."""
+        return [slot for slot in self._slots if slot.child is None and not slot.is_done]
+
+    def _has_to_wait(self) -> bool:
+        """Whether the next process would leave before the jobs are handed back that it is to run."""
+        return self._burst and self._graves.is_busy
 
 
 class _Graves:
@@ -347,9 +370,19 @@ class _Graves:
         self._jobs = jobs
         self._names: SimpleQueue[bytes | None] = SimpleQueue()
         self._over = threading.Event()
+        self._taken = self._settled = 0  # how many names; each is counted by one thread
         self._thread = threading.Thread(target=self._work, name="jobqueue-graves", daemon=True)
         self._thread.start()
-        self.put: Callable[[bytes], None] = self._names.put
+
+    def put(self, name: bytes) -> None:
+        """A runner of this name is dead."""
+        self._taken += 1
+        self._names.put(name)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is not handed back yet."""
+        return self._taken != self._settled
 
     def close(self, seconds: float) -> None:
         """Wait for what is left to be handed back, for some seconds: then it comes back when the leases end."""
@@ -361,6 +394,7 @@ class _Graves:
         while (name := self._names.get()) is not None:
             while not self._over.is_set() and not self._settle(name):
                 self._over.wait(HAND_BACK_AGAIN_S)
+            self._settled += 1
 
     def _settle(self, name: bytes) -> bool:
         access = self._jobs.access

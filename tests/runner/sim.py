@@ -20,7 +20,7 @@ from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import Stored, decode
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest, Send
 from jobqueue.runner.execute import run_function
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.rescue import Rescued, Watch, patrol
@@ -156,6 +156,8 @@ class Sim:
         lease: int = LEASE,
         grace: float = 10_000.0,
         strict: bool = False,
+        until_empty: bool = False,
+        discover: bool = False,
     ) -> None:
         self.world = world
         self.given: list[Task] = []
@@ -163,10 +165,11 @@ class Sim:
         self.decided: Decision | None = None
         self.heard: str | None = None
         self.watch = Watch()
+        self.discover = discover
         self.weights = dict(weights or {"low": 1})
         self.core = Core(
-            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict), self.weights, world.keys,
-            world.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
+            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict, until_empty), self.weights,
+            world.keys, world.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
         )  # fmt: skip
 
     @property
@@ -183,6 +186,10 @@ class Sim:
         if isinstance(decision.then, Send):
             self.given.extend(self.core.meanwhile(self.at))
             self.core.answered(self.send(decision.then.batches), self.at)
+        elif isinstance(decision.then, LookAround):
+            for queue in self.world.jobs.counts() if self.discover else ():
+                self.core.serve(queue, 1)
+            self.core.looked_around()
         return decision
 
     def send(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -194,7 +201,7 @@ class Sim:
         """Step until the core rests or leaves; that takes no time."""
         for _ in range(200):
             then = self.step().then
-            if not isinstance(then, Send):
+            if isinstance(then, Rest | Leave):
                 return then
         raise AssertionError("the core sends and sends and never rests")
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.signals import STOPS
 from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, Supervisor
 from jobqueue.storage.memory import MemoryStorage
+from tests.faults.ledger import PATIENCE, await_that
 
 
 class FakeProcess:
@@ -59,8 +61,8 @@ class FakeProcess:
 class Crew:
     """A supervisor of fake processes, and its time."""
 
-    def __init__(self, jobs: JobQueue, size: int) -> None:
-        self.supervisor = Supervisor(jobs, ["run"], size, grace=0.0)
+    def __init__(self, jobs: JobQueue, size: int, *, burst: bool) -> None:
+        self.supervisor = Supervisor(jobs, ["run"], size, grace=0.0, burst=burst)
         self.now = 1_000.0
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -91,7 +93,7 @@ class Crew:
         return [process for process in FakeProcess.made if process.code is None]
 
 
-Recruit = Callable[[int], Crew]
+Recruit = Callable[..., Crew]
 
 
 @pytest.fixture
@@ -101,8 +103,8 @@ def recruit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recruit]:
     monkeypatch.setattr("jobqueue.runner.supervisor.subprocess.Popen", FakeProcess)
     made: list[Crew] = []
 
-    def make(size: int) -> Crew:
-        made.append(Crew(JobQueue(storage=MemoryStorage(), namespace="test"), size))
+    def make(size: int, *, burst: bool = False) -> Crew:
+        made.append(Crew(JobQueue(storage=MemoryStorage(), namespace="test"), size, burst=burst))
         made[-1].turn()
         assert len(made[-1].alive) == size
         return made[-1]
@@ -313,6 +315,56 @@ def test_a_reload_is_no_request_to_stop(recruit: Recruit) -> None:
     crew.turn(2)
     assert len(crew.alive) == 3
     assert all(one.is_told for one in crew.alive)
+
+
+# --------------------------------------------------------------------------------------------------------------- bursts
+
+
+def test_a_burst_ends_with_its_runners(recruit: Recruit) -> None:
+    crew = works(recruit(2, burst=True))
+    first, second = crew.alive
+    first.end(0)
+    crew.turn(60)
+    assert crew.alive == [second], "it has done what there was"
+    assert not crew.supervisor._is_over()
+    second.end(0)
+    crew.turn()
+    assert crew.supervisor._is_over()
+    assert (crew.supervisor._children(), crew.supervisor._code) == ([], 0)
+
+
+def test_a_runner_that_dies_in_a_burst_is_replaced_once_its_jobs_are_back(
+    recruit: Recruit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+
+    def settled(*_: object) -> Any:
+        yield from ()
+        assert back.wait(PATIENCE)
+        return []
+
+    monkeypatch.setattr(supervisor, "settle", settled)
+    crew = works(recruit(2, burst=True))
+    first, second = crew.alive
+    first.end(-9)
+    crew.turn(60)
+    assert crew.alive == [second]
+    assert 0 < crew.supervisor._pause(crew.now) < 0.1, "it looks again soon"
+    back.set()
+    await_that(lambda: not crew.supervisor._graves.is_busy, "they are handed back")
+    crew.turn()
+    assert len(crew.alive) == 2
+    for process in crew.alive:
+        process.end(0)
+    crew.turn()
+    assert crew.supervisor._is_over()
+
+
+def test_a_hangup_stops_a_burst(recruit: Recruit) -> None:
+    crew = works(recruit(2, burst=True))
+    crew.signal(signal.SIGHUP)
+    assert all(one.is_told for one in crew.alive)
+    assert len(FakeProcess.made) == 2
 
 
 # ------------------------------------------------------------------------------------------------------ what is logged
