@@ -8,31 +8,32 @@ decodes those very bytes once. What a job receives is what was checked here.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
 import attrs
 import msgspec
 
+from jobqueue import models
 from jobqueue.errors import PayloadError
+from jobqueue.roundtrip import KEPT, at, find_non_finite, first, parts, round_trip_differs
 
-__all__ = ["REQUIRED", "Codec", "Parameter", "is_pydantic", "round_trip_differs"]
+__all__ = ["REQUIRED", "Codec", "Parameter"]
 
 REQUIRED: Final = msgspec.NODEFAULT
 """The default of a parameter that has none."""
 
 # Conversion takes values of these types as they are. Without the list a str "aGk=" would pass for the bytes b"hi".
 _NATIVE: Final = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
-_AT: Final = re.compile(r"(.*) - at `\$(?:\[\d+\])*\.?(.*)`", re.DOTALL)
-"""What a message ends with, from the name of the argument on: the indexes before it are those of `Codec.encode_all`."""
+_PLAIN: Final = (str, int, float, datetime, date, timedelta, Decimal)
+_AT: Final = re.compile(r"(.*) - at (`key` in )?`\$(.*?)`", re.DOTALL)
+"""What a message ends with; that of a model with two: the path inside of it, and that to it."""
+_CALL: Final = re.compile(r"(?:\[\d+\])*\.?")
+"""What a path begins with, before the name of the argument: the indexes are those of `Codec.encode_all`."""
 
 
 @attrs.frozen
@@ -43,33 +44,26 @@ class Parameter:
         name: What it is stored as.
         type: Its annotation, resolved.
         default: What the job receives where it was not given, `REQUIRED` for none, `msgspec.UNSET` to leave it out.
-        exact: Whether a value that passed conversion surely arrives as it was (see `Codec.encode_all`).
     """
 
     name: str
     type: Any
     default: Any = REQUIRED
-    exact: bool = False
-
-
-def is_pydantic(cls: object) -> bool:
-    """Answer whether this is a pydantic model class, without importing pydantic."""
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
 
 
 def _enc_hook(value: Any) -> Any:
-    if is_pydantic(type(value)):
-        return value.model_dump(mode="json", warnings="error")
-    raise NotImplementedError(f"{type(value).__qualname__} has no form in JSON")
+    if models.is_model(type(value)):
+        return models.to_json(value)
+    plain = next((cls.__name__ for cls in _PLAIN if isinstance(value, cls)), None)
+    advice = "" if plain is None else f"; give a plain {plain}"
+    raise NotImplementedError(f"{type(value).__qualname__} has no form in JSON{advice}")
 
 
 def _dec_hook(cls: Any, value: Any) -> Any:
     if isinstance(value, cls):
         return value
-    if is_pydantic(cls):
-        # As JSON, not as Python values: pydantic reads a date out of a string only there, whatever its mode.
-        return cls.model_validate_json(msgspec.json.encode(value))
+    if models.is_model(cls):
+        return models.from_json(cls, msgspec.json.encode(value))
     raise NotImplementedError(f"{cls.__qualname__} has no form in JSON")
 
 
@@ -85,13 +79,12 @@ class Codec:
         parameters: The arguments there are, in their order.
     """
 
-    __slots__ = ("_batch", "_decode_lines", "_exact", "_kind", "_required", "_runner_decode", "parameters")
+    __slots__ = ("_batch", "_decode_lines", "_kind", "_required", "_runner_decode", "parameters")
 
     def __init__(self, kind: str, parameters: Sequence[Parameter]) -> None:
         self._kind = kind
         self.parameters: Final = {parameter.name: parameter for parameter in parameters}
         self._required = frozenset(parameter.name for parameter in parameters if parameter.default is REQUIRED)
-        self._exact = all(parameter.exact for parameter in parameters)
         given: Any = _struct(parameters, runner=False)
         # A struct of its own, because a bare list[given] is taken apart anew by every conversion.
         self._batch = msgspec.defstruct("Batch", [("all", list[given])], array_like=True)
@@ -119,8 +112,8 @@ class Codec:
         """
         try:
             payloads = [*map(_encode, _convert((calls,), self._batch).all)]
-            decoded = self._decode_lines(b"\n".join(payloads))
-            if not self._exact:
+            decoded = [*map(msgspec.structs.astuple, self._decode_lines(b"\n".join(payloads)))]
+            if not _surely_kept(calls, decoded):
                 for arguments, got in zip(calls, decoded, strict=True):
                     self._compare(arguments, got)
         except Exception as error:
@@ -164,25 +157,86 @@ class Codec:
         codec = Codec(self._kind, some)
         return codec.arguments(codec.encode(arguments))
 
-    def _compare(self, arguments: Mapping[str, object], decoded: msgspec.Struct) -> None:
-        for name, got in zip(self.parameters, msgspec.structs.astuple(decoded), strict=True):
+    def _compare(self, arguments: Mapping[str, object], decoded: tuple[Any, ...]) -> None:
+        for name, got in zip(self.parameters, decoded, strict=True):
             if name in arguments:
                 problem = round_trip_differs(arguments[name], got, name)
                 if problem:
                     raise PayloadError(problem)
 
     def _refusal(self, error: Exception, arguments: Mapping[str, object] | None) -> PayloadError:
-        try:
-            # NaN was written as null, so the error at hand speaks of a null that nobody gave.
-            problem = _first(_find_non_finite(value, name) for name, value in (arguments or {}).items())
-        except RecursionError as too_deep:
-            error, problem = too_deep, None
+        return PayloadError(f"{self._kind}: {self._problem(error, arguments or {})}")
+
+    def _problem(self, error: Exception, arguments: Mapping[str, object]) -> str:
+        """Say what is wrong, and with which argument if they are known."""
+        if isinstance(error, PayloadError):
+            return str(error)
+        # NaN was written as null, so the error at hand speaks of a null that nobody gave.
+        if problem := _first_of(find_non_finite, arguments):
+            return problem
+        text, path, key = str(error), "", ""
+        while found := _AT.fullmatch(text):
+            text, key, path = found[1], found[2] or key, path + found[3]
+        path = _CALL.sub("", path, count=1)
+        if path:
+            return at(path, f"a key: {text}" if key else text)
+        if problem := _first_of(_unwritable, arguments):
+            return problem
         if isinstance(error, RecursionError):
-            problem = "the arguments are nested too deep, or contain themselves"
-        if problem is None:
-            found = _AT.fullmatch(str(error))
-            problem = str(error) if found is None else _at(found[2], found[1]) if found[2] else found[1]
-        return PayloadError(f"{self._kind}: {problem}")
+            return "the arguments are nested too deep, or contain themselves"
+        return text if isinstance(error, msgspec.ValidationError) else self._alone(text, arguments)
+
+    def _alone(self, text: str, arguments: Mapping[str, object]) -> str:
+        """Say which argument it is, of an error that names none: one that fails by itself."""
+        if len(arguments) == 1:
+            return at(next(iter(arguments)), text)
+        for name, value in arguments.items():
+            try:
+                self.partial({name: value})
+            except PayloadError as error:
+                return str(error).removeprefix(f"{self._kind}: ")
+        return text
+
+
+def _surely_kept(calls: Sequence[Mapping[str, object]], decoded: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether all arguments are of types which come back as they were, and came back as those.
+
+    Nothing is said of their order, which is that of the call and that of the declaration: conversion turns none of these
+    types into another one, but for an int into a float, so that there is one float more.
+    """
+    given = [type(value) for arguments in calls for value in arguments.values()]
+    got = [type(value) for values in decoded for value in values]
+    return KEPT.issuperset(given) and (given == got or given == [cls for cls in got if cls is not msgspec.UnsetType])
+
+
+def _first_of(problem_of: Callable[[Any, str], str | None], arguments: Mapping[str, object]) -> str | None:
+    """Say what the first argument is that has a problem, or answer None."""
+    for name, value in arguments.items():
+        try:
+            problem = problem_of(value, name)
+        except RecursionError:
+            problem = at(name, "it is nested too deep, or contains itself")
+        if problem:
+            return problem
+    return None
+
+
+def _unwritable(value: Any, path: str) -> str | None:
+    """Say which part of a value has no form in JSON, or answer None."""
+    try:
+        _encode(value)
+    except RecursionError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of msgspec, of pydantic, or of the value
+        if problem := first(_unwritable(part, where) for part, where in parts(value, path)):
+            return problem
+        for key in value if isinstance(value, Mapping) else ():
+            try:
+                _encode({key: None})
+            except Exception:  # noqa: BLE001 - whatever it says, it speaks of the class alone
+                return at(path, f"the key {key!r} has no form in JSON")
+        return at(path, str(error))
+    return None
 
 
 def _struct(parameters: Sequence[Parameter], *, runner: bool) -> type[msgspec.Struct]:
@@ -213,78 +267,3 @@ def _constant(value: Any) -> Callable[[], Any]:
 
 def _convert(value: object, struct: type[msgspec.Struct]) -> Any:
     return msgspec.convert(value, struct, builtin_types=_NATIVE, dec_hook=_dec_hook)
-
-
-# ------------------------------------------------------------------------------------------------ what arrives changed
-
-
-def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
-    """Say where a value that came back from JSON differs from the one given, or answer None.
-
-    A list may arrive as the tuple or set that is declared, and an int as the float. Anything else that changes would be a
-    surprise in the job: a subclass cut down to its base, a key that was dropped, NaN as None.
-    """
-    if isinstance(got, Enum):
-        return None if given in (got, got.value) else _changed(given, got, path)
-    if isinstance(got, dict):
-        return _mapping_differs(given, got, path)
-    if isinstance(got, list | tuple):
-        if not isinstance(given, list | tuple) or len(given) != len(got):
-            return _changed(given, got, path)
-        items = zip(given, got, strict=True)
-        return _first(round_trip_differs(a, b, f"{path}[{index}]") for index, (a, b) in enumerate(items))
-    if isinstance(got, set | frozenset):
-        same = isinstance(given, set | frozenset | list | tuple) and set(given) == got
-        return None if same else _changed(given, got, path)
-    names = _field_names(type(got))
-    if names is not None:
-        if type(given) is not type(got):
-            return _at(path, f"a {type(given).__qualname__} would arrive as a {type(got).__qualname__}")
-        return _first(round_trip_differs(getattr(given, n), getattr(got, n), f"{path}.{n}") for n in names)
-    if isinstance(given, datetime) and isinstance(got, datetime) and None not in (given.tzinfo, got.tzinfo):
-        # By subtraction: equality of two zones is always false in the hour that summer time ends.
-        return None if given - got == timedelta(0) else _changed(given, got, path)
-    return None if given == got else _changed(given, got, path)
-
-
-def _mapping_differs(given: Any, got: dict[Any, Any], path: str) -> str | None:
-    if not isinstance(given, Mapping):
-        return _changed(given, got, path)
-    if given.keys() != got.keys():
-        lost = [key for key in given if key not in got]
-        return _at(path, f"the key {lost[0]!r} would not arrive") if lost else _changed(given, got, path)
-    # An infinite key would arrive, as a string; it is refused because no infinite value would.
-    problem = _first(_find_non_finite(key, path) for key in got)
-    return problem or _first(round_trip_differs(given[key], got[key], f"{path}[{key!r}]") for key in got)
-
-
-def _field_names(cls: type[Any]) -> tuple[str, ...] | None:
-    if attrs.has(cls):
-        return tuple(attribute.name for attribute in attrs.fields(cls))
-    if dataclasses.is_dataclass(cls):
-        return tuple(field.name for field in dataclasses.fields(cls))
-    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
-
-
-def _at(path: str, problem: str) -> str:
-    return f"argument `{path}`: {problem}"
-
-
-def _first(problems: Any) -> str | None:
-    return next((problem for problem in problems if problem), None)
-
-
-def _changed(given: Any, got: Any, path: str) -> str:
-    return _find_non_finite(given, path) or _at(path, f"{given!r} would arrive as {got!r}")
-
-
-def _find_non_finite(value: Any, path: str) -> str | None:
-    if isinstance(value, float):
-        return None if math.isfinite(value) else _at(path, f"{value} has no form in JSON; give a finite number")
-    if isinstance(value, Mapping):
-        items = (_find_non_finite(item, f"{path}[{key!r}]") for key, item in value.items())
-        return _first(_find_non_finite(key, path) for key in value) or _first(items)
-    if isinstance(value, list | tuple | set | frozenset):
-        return _first(_find_non_finite(item, f"{path}[{index}]") for index, item in enumerate(value))
-    names = _field_names(type(value))
-    return _first(_find_non_finite(getattr(value, name), f"{path}.{name}") for name in names) if names else None

@@ -8,6 +8,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from enum import Flag
 from types import GenericAlias
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ import attrs
 import msgspec
 from msgspec import inspect as types
 
-from jobqueue.codec import REQUIRED, Parameter, is_pydantic
+from jobqueue import models
+from jobqueue.codec import REQUIRED, Parameter
 from jobqueue.context import Context
 from jobqueue.endings import never_ran, requested_by
 from jobqueue.errors import DeclarationError
@@ -163,7 +165,8 @@ def _function_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], 
         hint, default = _unpacked(hint) or GenericAlias(tuple, (hint, ...)), ()
     elif parameter.kind is parameter.VAR_KEYWORD:
         hint, default = _unpacked(hint) or GenericAlias(dict, (str, hint)), {}
-    return Parameter(parameter.name, hint, default, exact=_check_type(hint, where))
+    _check_type(hint, where)
+    return Parameter(parameter.name, hint, default)
 
 
 def _unpacked(hint: Any) -> Any:
@@ -202,7 +205,8 @@ def class_shape(cls: type[Any], name: str) -> ClassShape:
     for attribute, _, default in fields:
         where = f"{name}: field `{attribute}`"
         hint = _annotation(attribute, hints, where)
-        parameters.append(Parameter(attribute, hint, default, exact=_check_type(hint, where)))
+        _check_type(hint, where)
+        parameters.append(Parameter(attribute, hint, default))
     return ClassShape(
         attributes=tuple(attribute for attribute, _, _ in fields),
         aliases=tuple(alias for _, alias, _ in fields),
@@ -297,8 +301,8 @@ def _declaring_locals() -> dict[str, Any]:
     return dict(frame.f_locals)
 
 
-def _check_type(hint: Any, where: str) -> bool:
-    """Refuse a type that cannot travel as JSON; answer whether a value that fits it surely arrives as it was."""
+def _check_type(hint: Any, where: str) -> None:
+    """Refuse a type that cannot travel as JSON."""
     _refuse_foreign_constraints(hint, where)
     try:
         msgspec.json.Decoder(hint)
@@ -310,7 +314,7 @@ def _check_type(hint: Any, where: str) -> bool:
         ) from error
     except Exception as error:
         raise DeclarationError(f"{where} cannot be stored as {_show(hint)}: {error}; {_ADVICE}") from error
-    return _walk(described, where, set())
+    _walk(described, where, set())
 
 
 def _refuse_foreign_constraints(hint: Any, where: str) -> None:
@@ -322,37 +326,67 @@ def _refuse_foreign_constraints(hint: Any, where: str) -> None:
         _refuse_foreign_constraints(part, where)
 
 
-def _walk(node: types.Type, where: str, seen: set[type[Any]]) -> bool:
-    if isinstance(node, types.CustomType):
-        if is_pydantic(node.cls):
-            return False
+def _walk(node: types.Type, where: str, seen: set[type[Any]]) -> None:
+    if isinstance(node, types.CustomType) and not models.is_model(node.cls):
         raise DeclarationError(f"{where} cannot be stored as {_show(node.cls)}; {_ADVICE}")
     if isinstance(node, types.RawType | types.ExtType | types.MemoryViewType):
-        raise DeclarationError(f"{where} cannot be stored as {type(node).__name__.removesuffix('Type')}; {_ADVICE}")
-    if isinstance(node, types.UnionType):
-        # NaN is written as null: where null is allowed too, it would arrive as None without an error.
-        walked = [_walk(member, where, seen) for member in node.types]
-        return all(walked) and not any(isinstance(member, types.FloatType) for member in node.types)
-    if isinstance(node, types.Metadata):
-        return _walk(node.type, where, seen)
-    if isinstance(node, types.CollectionType):
-        return _walk(node.item_type, where, seen)
-    if isinstance(node, types.TupleType):
-        walked = [_walk(item, where, seen) for item in node.item_types]
-        return all(walked)
+        raise DeclarationError(f"{where} cannot be stored as {_name(node)}; {_ADVICE}")
+    if isinstance(node, types.EnumType) and issubclass(node.cls, Flag):
+        raise DeclarationError(
+            f"{where} cannot be stored as {_show(node.cls)}: flags that are set together have no form of their own; "
+            "take an int and make the flags of it in the job, or take a set of an Enum"
+        )
     if isinstance(node, types.DictType):
-        walked = [_walk(part, where, seen) for part in (node.key_type, node.value_type)]
-        return all(walked) and not isinstance(node.key_type, types.FloatType)
+        _check_key(node.key_type, where)
     if isinstance(node, types.DataclassType | types.StructType | types.TypedDictType | types.NamedTupleType):
-        if node.cls not in seen:
-            seen.add(node.cls)
-            if isinstance(node, types.DataclassType):
-                _check_fields(node.cls, where)
-            for field in node.fields:
-                _walk(field.type, where, seen)
-        return False
-    # Offsets with seconds in them, as all zones had once, are written without: such a moment would shift.
-    return not isinstance(node, types.AnyType | types.DateTimeType | types.TimeType)
+        if node.cls in seen:
+            return
+        seen.add(node.cls)
+        if isinstance(node, types.DataclassType):
+            _check_fields(node.cls, where)
+    for part, inside in _parts(node, where):
+        _walk(part, inside, seen)
+
+
+def _parts(node: Any, where: str) -> Iterator[tuple[types.Type, str]]:
+    """The types that a type is made of, and where they are."""
+    if isinstance(node, types.UnionType):
+        yield from ((member, where) for member in node.types)
+    elif isinstance(node, types.Metadata):
+        yield node.type, where
+    elif isinstance(node, types.CollectionType):
+        yield node.item_type, where
+    elif isinstance(node, types.TupleType):
+        yield from ((item, where) for item in node.item_types)
+    elif isinstance(node, types.DictType):
+        yield from ((part, where) for part in (node.key_type, node.value_type))
+    elif isinstance(node, types.DataclassType | types.StructType | types.TypedDictType | types.NamedTupleType):
+        yield from ((field.type, f"{where}: field `{field.name}` of {node.cls.__qualname__}") for field in node.fields)
+
+
+def _check_key(node: types.Type, where: str) -> None:
+    """Refuse the key of a dict that has no form as a string, which is what JSON has for keys."""
+    if isinstance(node, types.Metadata | types.UnionType):
+        for part, _ in _parts(node, where):
+            _check_key(part, where)
+    elif not isinstance(node, _KEYS):
+        raise DeclarationError(
+            f"{where} cannot be stored: JSON has no keys of type {_name(node)}; take a list of pairs, "
+            "or make a string of the key"
+        )
+
+
+_KEYS: Final = (
+    types.AnyType, types.BytesType, types.ByteArrayType, types.DateTimeType, types.DateType, types.DecimalType,
+    types.EnumType, types.FloatType, types.IntType, types.LiteralType, types.StrType, types.TimeDeltaType, types.TimeType,
+    types.UUIDType,
+)  # fmt: skip
+"""What JSON can have as the key of an object: each of these has a form as a string."""
+
+
+def _name(node: types.Type) -> str:
+    cls = getattr(node, "cls", None)
+    return _show(cls) if cls is not None else type(node).__name__.removesuffix("Type").lower()
 
 
 def _show(hint: Any) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue.codec import round_trip_differs
+from jobqueue.roundtrip import round_trip_differs
 
 __all__ = ["differs", "is_matcher"]
 

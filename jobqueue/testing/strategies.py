@@ -17,7 +17,8 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect as types
 
-from jobqueue.codec import REQUIRED, is_pydantic
+from jobqueue import models
+from jobqueue.codec import REQUIRED
 from jobqueue.durations import LONGEST_MS
 from jobqueue.errors import PayloadError
 from jobqueue.job import Call, Job, Kind
@@ -248,7 +249,7 @@ def _of(node: types.Type, inside: frozenset[Any]) -> st.SearchStrategy[Any]:  # 
             # A key of any type is written as a string, and would not arrive as anything else.
             keys = _text() if isinstance(key, types.AnyType) else _of(key, inside)
             return st.dictionaries(keys, _of(value, inside), min_size=node.min_length or 0, max_size=_most(node))
-        case types.CustomType(cls=cls) if is_pydantic(cls):
+        case types.CustomType(cls=cls) if models.is_model(cls):
             return _models(cls)
         case types.TypedDictType() | types.DataclassType() | types.StructType() | types.NamedTupleType():
             return _objects(node, inside)
@@ -341,9 +342,9 @@ class _Refused:
     """The class refused these values: its own validators have the last word."""
 
 
-def _make(cls: Any, values: Mapping[str, Any]) -> Any:
+def _make(make: Callable[..., Any], values: Mapping[str, Any]) -> Any:
     try:
-        return cls(**values)
+        return make(**values)
     except Exception:  # noqa: BLE001 - as above
         return _Refused
 
@@ -357,7 +358,11 @@ def _models(cls: Any) -> st.SearchStrategy[Any]:
     fields = {name: _field(field) for name, field in cls.model_fields.items()}
     required = {name: each for name, each in fields.items() if cls.model_fields[name].is_required()}
     optional = {name: each for name, each in fields.items() if name not in required}
-    return st.fixed_dictionaries(required, optional=optional).map(partial(_make, cls)).filter(_is_made)
+    return (
+        st.fixed_dictionaries(required, optional=optional)
+        .map(partial(_make, partial(models.build, cls)))
+        .filter(_is_made)
+    )
 
 
 def _field(field: Any) -> st.SearchStrategy[Any]:

@@ -13,7 +13,6 @@ from enum import Enum, IntEnum, StrEnum
 from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 from uuid import UUID, uuid4
-from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
@@ -110,7 +109,6 @@ def receive(hint: Any, *values: Any) -> Any:
 texts = st.text(max_size=8)
 keys = st.text(string.ascii_letters, min_size=1, max_size=5)
 offsets = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(-timedelta(minutes=1)), None])
-zones = st.sampled_from([ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kathmandu"), ZoneInfo("America/St_Johns")])
 points = st.builds(Point, st.integers(), st.none() | st.floats(allow_nan=False, allow_infinity=False))
 
 leaves: list[tuple[Any, st.SearchStrategy[Any]]] = [
@@ -158,7 +156,8 @@ def typed_values(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrateg
         wanted = SIMPLE if shape == "optional" else HASHABLE
         hint, values = draw(st.sampled_from([leaf for leaf in leaves if leaf[0] in wanted]))
         if shape == "set":
-            return GenericAlias(draw(st.sampled_from([set, frozenset])), hint), st.sets(values, max_size=3)
+            make = draw(st.sampled_from([set, frozenset]))
+            return GenericAlias(make, hint), st.sets(values, max_size=3).map(make)
         if shape == "optional":
             return hint | None, values | st.none()
         inner, items = draw(typed_values(depth=depth - 1))
@@ -178,24 +177,6 @@ def test_a_job_receives_what_was_enqueued(data: st.DataObject) -> None:
     value = data.draw(values)
 
     assert receive(hint, value) == value
-
-
-@given(st.datetimes(timezones=zones))
-def test_a_moment_of_a_real_zone_is_received_or_refused(value: datetime) -> None:
-    """Local times before standard time have offsets with seconds, which the format has not."""
-    offset = value.utcoffset()
-    assert offset is not None
-    if offset % timedelta(minutes=1):
-        with pytest.raises(PayloadError, match="would arrive as"):
-            receive(datetime, value)
-    else:
-        # By subtraction: equality between zones is false in the hour that summer time ends.
-        assert receive(datetime, value) - value == timedelta(0)
-
-
-def test_a_moment_that_would_shift_is_refused() -> None:
-    with pytest.raises(PayloadError, match=r"`value`: .*1893.* would arrive as"):
-        receive(datetime | None, datetime(1893, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")))
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
@@ -279,24 +260,13 @@ def test_what_would_arrive_changed_is_refused() -> None:
         receive(Any, {1, 2})
 
 
-def test_what_is_the_same_in_another_dress_is_accepted() -> None:
+def test_what_an_annotation_allows_is_accepted() -> None:
     assert receive(float, 1) == 1.0
-    assert receive(Sequence[int], (1, 2)) == [1, 2]
+    assert receive(Sequence[int], [1, 2]) == [1, 2]
     assert receive(Mapping[str, int], {"a": 1}) == {"a": 1}
-    assert receive(list[Point], (Point(1, 2),)) == [Point(1, 2.0)]
+    assert receive(list[Point], [Point(1, 2)]) == [Point(1, 2.0)]
     assert receive(Any, {"a": [1, None, "x", 2.5, True]}) == {"a": [1, None, "x", 2.5, True]}
     assert receive(Incomparable, Incomparable(1)).x == 1
-
-
-def test_a_time_in_the_hour_that_summer_time_ends_is_accepted() -> None:
-    @attrs.frozen
-    class Booking:
-        at: datetime
-
-    for fold in (0, 1):
-        at = datetime(2030, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
-
-        assert receive(Booking, Booking(at)).at - at == timedelta(0)
 
 
 def test_validators_of_instances_run_again() -> None:
@@ -314,7 +284,9 @@ def test_what_has_no_form_in_json_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     for value in (loop, deep):
-        with pytest.raises(PayloadError, match=r"shop\.take: the arguments are nested too deep, or contain themselves"):
+        with pytest.raises(
+            PayloadError, match=r"shop\.take: argument `value`: it is nested too deep, or contains itself"
+        ):
             receive(Any, value)
     with pytest.raises(PayloadError, match="surrogates not allowed"):
         receive(str, "\ud800")
@@ -322,7 +294,7 @@ def test_what_has_no_form_in_json_is_refused() -> None:
         receive(int, 10**5000)
     with pytest.raises(PayloadError, match=r"Encoding objects of type object is unsupported|no form in JSON"):
         receive(Any, object())
-    with pytest.raises(PayloadError, match="tuple has no form in JSON"):
+    with pytest.raises(PayloadError, match=r"the key \(1, 2\) has no form in JSON"):
         receive(Any, {(1, 2): 3})
 
 
@@ -466,7 +438,7 @@ class Outer:
         (object, "cannot be stored as object"),
         (complex, "cannot be stored as complex"),
         (type[int], "cannot be stored as"),
-        (memoryview, "cannot be stored as MemoryView"),
+        (memoryview, "cannot be stored as memoryview"),
         (Private, "the field `_secret` of Private is private"),
         (PrivateData, "the field `_secret` of PrivateData is private"),
         (Converted, "the field `x` of Converted has a converter"),

@@ -1,0 +1,177 @@
+"""What would arrive changed: the value that was given, beside the one that came back from its JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import NoneType
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+import msgspec
+
+from jobqueue import models
+
+__all__ = ["KEPT", "at", "find_non_finite", "first", "parts", "round_trip_differs"]
+
+KEPT: Final = frozenset({bool, bytearray, bytes, date, float, int, NoneType, str, timedelta, UUID})
+"""What came back as exactly one of these, and was given as one, is the same value. NaN comes back as None."""
+
+_SHOWN: Final = 100
+
+
+def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
+    """Say where a value that came back from JSON differs from the one given, or answer None.
+
+    An int may arrive as the float that is declared, if it is the same number. Anything else that changes would be a
+    surprise in the job: a tuple as a list, a subclass cut down to its base, a key that was dropped, NaN as None.
+    """
+    cls = type(got)
+    if type(given) is not cls:
+        # Python compares an int to a float exactly: 2**53 + 1 is another number than the float next to it.
+        return None if cls is float and type(given) is int and given == got else _changed(given, got, path)
+    if cls in KEPT:
+        return None if given == got else _changed(given, got, path)
+    if cls is dict:
+        return _mapping_differs(given, got, path)
+    if isinstance(got, list | tuple):
+        return _items_differ(given, got, path)
+    if isinstance(got, set | frozenset):
+        return _members_differ(given, got, path)
+    if isinstance(given, datetime | time) and (problem := _zone_lost(given)):
+        return at(path, problem)
+    names = _field_names(got)
+    if names is not None:
+        problem = first(round_trip_differs(getattr(given, n), getattr(got, n), f"{path}.{n}") for n in names)
+        if problem is None and models.is_model(cls) and (lost := models.lost(given, got)):
+            return at(path, lost)
+        return problem
+    # NaN first: comparing it raises where it is one that signals.
+    return find_non_finite(given, path) or (None if given == got else _changed(given, got, path))
+
+
+def _items_differ(given: Any, got: Any, path: str) -> str | None:
+    if _plain(given, got) and given == got:
+        return None
+    if len(given) != len(got):
+        return _changed(given, got, path)
+    items = enumerate(zip(given, got, strict=True))
+    return first(round_trip_differs(a, b, f"{path}[{index}]") for index, (a, b) in items)
+
+
+def _members_differ(given: Any, got: Any, path: str) -> str | None:
+    originals = {item: item for item in given}
+    if len(given) != len(got) or not all(item in originals for item in got):
+        return _changed(given, got, path)
+    return first(round_trip_differs(originals[item], item, path) for item in got)
+
+
+def _mapping_differs(given: dict[Any, Any], got: dict[Any, Any], path: str) -> str | None:
+    if given.keys() != got.keys():
+        lost = [key for key in given if key not in got]
+        problem = first(find_non_finite(key, path) for key in lost)
+        return problem or (
+            at(path, f"the key {_show(lost[0])} would not arrive") if lost else _changed(given, got, path)
+        )
+    if set(map(type, given)) == {str} == set(map(type, got)) and _plain(given.values(), got.values()) and given == got:
+        return None
+    originals = {key: key for key in given}
+    for key, item in got.items():
+        # An infinite key would arrive, as a string; it is refused because no infinite value would.
+        problem = find_non_finite(key, path) or round_trip_differs(originals[key], key, path)
+        problem = problem or round_trip_differs(given[key], item, f"{path}[{key!r}]")
+        if problem:
+            return problem
+    return None
+
+
+def _plain(given: Collection[Any], got: Collection[Any]) -> bool:
+    """Whether nothing in them has to be looked into: most lists of numbers and texts are compared by Python itself."""
+    types = [*map(type, given)]
+    return KEPT.issuperset(types) and types == [*map(type, got)]
+
+
+def _zone_lost(given: datetime | time) -> str | None:
+    zone = given.tzinfo
+    if zone is None or zone.utcoffset(None) is not None:
+        return None
+    if isinstance(given, time):
+        return f"the zone {zone} would not arrive: give the time without one, and the zone's name as an argument"
+    return (
+        f"a time in {zone} would arrive with the fixed offset of that moment: give the moment, "
+        ".astimezone(UTC), and the zone's name as an argument of its own where the job needs it"
+    )
+
+
+def parts(value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """Go through what a value is made of, but for the keys of a mapping."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield item, f"{path}[{key!r}]"
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, item in enumerate(value):
+            yield item, f"{path}[{index}]"
+    else:
+        for name in _field_names(value) or ():
+            yield getattr(value, name), f"{path}.{name}"
+
+
+def find_non_finite(value: Any, path: str) -> str | None:
+    """Say where in a value there is a number that JSON has not, or answer None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else _no_number(value, path)
+    if isinstance(value, Decimal):
+        return _no_number(value, path) if value.is_nan() else None
+    if isinstance(value, Mapping) and (problem := first(find_non_finite(key, path) for key in value)):
+        return problem
+    return first(find_non_finite(part, where) for part, where in parts(value, path))
+
+
+def _no_number(value: object, path: str) -> str:
+    return at(path, f"{value} has no form in JSON; give a finite number")
+
+
+def _field_names(value: Any) -> tuple[str, ...] | None:
+    cls = type(value)
+    if attrs.has(cls):
+        return tuple(attribute.name for attribute in attrs.fields(cls))
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    if models.is_model(cls):
+        return models.names(value)
+    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
+
+
+def at(path: str, problem: str) -> str:
+    """Answer the sentence that says what is wrong with an argument, or a part of one."""
+    return f"argument `{path}`: {problem}"
+
+
+def first(problems: Iterable[str | None]) -> str | None:
+    """Answer the first of them that is one."""
+    return next((problem for problem in problems if problem), None)
+
+
+def _changed(given: Any, got: Any, path: str) -> str:
+    problem = find_non_finite(given, path)
+    if problem:
+        return problem
+    by_class = isinstance(given, type(got)) or _field_names(got) is not None
+    if by_class and type(given) is not type(got) and not isinstance(given, Enum):
+        return at(path, f"{_a(given)} would arrive as {_a(got)}")
+    return at(path, f"{_show(given)} would arrive as {_show(got)}")
+
+
+def _a(value: object) -> str:
+    name = type(value).__qualname__
+    return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
