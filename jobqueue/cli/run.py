@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobqueue.cli.common import json_option
+from jobqueue.cli.init import stay_as_init
 
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
@@ -144,6 +145,8 @@ def run(
     its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal. With --burst it
     also ends when nothing is ready or due; what is due later, also a retry, does not count.
     """
+    if (code := stay_as_init()) is not None:
+        return code
     from jobqueue.cli.logs import set_up_logging
     from jobqueue.cli.target import import_module, load_target, put_first_on_path
     from jobqueue.runner.runner import Runner
