@@ -198,12 +198,26 @@ def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list
     records: list[JobRecord[Any]] = []
     for job, id, entropy in zip(jobs, ids, entropies, strict=True):
         due = now + job.delay if job.delay is not None else job.at if job.at is not None else now
-        place: Place = "waiting" if due > now else "ready"
+        place: Place
+        place, score = ("waiting", due) if due > now else ("ready", 0)
         nonce = entropy[10:]
         # By position: a keyword for each of thirteen fields costs as much as the rest of the loop.
         records.append(
             JobRecord(
-                id, job.name, job.queue, job.payload, 0, job.retry, created, timestamp(due), None, place, 0, 0, nonce
+                id,
+                job.name,
+                job.queue,
+                job.payload,
+                0,
+                job.retry,
+                created,
+                timestamp(due),
+                None,
+                place,
+                0,
+                0,
+                nonce,
+                score,
             )
         )
     return records

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, get_args
+from uuid import UUID
 
 import attrs
 
 from jobqueue import lookup
 from jobqueue.access import Access
 from jobqueue.audit import Audit, Watch, audit
-from jobqueue.errors import UnknownJob
+from jobqueue.errors import DeclarationError, UnknownJob
 from jobqueue.flows import Flow
-from jobqueue.job import Call
+from jobqueue.job import Call, Job
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.options import check_known_queue
 from jobqueue.record import JobRecord, R, record_of
 from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
+from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
 
 __all__ = ["Counts", "Looking"]
@@ -55,13 +58,21 @@ class Looking:
         """See `counts`."""
         return await self.access.arun(self._counts(None))
 
-    def get(self, id: str, *, queue: str | None = None) -> JobRecord[Any] | None:
-        """What is stored of a job, or None; ``queue`` spares looking into all of them."""
-        return self.access.run(self._get(id, queue))
+    def get(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any] | None:
+        """What is stored of a job now, or None.
 
-    async def aget(self, id: str, *, queue: str | None = None) -> JobRecord[Any] | None:
+        Args:
+            id: Its id, or a record of it.
+            queue: Its queue, which spares looking into all of them; a record tells it.
+
+        Raises:
+            DeclarationError: It is neither an id nor a record.
+        """
+        return self.access.run(self._get(*_named("get", id, queue)))
+
+    async def aget(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any] | None:
         """See `get`."""
-        return await self.access.arun(self._get(id, queue))
+        return await self.access.arun(self._get(*_named("aget", id, queue)))
 
     def find(
         self,
@@ -70,7 +81,7 @@ class Looking:
         place: Place | None = None,
         name: str | None = None,
         limit: int = 100,
-        after: str | None = None,
+        after: str | JobRecord[Any] | None = None,
     ) -> list[JobRecord[Any]]:
         """Jobs by queue, place and kind, at most ``limit``, in the order in which they stand there.
 
@@ -79,10 +90,13 @@ class Looking:
             place: Only in this place.
             name: Only of this kind.
             limit: How many at most.
-            after: Go on behind the job with this id, the last one of the page before.
+            after: Go on behind this job, the last one of the page before. Its record leads on even when a waiting or dead
+                job has left since; its id does so only while it is there. A ready job is searched in its list.
 
         Raises:
             JobNotFound: The job ``after`` is not there any more.
+            DeclarationError: ``after`` is neither an id nor a record.
+            ValueError: There is no such place, ``limit`` is below 1, or the record ``after`` is of another queue or place.
         """
         return self.access.run(self._find(queue, place, name, limit, after))
 
@@ -93,17 +107,67 @@ class Looking:
         place: Place | None = None,
         name: str | None = None,
         limit: int = 100,
-        after: str | None = None,
+        after: str | JobRecord[Any] | None = None,
     ) -> list[JobRecord[Any]]:
         """See `find`."""
         return await self.access.arun(self._find(queue, place, name, limit, after))
 
-    def dead(self, *, queue: str | None = None, limit: int = 100, after: str | None = None) -> list[JobRecord[Any]]:
+    def scan(
+        self, *, queue: str | None = None, place: Place | None = None, name: str | None = None
+    ) -> Iterator[JobRecord[Any]]:
+        """All jobs, one after the other and in no order, while runners and people move them.
+
+        A job that is there all the time, from the first step to the last, comes exactly once, and none comes twice. With
+        ``place`` that is: in that place all the time. One that comes or leaves meanwhile may come or not. Each is as it was
+        when it was read, up to 500 jobs ahead; what has been done with those before it does not matter.
+
+        It takes as long as there are jobs: of that place in ``waiting``, ``working`` and ``dead``, of the whole queue in
+        ``ready`` and without ``place``. It remembers the ids that it has answered of one queue.
+
+        Args:
+            queue: Only of this queue.
+            place: Only in this place.
+            name: Only of this kind.
+
+        Returns:
+            An iterator; each step asks the storage when it needs to.
+
+        Raises:
+            DeclarationError: There is no such queue.
+            ValueError: There is no such place.
+            NotApplied: In a step: the storage cannot be reached, begin again.
+        """
+        self._check(queue, place, name)
+        return self._scanned(queue, place, name)
+
+    def _scanned(self, queue: str | None, place: Place | None, name: str | None) -> Iterator[JobRecord[Any]]:
+        walk = Scan(self.access.run(self._queues(queue)), place, name)
+        while page := self.access.run(walk.page()):
+            yield from page
+
+    def ascan(
+        self, *, queue: str | None = None, place: Place | None = None, name: str | None = None
+    ) -> AsyncIterator[JobRecord[Any]]:
+        """See `scan`; to be gone through by ``async for``."""
+        self._check(queue, place, name)
+        return self._ascanned(queue, place, name)
+
+    async def _ascanned(
+        self, queue: str | None, place: Place | None, name: str | None
+    ) -> AsyncIterator[JobRecord[Any]]:  # fmt: skip
+        walk = Scan(await self.access.arun(self._queues(queue)), place, name)
+        while page := await self.access.arun(walk.page()):
+            for record in page:
+                yield record
+
+    def dead(
+        self, *, queue: str | None = None, limit: int = 100, after: str | JobRecord[Any] | None = None
+    ) -> list[JobRecord[Any]]:  # fmt: skip
         """Jobs that were given up, those longest dead first."""
         return self.find(queue=queue, place="dead", limit=limit, after=after)
 
     async def adead(
-        self, *, queue: str | None = None, limit: int = 100, after: str | None = None
+        self, *, queue: str | None = None, limit: int = 100, after: str | JobRecord[Any] | None = None
     ) -> list[JobRecord[Any]]:  # fmt: skip
         """See `dead`."""
         return await self.afind(queue=queue, place="dead", limit=limit, after=after)
@@ -122,7 +186,10 @@ class Looking:
         Raises:
             UnknownJob: Its kind is not declared here.
             PayloadError: Its arguments do not fit the kind.
+            DeclarationError: It is no record.
         """
+        if not isinstance(record, JobRecord):
+            raise DeclarationError(f"decode() takes a record, as get() answers it for an id, not {_shown(record)}")
         kind = self.registry.get(record.name)
         if kind is None:
             raise UnknownJob(
@@ -132,33 +199,43 @@ class Looking:
 
     # ------------------------------------------------------------------------------------------------------ operating
 
-    def requeue(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+    def requeue(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
         """Make a dead or waiting job ready now; its count of attempts stays, so it gets one more run.
+
+        Args:
+            id: Its id, or a record of it.
+            queue: Its queue, which spares looking into all of them; a record tells it.
 
         Raises:
             JobNotFound: There is none with this id.
+            DeclarationError: It is neither an id nor a record.
             StorageRefused: It is being run.
         """
-        return self.access.run(self._operate(lookup.requeue, id, queue))
+        return self.access.run(self._operate(lookup.requeue, *_named("requeue", id, queue)))
 
-    async def arequeue(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+    async def arequeue(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
         """See `requeue`."""
-        return await self.access.arun(self._operate(lookup.requeue, id, queue))
+        return await self.access.arun(self._operate(lookup.requeue, *_named("arequeue", id, queue)))
 
-    def delete(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+    def delete(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
         """Forget a job that is waiting, ready or dead; answers what it was.
 
         A ready job is searched in its list, which takes the server about 7 ms in a queue of a million.
 
+        Args:
+            id: Its id, or a record of it.
+            queue: Its queue, which spares looking into all of them; a record tells it.
+
         Raises:
             JobNotFound: There is none with this id.
+            DeclarationError: It is neither an id nor a record.
             StorageRefused: It is being run.
         """
-        return self.access.run(self._operate(lookup.delete, id, queue))
+        return self.access.run(self._operate(lookup.delete, *_named("delete", id, queue)))
 
-    async def adelete(self, id: str, *, queue: str | None = None) -> JobRecord[Any]:
+    async def adelete(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
         """See `delete`."""
-        return await self.access.arun(self._operate(lookup.delete, id, queue))
+        return await self.access.arun(self._operate(lookup.delete, *_named("adelete", id, queue)))
 
     def audit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
         """Find jobs that something other than jobqueue left in no place, which no other call shows, or in several.
@@ -182,6 +259,14 @@ class Looking:
         )
         return [queue_keys(self.access.keys.scope, name) for name in names]
 
+    def _check(self, queue: str | None, place: object, name: object) -> None:
+        if queue is not None:
+            check_known_queue(queue, self._queue_names)
+        if place is not None and place not in get_args(Place):
+            raise ValueError(f"there is no place {place!r}: it is one of {', '.join(get_args(Place))}")
+        if name is not None and not isinstance(name, str):
+            raise DeclarationError(f"name= is the name of a kind, such as 'shop.mail.send', not {_shown(name)}")
+
     def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:
         names = (yield from lookup.queues(self.access.keys, self.access.clock().now())) if queues is None else queues
         sizes = yield from lookup.sizes([queue_keys(self.access.keys.scope, name) for name in names])
@@ -192,12 +277,18 @@ class Looking:
         return None if where is None else record_of(id.encode(), where[0].queue, where[1])
 
     def _find(
-        self, queue: str | None, place: Place | None, name: str | None, limit: int, after: str | None
+        self,
+        queue: str | None,
+        place: Place | None,
+        name: str | None,
+        limit: int,
+        after: str | JobRecord[Any] | None,
     ) -> Flow[list[JobRecord[Any]]]:
-        if place is not None and place not in get_args(Place):
-            raise ValueError(f"there is no place {place!r}: it is one of {', '.join(get_args(Place))}")
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}")
+        self._check(queue, place, name)
+        if after is not None:
+            _named("find", after, None, what="after=")
+        if not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit!r}")
         keys = yield from self._queues(queue)
         places = lookup.PLACES_IN_ORDER if place is None else (place,)
         return (yield from lookup.find(keys, places, name, limit, after))
@@ -209,3 +300,36 @@ class Looking:
 
     def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
         return (yield from audit((yield from self._queues(queue)), mend, self.access.clock(), watch))
+
+
+def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[str, str | None]:
+    """The id of a job that a user named, and its queue if that is known.
+
+    Raises:
+        DeclarationError: It is neither an id nor a record.
+    """
+    if isinstance(job, JobRecord):
+        return job.id, job.queue if queue is None else queue
+    if isinstance(job, str):
+        try:
+            job.encode()
+        except UnicodeEncodeError:
+            raise DeclarationError(f"{call}({what}…): {_shown(job)} is no id of a job: it is no text") from None
+        return job, queue
+    instead = ""
+    if isinstance(job, bytes):
+        instead = ": an id is a str, write id.decode()"
+    elif isinstance(job, UUID):
+        instead = ": an id is a str, write id.hex"
+    elif job is None:
+        instead = ": was the job looked for, and not there?"
+    elif isinstance(job, Call | Job):
+        instead = ": it has no id until it is enqueued, which answers its record"
+    raise DeclarationError(f"{call}({what}…) takes the id of a job or its record, not {_shown(job)}{instead}")
+
+
+def _shown(value: object) -> str:
+    """What was given instead, without its contents: they may be a job's arguments."""
+    return (
+        "None" if value is None else f"{ascii(value)[:60]}" if isinstance(value, str) else f"a {type(value).__name__}"
+    )

@@ -17,6 +17,8 @@ from jobqueue.transitions import SEARCHED
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "search", "sizes"]
 
 PAGE: Final = 200
+STRIDE: Final = 5_000
+"""Ids of a list that one call looks at where only a position is sought."""
 SEARCH_KEYS: Final = 5_000
 """Keys that one call of the search looks at, which takes a server about a millisecond."""
 SEARCH_PAGES: Final = 20
@@ -124,34 +126,39 @@ PLACES_IN_ORDER: Final[tuple[Place, ...]] = ("working", "ready", "waiting", "dea
 
 
 def find(
-    keys: Sequence[QueueKeys], places: Sequence[Place], name: str | None, limit: int, after: str | None
+    keys: Sequence[QueueKeys],
+    places: Sequence[Place],
+    name: str | None,
+    limit: int,
+    after: str | JobRecord[Any] | None,
 ) -> Flow[list[JobRecord[Any]]]:
     """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
 
     Raises:
-        JobNotFound: There is no job ``after`` in these queues and places any more.
+        JobNotFound: Where the job ``after`` stood cannot be told any more.
+        ValueError: The record ``after`` is of another queue or place.
     """
     found: list[JobRecord[Any]] = []
     spots: list[tuple[QueueKeys, Place]] = [(queue, place) for queue in keys for place in places]
     cursor: tuple[int, bytes] | None = None
-    skipping = False
-    anchor = after.encode() if after is not None else b""
     if after is not None:
-        where = yield from locate(keys, after)
-        if where is None or (where[0], where[1].place) not in spots:
-            raise _no_anchor(after)
-        queue, kept = where
-        spots = spots[spots.index((queue, kept.place)) :]
-        # A list has no cursor by member: its pages are walked until the job is met.
-        skipping = kept.place == "ready"
-        cursor = None if skipping else (kept.score, anchor)
+        spot, score, id = yield from _spot(keys, after)
+        if spot not in spots:
+            if isinstance(after, str):
+                raise _no_anchor(
+                    id, "pass its record instead, which tells where a waiting or dead job stood, or use scan()"
+                )
+            raise ValueError(
+                f"after= is the record of a job {after.place} in queue {after.queue!r}, where this search does not look"
+            )
+        spots = spots[spots.index(spot) :]
+        # A list has no cursor by member: it is walked until the job is met.
+        cursor = (yield from _behind(spot[0], id)) if spot[1] == "ready" else (score, id.encode())
     for queue, place in spots:
         while True:
             entries, cursor = yield from _page(queue, place, cursor)
             for member, kept in entries:
-                if skipping:
-                    skipping = member != anchor
-                elif kept.place == place:
+                if kept.place == place:
                     record = record_of(member, queue.queue, kept)
                     if name is None or record.name == name:
                         found.append(record)
@@ -159,13 +166,40 @@ def find(
                             return found
             if cursor is None:
                 break
-        if skipping:
-            raise _no_anchor(after)  # it left while its list was walked
     return found
 
 
-def _no_anchor(after: str | None) -> JobNotFound:
-    return JobNotFound(f"no job {after} to continue behind: it has moved on or ended; start again without after=")
+def _spot(
+    keys: Sequence[QueueKeys], after: str | JobRecord[Any]
+) -> Flow[tuple[tuple[QueueKeys, Place] | None, int, str]]:
+    """Where the job stands, or stood when its record was read, its score there, and its id."""
+    if isinstance(after, str):
+        where = yield from locate(keys, after)
+        return (None, 0, after) if where is None else ((where[0], where[1].place), where[1].score, after)
+    queue = next((queue for queue in keys if queue.queue == after.queue), None)
+    return None if queue is None else (queue, after.place), after.score, after.id
+
+
+def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes]]:
+    """The cursor behind this job in ``ready``: a walk along the list, by its ids alone."""
+    anchor = id.encode()
+    for _ in range(TRIES):
+        start = 0
+        while True:
+            [ids] = yield Read((Peek(queue.ready, start, STRIDE),))
+            if anchor in ids:
+                return start + ids.index(anchor) + 1, b""
+            if len(ids) < STRIDE:
+                break
+            start += STRIDE - transitions.LIMIT  # a claim that came in between took so many from the head
+        where = yield from locate([queue], id)
+        if where is None or where[1].place != "ready":
+            break
+    raise _no_anchor(id, "a ready job is searched in its list, which it has left: use scan()")
+
+
+def _no_anchor(id: str, instead: str) -> JobNotFound:
+    return JobNotFound(f"no job {id} to continue behind: it has moved on or ended; {instead}")
 
 
 # ----------------------------------------------------------------------------------------------------------- operators

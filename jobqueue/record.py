@@ -175,6 +175,8 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
         place: ``waiting``, ``ready``, ``working`` or ``dead``.
         recoveries: How many times its runner, or its own process, died with it; an orderly end sets it back to 0.
         fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
+        score: Where it stands in its place, in ms since 1970: when it is due if it is waiting, when its lease ends if it is
+            working, when it died if it is dead; 0 in ready, and in what a job sees of itself.
     """
 
     id: str
@@ -190,6 +192,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     recoveries: int = 0
     fence: int = 0
     nonce: bytes = b""
+    score: int = 0
 
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
@@ -197,7 +200,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
 
 
 def job_record(
-    id: bytes, queue: str, stored: Stored, place: Place, *, fence: int = 0, nonce: bytes = b""
+    id: bytes, queue: str, stored: Stored, place: Place, *, fence: int = 0, nonce: bytes = b"", score: int = 0
 ) -> JobRecord[Any]:
     """The public value of stored fields."""
     return JobRecord(
@@ -214,6 +217,7 @@ def job_record(
         recoveries=stored.recoveries,
         fence=fence,
         nonce=nonce,
+        score=score,
     )
 
 
@@ -224,4 +228,4 @@ def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
     except PayloadError as error:
         stored = Stored("", kept.record, 0, 0, 0, 0, 0, str(error))
     fence = parse_claim(kept.claim)[1] if kept.claim else 0
-    return job_record(id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE])
+    return job_record(id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE], score=kept.score)
