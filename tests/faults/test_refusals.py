@@ -301,10 +301,10 @@ def test_a_full_server_applies_what_drains_in_the_same_call(bench: Bench) -> Non
 def test_a_loading_server_refuses(own_server: MakeServer) -> None:
     """[F19] LOADING: nothing is applied, and the same batch is when the data is loaded."""
     server = own_server(
-        "redis" if "redis" in kinds() else "valkey", args=["--appendonly", "yes", "--key-load-delay", "400"]
+        "redis" if "redis" in kinds() else "valkey", args=["--appendonly", "yes", "--key-load-delay", "100"]
     )
     storage = open_redis(server.url).storage()
-    batches = [transitions.put(QUEUE, {b"id%d" % number: _record(1)}, {}, {}) for number in range(1500)]
+    batches = [transitions.put(QUEUE, {b"id%d" % number: _record(1)}, {}, {}) for number in range(6000)]
     assert all(isinstance(outcome, Applied) for outcome in storage.apply(batches))
     server.kill()
     starting = threading.Thread(target=server.restart)
