@@ -15,6 +15,7 @@ from redis.crc import key_slot
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
+from jobqueue.storage.redis.faults import code_of
 from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
@@ -28,6 +29,8 @@ Ask: TypeAlias = tuple[Address, Request]
 SHARED_WAIT_SECONDS: Final = 1.0
 """How long a wait for several scopes lasts at most: only the first of them can end it, since each has a slot of its own."""
 
+_OUTDATED: Final = frozenset({"MOVED", "ASK", "CLUSTERDOWN", "READONLY"})
+"""Refusals after which the topology is asked for again."""
 _SCRIPTS: Final = frozenset({b"EVAL", b"EVALSHA"})
 
 
@@ -123,16 +126,10 @@ def route(topology: Topology, request: Request) -> Generator[Ask, list[Any], lis
             answers = yield address, [_unbroken(*request[index]) for index in indexes]
             for index, answer in zip(indexes, answers, strict=True):
                 replies[index] = answer
-        failed = (
-            NotApplied,
-            OutcomeUnknown,
-            exceptions.AskError,
-            exceptions.ClusterDownError,
-            exceptions.ReadOnlyError,
-        )
-        if any(isinstance(reply, failed) for reply in replies):
+        codes = [code_of(reply) if isinstance(reply, exceptions.RedisError) else "" for reply in replies]
+        if any(isinstance(reply, NotApplied | OutcomeUnknown) for reply in replies) or not _OUTDATED.isdisjoint(codes):
             topology.forget()
-        left = [index for index, reply in enumerate(replies) if isinstance(reply, exceptions.MovedError)]
+        left = [index for index, code in enumerate(codes) if code == "MOVED"]
         if not left or attempt:
             break
     return replies

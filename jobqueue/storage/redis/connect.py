@@ -22,7 +22,7 @@ from redis.asyncio import connection as aio
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -43,6 +43,7 @@ _CONNECTIONS: Final[dict[str, Any]] = {
     "tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection,
     "async tcp": aio.Connection, "async tls": aio.SSLConnection, "async unix": aio.UnixDomainSocketConnection,
 }  # fmt: skip
+_KNOWS_DRIVERS: Final = "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
 _SENTINEL: Final[Any] = Sentinel
 _ASYNC_SENTINEL: Final[Any] = AsyncSentinel
 _parse_url: Final[Callable[[str], dict[str, Any]]] = parse_url
@@ -152,8 +153,9 @@ class RedisServer:
             try:
                 settings["host"], settings["port"] = sentinel.discover_master(place.service)
             finally:
-                sentinel.close()
-        made: AnyConnection = _CONNECTIONS[place.by](**_unretried(settings))
+                for client in sentinel.sentinels:
+                    client.connection_pool.disconnect()
+        made: AnyConnection = _made(_CONNECTIONS[place.by], settings)
         return made
 
     async def _aconnect(self, address: Address | None = None) -> AsyncConnection:
@@ -171,11 +173,11 @@ class RedisServer:
                     settings["host"], settings["port"] = await sentinel.discover_master(place.service)
             finally:
                 for client in sentinel.sentinels:
-                    await client.aclose()
+                    await client.connection_pool.disconnect()
         if place.by == "tls":
             known = inspect.signature(aio.SSLConnection).parameters  # it lacks some of the sync one's
             settings = {name: value for name, value in settings.items() if not name.startswith("ssl_") or name in known}
-        made: AsyncConnection = _CONNECTIONS[f"async {place.by}"](**_unretried(settings))
+        made: AsyncConnection = _made(_CONNECTIONS[f"async {place.by}"], settings)
         return made
 
 
@@ -231,7 +233,7 @@ def open_redis(
     by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[base]
     place = Place(by, _with_timeouts(settings, by), nodes, unquote(service))
     try:
-        _CONNECTIONS[place.by](**_unretried(place.settings))  # it connects with its first use
+        _made(_CONNECTIONS[place.by], place.settings)  # it connects with its first use
     except (TypeError, ValueError, redis.RedisError) as error:
         raise DeclarationError(f"{_hidden(url)!r} has a setting that cannot be: {error}") from None
     return RedisServer(place, allow_eviction=allow_eviction, located=located)
@@ -303,14 +305,18 @@ def _with_timeouts(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
     return found
 
 
-def _unretried(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for a connection that never sends anything twice.
+def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
+    """A connection that never sends anything twice, not yet connected.
 
     Its name makes the server answer once before the first batch is sent: a server that is loading, full of clients or
     wants a password shows then, when certainly nothing has happened. RESP2 because the third adds a handshake and
-    notifications that are of no use here.
+    notifications that are of no use here. Nor is the library's own name, which is a request more: releases of 7 and later
+    leave it out for one word, earlier ones for others.
     """
-    return {"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None}
+    unnamed = {"driver_info": None} if _KNOWS_DRIVERS else {"lib_name": None, "lib_version": None}
+    made = kind(**{"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, **unnamed})
+    made.socket_timeout = settings["socket_timeout"]  # 5.0.0 and 5.0.1 lose that of a Unix socket
+    return made
 
 
 def _sentinel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,13 @@ A code that is not here is treated as ``ERR``. The advice is what an operator re
 """
 REFUSALS: Final = (exceptions.ResponseError, exceptions.BusyLoadingError, exceptions.AuthenticationError)
 """Errors that are an answer of the server."""
+_CODES: Final[tuple[tuple[type[exceptions.RedisError], str], ...]] = (
+    (exceptions.BusyLoadingError, "LOADING"), (exceptions.ReadOnlyError, "READONLY"),
+    (exceptions.MasterDownError, "MASTERDOWN"), (exceptions.ClusterDownError, "CLUSTERDOWN"),
+    (exceptions.TryAgainError, "TRYAGAIN"), (exceptions.MovedError, "MOVED"), (exceptions.AskError, "ASK"),
+    (exceptions.OutOfMemoryError, "OOM"), (exceptions.NoPermissionError, "NOPERM"),
+)  # fmt: skip
+"""redis-py before its release 7 takes the code away, and leaves the class."""
 
 
 def code_of(error: BaseException) -> str:
@@ -68,7 +75,11 @@ def code_of(error: BaseException) -> str:
     if "max number of clients" in text:
         return "MAXCLIENTS"
     code: str = getattr(error, "status_code", None) or text.partition(" ")[0]
-    return code
+    if code in ANSWERS:
+        return code
+    if isinstance(error, exceptions.AuthenticationError):
+        return "WRONGPASS" if "username-password" in text else "NOAUTH"
+    return next((name for kind, name in _CODES if isinstance(error, kind)), code)
 
 
 def passes(error: BaseException) -> bool:

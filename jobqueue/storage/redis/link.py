@@ -70,9 +70,11 @@ class Connection(Protocol):
 class AsyncConnection(Protocol):
     """The same of the asyncio flavour."""
 
+    _reader: asyncio.StreamReader | None
+
     async def connect(self) -> None: ...  # noqa: D102
     async def disconnect(self, nowait: bool = False) -> None: ...  # noqa: D102
-    async def can_read(self) -> bool: ...  # noqa: D102
+    async def can_read_destructive(self) -> bool: ...  # noqa: D102
     async def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: D102
     async def read_response(  # noqa: D102
         self,
@@ -164,10 +166,17 @@ async def aconnected(server: Guarded, label: str, connect: AsyncConnect) -> Asyn
     return connection
 
 
+async def _hears(connection: AsyncConnection) -> bool:
+    """Whether there is something to read. The library's look has another name before its release 8, and misses an end."""
+    reader = connection._reader  # noqa: SLF001 - the library gives it no other name
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    return reader is None or reader.at_eof() or bool(await look())
+
+
 async def ausable(connection: AsyncConnection) -> bool:
     """See `usable`."""
     try:
-        if not await connection.can_read():
+        if not await _hears(connection):
             return True
     except (exceptions.RedisError, OSError):
         pass
