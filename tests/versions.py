@@ -27,11 +27,11 @@ EXTRAS: Final = ("cli", "fast")
 TESTS: Final = (
     "tests/storage/test_redis.py", "tests/storage/test_redis_nodes.py", "tests/storage/test_redis_flow.py",
     "tests/storage/test_redis_rights.py", "tests/storage/test_overlapping.py", "tests/storage/test_exact.py",
-    "tests/unit/test_codec.py", "tests/unit/test_record.py", "tests/unit/test_declare.py",
+    "tests/unit/test_codec.py", "tests/unit/test_stored_bytes.py", "tests/unit/test_record.py", "tests/unit/test_declare.py",
     "tests/unit/test_declare_classes.py", "tests/unit/test_backend.py", "tests/unit/test_cli.py",
 )  # fmt: skip
-"""Tests of the code that calls redis, hiredis, msgspec, attrs, click or rich. The rest of the storage's tests compare scripts
-with the memory storage, or break storages on purpose: which library carried the bytes makes no difference to them."""
+"""Tests of the code that calls redis, hiredis, msgspec, attrs, click or rich. The rest of the storage's tests compare
+scripts with the memory storage, or break storages on purpose: which library carried the bytes makes no difference."""
 QUIET: Final = ("-W", "ignore:unclosed <socket:ResourceWarning")
 """redis-py before 5.2 leaves the socket of a refused connection to the garbage collector."""
 VERSIONS: Final = "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
