@@ -21,6 +21,7 @@ from jobqueue.errors import (
     PayloadError,
     StorageError,
     StorageRefused,
+    UnknownElsewhere,
     UnknownJob,
 )
 from jobqueue.job import Call, Job
@@ -65,6 +66,7 @@ __all__ = [
     "Snooze",
     "StorageError",
     "StorageRefused",
+    "UnknownElsewhere",
     "UnknownJob",
     "__version__",
     "current_context",

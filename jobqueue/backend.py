@@ -58,6 +58,11 @@ class Backend(Protocol):
         """The clock its users agree on."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may run the jobs in there."""
+        ...
+
     def storage(self) -> Storage:
         """A new storage with connections of its own."""
         ...
@@ -79,6 +84,7 @@ class MemoryBackend:
     """Everything in this process."""
 
     url = "memory://"
+    is_shared = False
 
     def __init__(self, storage: MemoryStorage | None = None, clock: Clock | None = None) -> None:
         self.memory = MemoryStorage() if storage is None else storage
@@ -103,6 +109,8 @@ class MemoryBackend:
 class GivenBackend:
     """A storage that the user made: one object for all, which must be safe to use from many threads."""
 
+    is_shared = True
+
     def __init__(self, storage: Storage, clock: Clock | None) -> None:
         self._storage = storage
         self.url = type(storage).__name__
@@ -126,6 +134,8 @@ class GivenBackend:
 
 class RedisBackend:
     """A Redis or Valkey server, perhaps one that this process keeps running."""
+
+    is_shared = True
 
     def __init__(self, server: RedisServer, embedded: EmbeddedServer | None = None) -> None:
         self._server = server

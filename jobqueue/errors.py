@@ -99,3 +99,7 @@ class StorageRefused(NotApplied):
 
 class OutcomeUnknown(StorageError):
     """The request may have been carried out: no answer came. Sending the same records again stores each once."""
+
+
+class UnknownElsewhere(UserWarning):
+    """Warned at enqueue, once per kind: no other process can import what declares it, so no other runner knows it."""

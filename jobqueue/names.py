@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.machinery
+import itertools
 import re
 import sys
 from collections.abc import Iterable
@@ -17,6 +19,7 @@ __all__ = [
     "check_namespace",
     "check_queue_name",
     "default_kind_name",
+    "is_found_elsewhere",
     "is_importable",
     "main_module",
     "module_of",
@@ -30,6 +33,8 @@ __all__ = [
 # Rejected: percent-encoding everything else, because two spellings of a name would then look alike in a terminal.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KIND_LENGTH = 255
+_PROGRAM = ("__main__", "__mp_main__")
+"""What the program that was started is called in its process, and in a process that `multiprocessing` started for it."""
 
 
 def check_queue_name(name: object) -> str:
@@ -79,9 +84,20 @@ def printable(text: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Answer ``"; did you mean 'x'?"`` for the known name nearest to this one, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    """Answer ``"; did you mean 'x'?"`` for the known name nearest to this one, or nothing if none is near.
+
+    Nearest is one that ends alike: the same module goes by several names, as ``shop.mail``, ``mail`` and ``__main__``.
+    """
+    names = list(known)
+    alike = max(names, key=lambda other: _same_end(name, other), default="")
+    near = [alike] if names and _same_end(name, alike) else difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _same_end(name: str, other: str) -> int:
+    """How many parts of two dotted names are the same, from the last one on."""
+    pairs = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def default_kind_name(target: Any) -> str:
@@ -103,7 +119,21 @@ def unwrapped(target: Any) -> Any:
 def module_of(target: Any) -> str:
     """Answer the name under which others import the module of a function or class."""
     module = str(target.__module__)
-    return main_module() if module == "__main__" else module
+    return main_module(module) if module in _PROGRAM else module
+
+
+def is_found_elsewhere(target: Any) -> bool:
+    """Answer whether another process could import the module of a function or class by the name that it has here."""
+    module = str(target.__module__)
+    if module not in _PROGRAM:
+        return True
+    program = sys.modules[module]
+    file = str(getattr(program, "__file__", None))
+    is_module = getattr(program, "__spec__", None) is not None or file.endswith(
+        tuple(importlib.machinery.all_suffixes())
+    )
+    name = main_module(module)
+    return is_module and name not in _PROGRAM and all(part.isidentifier() for part in name.split("."))
 
 
 def origin_of(target: Any) -> tuple[str, str]:
@@ -115,19 +145,21 @@ def origin_of(target: Any) -> tuple[str, str]:
 def is_importable(target: Any) -> bool:
     """Answer whether another process could find a function or class again by importing its module."""
     target = unwrapped(target)
-    main = sys.modules["__main__"]
-    has_file = target.__module__ != "__main__" or hasattr(main, "__file__") or getattr(main, "__spec__", None)
-    return bool(has_file) and "<locals>" not in target.__qualname__
+    return module_of(target) not in _PROGRAM and "<locals>" not in target.__qualname__
 
 
-def main_module() -> str:
-    """Answer the name under which others import the program that was started."""
-    main = sys.modules["__main__"]
+def main_module(called: str = "__main__") -> str:
+    """Answer the name under which others import the program that was started.
+
+    Args:
+        called: What it is called here.
+    """
+    main = sys.modules[called]
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m shop.mail
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    if file is None:  # an interactive session or a notebook: nobody else can import it
+    if file is None or file.startswith("<"):  # a session, a notebook, standard input: nobody else can import it
         return "__main__"
     path = Path(file).resolve()
     parts = [path.stem]

@@ -169,6 +169,8 @@ class JobQueue(Declaring, Looking):
     def _new(self, calls: Sequence[Call[Any]]) -> list[New]:
         new: list[New] = []
         for kind, group in itertools.groupby(calls, operator.attrgetter("kind")):
+            if self.registry.private.get(kind.name) and self.access.opened().backend.is_shared:
+                self._warn_private(kind.name)
             alike = list(group)
             for call, payload in zip(alike, kind.codec.encode_all([call.arguments for call in alike]), strict=True):
                 if len(payload) > self.max_payload:

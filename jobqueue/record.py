@@ -177,6 +177,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
         fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
         score: Where it stands in its place, in ms since 1970: when it is due if it is waiting, when its lease ends if it is
             working, when it died if it is dead; 0 in ready, and in what a job sees of itself.
+        parked_since: Since when runners have put it back because they do not know its kind, or None.
     """
 
     id: str
@@ -193,6 +194,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     fence: int = 0
     nonce: bytes = b""
     score: int = 0
+    parked_since: datetime | None = None
 
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
@@ -218,6 +220,7 @@ def job_record(
         fence=fence,
         nonce=nonce,
         score=score,
+        parked_since=timestamp(stored.parked_since) if stored.parked_since else None,
     )
 
 

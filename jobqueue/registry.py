@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, final, overload
 
 from jobqueue.context import Context
-from jobqueue.errors import DeclarationError, DuplicateJob, UnknownJob
+from jobqueue.errors import DeclarationError, DuplicateJob, UnknownElsewhere, UnknownJob
 from jobqueue.job import Call, Declared, Job, Kind, class_kind, function_kind
-from jobqueue.names import default_kind_name, suggestion
+from jobqueue.names import default_kind_name, is_found_elsewhere, suggestion
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options, check_known_queue
 from jobqueue.record import JobRecord, R
 from jobqueue.retry import RetryPolicy
@@ -27,9 +28,14 @@ T = TypeVar("T")
 
 
 class Registry:
-    """The kinds declared on one `JobQueue`; nothing else can be run, whatever a payload names."""
+    """The kinds declared on one `JobQueue`; nothing else can be run, whatever a payload names.
+
+    Attributes:
+        private: The kinds whose names no other process can import, and whether that is still to be said.
+    """
 
     def __init__(self) -> None:
+        self.private: dict[str, bool] = {}
         self._by_name: dict[str, Kind[Any]] = {}
         self._by_class: dict[Any, Kind[Any]] = {}
         self._lock = threading.Lock()
@@ -323,6 +329,7 @@ class Declaring:
         self._check_queue(declared.queue)
         name = declared.name or default_kind_name(cls)
         self.registry.add(class_kind(cls, name, _origin(cls), self._queue_names))
+        self._look_elsewhere(declared, name, cls)
         return cls
 
     def call_of(self, thing: object) -> Call[Any]:
@@ -361,7 +368,26 @@ class Declaring:
             name = default_kind_name(function)
         kind = function_kind(function, name, declared, _origin(function), self._queue_names)
         self.registry.add(kind)
+        self._look_elsewhere(declared, name, function)
         return JobFunction(self, kind, function)
+
+    def _look_elsewhere(self, declared: Declared, name: str, target: Any) -> None:
+        if declared.name is None and not is_found_elsewhere(target):
+            self.registry.private.setdefault(name, True)
+
+    def _warn_private(self, name: str) -> None:
+        """Warn of a kind that no other process can import, at the line outside of this library that enqueues."""
+        level, frame = 1, sys._getframe()  # noqa: SLF001 - `skip_file_prefixes` came with Python 3.12
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "jobqueue":
+            level, frame = level + 1, frame.f_back
+        warnings.warn(
+            f"no other process can run the jobs of {name!r}: it is declared in a program that cannot be imported by name, "
+            "as an interactive session, a notebook or `python -c`. Declare it in a module that runners import, or say "
+            "name=… where those declare it as well",
+            UnknownElsewhere,
+            stacklevel=level,
+        )
+        self.registry.private[name] = False
 
     def _check_queue(self, queue: str | None) -> None:
         if queue is not None:

@@ -133,8 +133,15 @@ def _job_row(record: JobRecord[Any]) -> list[str]:
         record.name or "(unreadable)",
         f"{record.attempt}/{_runs(record)}",
         moment(record.due),
-        shortened(record.error or "", ERROR_WIDTH),
+        _waits_for(record) or shortened(record.error or "", ERROR_WIDTH),
     ]
+
+
+def _waits_for(record: JobRecord[Any]) -> str:
+    """What a job waits for that is due, but of a kind that its runners do not know; else nothing."""
+    if record.parked_since is None or record.place not in ("waiting", "ready"):
+        return ""
+    return f"unknown to its runners since {moment(record.parked_since)}"
 
 
 def _runs(record: JobRecord[Any]) -> str:
@@ -148,9 +155,11 @@ def _runs(record: JobRecord[Any]) -> str:
 def show(id: str, queue: str | None, url: str | None, namespace: str, json_output: bool) -> None:
     """Show everything that is stored of the job ID."""
     from jobqueue.errors import JobNotFound
+    from jobqueue.names import suggestion
 
     with opened(url, namespace) as source:
         record = source.get(id, queue=queue)
+        meant = suggestion(record.name, source.registry.names()) if record else ""
     if record is None:
         raise JobNotFound(f"no job {id} is stored in namespace {namespace}; it may have ended")
     if json_output:
@@ -159,6 +168,7 @@ def show(id: str, queue: str | None, url: str | None, namespace: str, json_outpu
     from jobqueue.cli.tables import print_fields
 
     value = payload_value(record.payload)
+    waits = _waits_for(record)
     print_fields(
         [
             ("id", record.id),
@@ -167,6 +177,7 @@ def show(id: str, queue: str | None, url: str | None, namespace: str, json_outpu
             ("place", record.place),
             ("created", moment(record.created)),
             ("due", moment(record.due)),
+            *([("waits for", f"a runner that knows its kind; it is {waits}{meant}")] if waits else []),
             ("failed runs", f"{record.attempt} of {_runs(record)}"),
             ("crashes", str(record.recoveries)),
             ("fence", str(record.fence) if record.fence else "not claimed"),
@@ -194,6 +205,7 @@ def record_value(record: JobRecord[Any]) -> dict[str, Any]:
         "fence": record.fence,
         "created": moment_or_none(record.created),
         "due": moment_or_none(record.due),
+        "parked_since": moment_or_none(record.parked_since),
         "error": record.error,
         **payload_value(record.payload),
     }

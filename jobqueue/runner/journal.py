@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.names import suggestion
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
@@ -112,11 +114,20 @@ class Journal:
     """Turns what the core and the duties notice into numbers and lines.
 
     Arguments of jobs are never logged: they may hold what nobody should read.
+
+    Args:
+        status: Where it counts.
+        log: Where it writes.
+        known: The kinds that the runner knows, one of which may be meant by the name of one that it does not.
     """
 
-    def __init__(self, status: RunnerStatus, log: logging.Logger) -> None:
+    def __init__(
+        self, status: RunnerStatus, log: logging.Logger, known: Callable[[], Iterable[str]] = tuple[str]
+    ) -> None:
         self._status = status
         self._log = log
+        # A batch may have hundreds of jobs of one kind, and to look for what is near takes a millisecond.
+        self._meant = functools.lru_cache(maxsize=64)(lambda name: suggestion(name, known()))
         self._troubled = False
         self._duties = Lasting()
 
@@ -154,7 +165,10 @@ class Journal:
                 label,
             )
         elif what == "parked":
-            self._log.warning("job %s: this runner does not know the kind; it is put back for one that does", label)
+            self._log.warning(
+                "job %s: this runner does not know the kind%s; it is put back for one that does",
+                label, self._meant(task.stored.name),
+            )  # fmt: skip
         else:
             self._log.debug("job %s: %s", label, what)
 

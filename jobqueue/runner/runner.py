@@ -118,7 +118,7 @@ class Runner:
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
         self._caller: asyncio.Task[Any] | None = None
-        self._journal = Journal(self.status, self._log)
+        self._journal = Journal(self.status, self._log, jobs.registry.names)
 
     def stop(self) -> None:
         """Ask the runner to end: no more claims, running jobs end within the grace time, the rest is handed back.

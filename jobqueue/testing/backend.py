@@ -59,6 +59,8 @@ class KitBackend:
         direct: The storage without faults: how the kit itself looks and puts right.
     """
 
+    is_shared = False
+
     def __init__(self, clock: Clock, storage: Storage | None = None, url: str = "memory") -> None:
         self.url = url
         self.clock: Clock = clock

@@ -179,6 +179,7 @@ def test_show_tells_everything(queue: JobQueue, call: Cli, capsys: pytest.Captur
         "created": record.created.isoformat(timespec="milliseconds"),
         "due": record.due.isoformat(timespec="milliseconds"),
         "error": None,
+        "parked_since": None,
         "arguments": {"to": "Zoë"},
     }
 
