@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, Unpack, get_args
 
 import attrs
 import msgspec
@@ -22,6 +22,7 @@ from jobqueue.record import R
 from jobqueue.retry import RetryPolicy, check_limit
 from jobqueue.signatures import FunctionShape, class_shape, function_shape
 from jobqueue.texts import said
+from jobqueue.words import CALL, explains, no_attribute, option_hint
 
 __all__ = ["DEFAULT_QUEUE", "LANES", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
 
@@ -167,6 +168,12 @@ class Kind(Generic[R]):
     _positional: tuple[str, ...] | None = attrs.field(init=False, repr=False, default=attrs.Factory(_positional, True))
     _least: int = attrs.field(init=False, repr=False, default=attrs.Factory(_least, True))
 
+    def __copy__(self) -> Self:
+        return self  # calls of it are copied, as parts of what holds them: it is the same declaration
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     @property
     def is_coroutine(self) -> bool:
         """Whether calling what `bind` answers gives something to await."""
@@ -206,8 +213,9 @@ class Kind(Generic[R]):
         try:  # it is wrong, or not simple: the slow way has the better words
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
+            hint = next((found for word in kwargs if (found := option_hint(word, self.signature.parameters))), "")
             # Without the cause, whose frames are those of `inspect`.
-            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored") from None
+            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored{hint}") from None
         _check_keywords(self.name, kwargs.keys() - self.signature.parameters.keys(), self.reserved)
         return dict(bound.arguments)
 
@@ -229,6 +237,11 @@ class Call(msgspec.Struct, Generic[R], frozen=True):
         options = "" if self.options == NO_OPTIONS else f" with {self.options}"
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"<call {self.kind.name}({arguments}){options}>"
+
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, CALL.get(name))
 
     def opts(self, **options: Unpack[EnqueueOptions]) -> Call[R]:
         """Answer the same call with these options.
@@ -263,6 +276,7 @@ class Job:
     __slots__ = ()
     __jobqueue_declared__: ClassVar[Declared] = Declared()
 
+    @explains("class …(Job)")
     def __init_subclass__(
         cls,
         *,

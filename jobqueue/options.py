@@ -12,6 +12,7 @@ from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError
 from jobqueue.names import check_queue_name, suggestion
 from jobqueue.retry import check_limit
+from jobqueue.words import OPTS, refuse
 
 __all__ = ["NO_OPTIONS", "EnqueueOptions", "Options", "check_known_queue"]
 
@@ -87,9 +88,7 @@ class Options:
         known = EnqueueOptions.__annotations__
         for name in given:
             if name not in known:
-                raise TypeError(
-                    f"there is no option {name!r}{suggestion(name, known)} (options are {', '.join(sorted(known))})"
-                )
+                refuse("opts", name, known, OPTS)
         if "delay" in given and "at" in given:
             raise ValueError("delay and at say the same thing in two ways: give one of them")
         changes: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar, Unpack
 
 from jobqueue import flows
 from jobqueue.access import Access
@@ -106,11 +106,12 @@ class JobQueue(Declaring, Looking):
 
     # ----------------------------------------------------------------------------------------------------- enqueueing
 
-    def enqueue(self, job: Job | Call[R], **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
+    def enqueue(self, job: Job | Call[R], *misplaced: Never, **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
         """Store one job.
 
         Args:
             job: An instance of a class kind, or a call made by ``function.call(…)``.
+            misplaced: Nothing: arguments belong into the call.
             options: ``queue``, ``retry``, ``delay`` (seconds) or ``at`` (an aware datetime).
 
         Returns:
@@ -121,11 +122,11 @@ class JobQueue(Declaring, Looking):
             NotApplied: Nothing was stored.
             OutcomeUnknown: It may have been stored.
         """
-        return self.enqueue_call(self._call(job, options))
+        return self.enqueue_call(self._call(job, misplaced, options))
 
-    async def aenqueue(self, job: Job | Call[R], **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
+    async def aenqueue(self, job: Job | Call[R], *misplaced: Never, **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
         """See `enqueue`."""
-        return await self.aenqueue_call(self._call(job, options))
+        return await self.aenqueue_call(self._call(job, misplaced, options))
 
     def enqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
         """Store many jobs: all or nothing per queue up to 500 jobs and 1 MiB of arguments.
@@ -162,8 +163,10 @@ class JobQueue(Declaring, Looking):
         """See `enqueue_call`."""
         return (await self.access.arun(self._enqueue(self._new([call])), prepare=False))[0]
 
-    def _call(self, job: Job | Call[R], options: EnqueueOptions) -> Call[R]:
+    def _call(self, job: Job | Call[R], misplaced: tuple[object, ...], options: EnqueueOptions) -> Call[R]:
         call: Call[R] = self.call_of(job)
+        if misplaced:
+            raise TypeError(f"{call!r} has its arguments already: enqueue takes it alone, and options by name")
         return call.opts(**options) if options else call
 
     def _new(self, calls: Sequence[Call[Any]]) -> list[New]:

@@ -8,15 +8,17 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, final, overload
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, final, overload
 
 from jobqueue.context import Context
 from jobqueue.errors import DeclarationError, DuplicateJob, UnknownElsewhere, UnknownJob
 from jobqueue.job import Call, Declared, Job, Kind, class_kind, function_kind
-from jobqueue.names import default_kind_name, is_found_elsewhere, suggestion
+from jobqueue.names import default_kind_name, is_found_elsewhere, suggestion, unwrapped
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options, check_known_queue
 from jobqueue.record import JobRecord, R
 from jobqueue.retry import RetryPolicy
+from jobqueue.words import FUNCTION, QUEUE, explains, no_attribute
 
 __all__ = ["BoundFunction", "Declaring", "JobFunction", "Registry"]
 
@@ -101,6 +103,24 @@ def _origin(target: Any) -> tuple[object, ...]:
     return (file or module, getattr(target, "__qualname__", repr(target)), *extra)
 
 
+def _name(function: Any) -> str:
+    """What the user's code calls a declared function."""
+    return str(getattr(unwrapped(function.kind.target), "__name__", "function"))
+
+
+def _instead(function: Any, attribute: str) -> str | None:
+    ours = FUNCTION.get(attribute)
+    return None if ours is None else ours.format(_name(function))
+
+
+def _advice(thing: object) -> str:
+    if isinstance(thing, type):
+        return "pass an instance of it" if issubclass(thing, Job) else "a class that is one derives from Job"
+    if callable(thing):
+        return "declare it with @jobs.job, and write function.enqueue(…), with the arguments in the brackets"
+    return "pass an instance of a registered class, or function.call(…) of a declared function"
+
+
 class BoundFunction(Generic[P, R]):
     """A declared function with options: `JobFunction.opts` makes it."""
 
@@ -110,6 +130,9 @@ class BoundFunction(Generic[P, R]):
         self.queue = queue
         self.kind = kind
         self._options = options
+
+    def __repr__(self) -> str:
+        return f"<job {self.kind.name!r} with {self._options}>"
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Answer the call, to be enqueued later (`JobQueue.enqueue_many`).
@@ -133,6 +156,11 @@ class BoundFunction(Generic[P, R]):
         """See `enqueue`."""
         return await self.queue.aenqueue_call(self.call(*args, **kwargs))
 
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _instead(self, name))
+
 
 class JobFunction(Generic[C, Ret, P, R]):
     """A declared function: calling it calls it, ``enqueue`` stores a job that does.
@@ -144,9 +172,17 @@ class JobFunction(Generic[C, Ret, P, R]):
 
     __wrapped__: Callable[..., Any]
     __name__: str
+    __qualname__: str
+    # With these three `inspect` takes it for a function, and tells that it is a coroutine function.
+    __code__: CodeType
+    __defaults__: tuple[Any, ...] | None
+    __kwdefaults__: dict[str, Any] | None
 
     def __init__(self, queue: Declaring, kind: Kind[R], function: Callable[C, Ret]) -> None:
         functools.update_wrapper(self, function)
+        inner = unwrapped(function)
+        for name in ("__code__", "__defaults__", "__kwdefaults__", "__module__", "__name__", "__qualname__"):
+            setattr(self, name, getattr(inner, name))
         self.queue = queue
         self.kind = kind
         self._function = function
@@ -157,6 +193,18 @@ class JobFunction(Generic[C, Ret, P, R]):
 
     def __repr__(self) -> str:
         return f"<job {self.kind.name!r}>"
+
+    def __reduce__(self) -> str:
+        """Copy and pickle it like a function: it is the name by which its module knows it."""
+        known = vars(sys.modules[self.__module__]) if self.__module__ in sys.modules else {}
+        return next(
+            (name for name, thing in known.items() if thing is self), vars(self).get("__qualname__", self.kind.name)
+        )
+
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _instead(self, name))
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Answer the call, to be enqueued later (`JobQueue.enqueue_many`).
@@ -238,6 +286,18 @@ class Declaring:
     registry: Registry
     _queue_names: frozenset[str] | None
 
+    # A copy of an object that has jobs on it, as of settings, means the same kinds and the same connections.
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, QUEUE.get(name))
+
     def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call."""
         raise NotImplementedError
@@ -280,6 +340,7 @@ class Declaring:
         timeout: float | timedelta | None = None,
     ) -> _Decorator: ...
 
+    @explains("jobs.job")
     def job(
         self,
         function: Callable[..., Any] | None = None,
@@ -343,10 +404,13 @@ class Declaring:
             if self.registry.get(thing.kind.name) is None:
                 raise UnknownJob(f"{thing.kind.name!r} is declared on another JobQueue, not on this one")
             return thing
-        if isinstance(thing, JobFunction):
-            raise TypeError(f"{thing!r} is a function without arguments: use its .enqueue(…), or pass its .call(…)")
+        if isinstance(thing, JobFunction | BoundFunction):
+            name = _name(thing)
+            raise TypeError(
+                f"{thing!r} is a function without arguments: write {name}.enqueue(…), or jobs.enqueue({name}.call(…))"
+            )
         if not isinstance(thing, Job):
-            raise TypeError(f"{thing!r} is no job: pass an instance of a registered class, or a function's .call(…)")
+            raise TypeError(f"{thing!r} is no job: {_advice(thing)}")
         cls = type(thing)
         kind = self.registry.of_class(cls)
         if kind is None:

@@ -11,6 +11,7 @@ import attrs
 
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError
+from jobqueue.words import explains
 
 __all__ = ["Discard", "Retry", "RetryPolicy", "Snooze", "check_limit", "minutes_backoff"]
 
@@ -58,6 +59,7 @@ def _are_errors(_: object, attribute: attrs.Attribute[Any], value: object) -> No
         raise DeclarationError(f"{attribute.name} must be a tuple of exception classes, not {value!r}")
 
 
+@explains("RetryPolicy")
 @attrs.frozen
 class RetryPolicy:
     """What happens to a job of a kind after an exception. It is code: only ``limit`` is ever stored.
@@ -129,6 +131,7 @@ class Snooze(Exception):
         ValueError: The delay is negative, not finite, or above a hundred years.
     """
 
+    @explains("Snooze")
     def __init__(self, delay: float | timedelta) -> None:
         super().__init__(delay)
         self.__context__ = sys.exception()
@@ -170,6 +173,7 @@ class Retry(Exception):
 
     after_ms: int | None = None
 
+    @explains("Retry")
     def __init__(self, after: float | timedelta | None = None) -> None:
         super().__init__(after)
         self.__context__ = sys.exception()

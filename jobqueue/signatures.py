@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from enum import Flag
@@ -21,6 +20,7 @@ from jobqueue.codec import REQUIRED, Parameter
 from jobqueue.context import Context
 from jobqueue.endings import never_ran, requested_by
 from jobqueue.errors import DeclarationError
+from jobqueue.hints import class_hints, function_hints, return_hint
 from jobqueue.names import unwrapped
 
 __all__ = ["ClassShape", "FunctionShape", "class_shape", "function_shape", "init_fields"]
@@ -84,12 +84,12 @@ def function_shape(target: Callable[..., Any], name: str) -> FunctionShape:
         function, name, is_coroutine=is_coroutine, advice=", or put @jobs.job below the other decorator"
     )
     inner = inspect.unwrap(function)
-    hints = _hints(inner, name)
     if inner is function:  # else the annotations are those of the inner one, and the wrapper may do all of it
-        _refuse_result(hints.get("return"), name)
+        _refuse_result(return_hint(inner), name)
     given = list(inspect.signature(target).parameters.values())
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     reserved = frozenset(parameter.name for parameter in given if parameter.kind in by_name)
+    hints = function_hints(inner, [parameter.name for parameter in given], name)
     takes_context = bool(given) and hints.get(given[0].name) is Context
     if takes_context:
         first = given.pop(0)
@@ -200,7 +200,7 @@ def class_shape(cls: type[Any], name: str) -> ClassShape:
             f"{name}: __init__ and the fields do not agree on `{min(strange)}`, so the instance could not be "
             "made again from what is stored: let attrs or dataclass write __init__, without InitVar"
         )
-    hints = _hints(cls, name)
+    hints = class_hints(cls, [attribute for attribute, _, _ in fields], name)
     parameters: list[Parameter] = []
     for attribute, _, default in fields:
         where = f"{name}: field `{attribute}`"
@@ -229,11 +229,8 @@ def _perform_is_coroutine(cls: type[Any], name: str) -> bool:
     is_coroutine = inspect.iscoroutinefunction(perform)
     where = f"{name}: perform"
     _refuse_what_runs_nothing(perform, where, is_coroutine=is_coroutine)
-    returns = None
     if inspect.unwrap(perform) is perform:
-        with contextlib.suppress(Exception):  # annotations of a method may name what a type checker alone knows
-            returns = typing.get_type_hints(perform).get("return")
-    _refuse_result(returns, where)
+        _refuse_result(return_hint(perform), where)
     return is_coroutine
 
 
@@ -276,29 +273,6 @@ def _annotation(parameter: str, hints: Mapping[str, Any], where: str) -> Any:
     if parameter not in hints:
         raise DeclarationError(f"{where} has no annotation: say what it is, as in `{parameter}: int`")
     return hints[parameter]
-
-
-def _hints(target: Any, name: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except NameError:
-        # Postponed annotations that speak of what is local to the function which declares the job.
-        try:
-            return typing.get_type_hints(target, localns=_declaring_locals(), include_extras=True)
-        except NameError as error:
-            raise DeclarationError(
-                f"{name}: an annotation speaks of `{error.name}`, which is not known where the job is declared: "
-                "import it there, not only under TYPE_CHECKING"
-            ) from error
-
-
-def _declaring_locals() -> dict[str, Any]:
-    """The local names of the code that called into this package."""
-    frame = sys._getframe(1)  # noqa: SLF001 - the way that typing.NamedTuple and attrs take; inspect.stack reads files
-    package = __name__.partition(".")[0] + "."
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(package):
-        frame = frame.f_back
-    return dict(frame.f_locals)
 
 
 def _check_type(hint: Any, where: str) -> None:

@@ -47,11 +47,11 @@ class Module:
 # An import goes to the same level or further down, never up, and never in a circle. The longest prefix that fits counts.
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
-    "errors": 0, "version": 0, "durations": 0, "names": 0, "clock": 0, "ids": 0,
+    "errors": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "clock": 0, "ids": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
-    "endings": 1, "signatures": 1, "job": 1, "registry": 1,
+    "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1,
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers

@@ -9,7 +9,7 @@ from typing import Any, assert_type
 
 import attrs
 
-from jobqueue import Call, Context, Job, JobQueue, JobRecord, RetryPolicy
+from jobqueue import Call, Context, Job, JobQueue, JobRecord, Retry, RetryPolicy, Snooze
 
 jobs = JobQueue("memory://", namespace="shop")
 
@@ -136,6 +136,12 @@ def class_kinds() -> None:
     Thumbnail(3)  # E: mypy pyright
     jobs.enqueue(Thumbnail("x.png"), dleay=5)  # E: mypy pyright
     jobs.enqueue(resize)  # E: mypy pyright
+    jobs.enqueue(resize, "a")  # E: mypy pyright
+    jobs.enqueue(resize.call("a"), 3)  # E: mypy pyright
+    resize.delay("a")  # E: mypy pyright
+    resize.opts(delay=3).send("a")  # E: mypy pyright
+    resize.call("a").enqueue()  # E: mypy pyright
+    jobs.task(len)  # E: mypy pyright
     jobs.enqueue("resize")  # E: mypy pyright
 
 
@@ -157,4 +163,8 @@ def declaring() -> None:
     jobs.job(queu="low")  # E: mypy pyright
     jobs.job(3)  # E: mypy pyright
     RetryPolicy(on=ValueError)  # E: mypy pyright
+    RetryPolicy(max_retries=3)  # E: mypy pyright
+    Retry(max=3)  # E: mypy pyright
+    Snooze(seconds=3)  # E: mypy pyright
+    jobs.job(max_retries=3)  # E: mypy pyright
     RetryPolicy(backoff=lambda n: "soon")  # E: mypy pyright

@@ -219,7 +219,7 @@ def models() -> st.SearchStrategy[Any]:
         st.builds(lambda n, more: Extras(first=n, **more), numbers, st.dictionaries(st.sampled_from("abc"), numbers)),
         st.builds(lambda n, m: Swapped(x=n, y=m), numbers, numbers),
         st.builds(lambda n, nested: ByAlias(someJson=f"[{n}]", nestedName=nested), numbers, two),
-        st.lists(plain, max_size=2).map(Orders),
+        st.builds(Orders, st.lists(plain, max_size=2)),
         plain.map(lambda one: Generic[Plain](theItem=one)),
     )
 

@@ -567,7 +567,7 @@ def test_a_call_of_another_queue_is_refused(jobs: JobQueue) -> None:
 def test_what_is_no_job_is_refused(jobs: JobQueue) -> None:
     declared: Any = jobs.job(module_function)
 
-    with pytest.raises(TypeError, match=r"is a function without arguments: use its \.enqueue"):
+    with pytest.raises(TypeError, match=r"is a function without arguments: write module_function\.enqueue"):
         jobs.enqueue(declared)
     with pytest.raises(TypeError, match="'module_function' is no job"):
         jobs.enqueue("module_function")  # type: ignore[arg-type]

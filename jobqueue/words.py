@@ -1,0 +1,155 @@
+"""What other libraries call things, and what to write here instead: for the errors of whoever comes from one of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Final, NoReturn, TypeVar
+
+from jobqueue.names import suggestion
+
+__all__ = ["CALL", "FUNCTION", "OPTS", "QUEUE", "explains", "no_attribute", "option_hint", "refuse"]
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+_WORDS: Final = {
+    "delay": "after countdown defer_by delay delay_seconds enqueue_in in_ run_in schedule_in seconds time_delta",
+    "moment": "at date_time defer_until enqueue_at eta execute_at run_at schedule_at scheduled_at when",
+    "limit": "attempts limit max max_attempts max_retries max_tries number_of_retries retries retry tries",
+    "backoff": "backoff default_retry_delay interval intervals max_backoff min_backoff retry_backoff retry_delay wait",
+    "errors": "autoretry_for give_up_on on retry_exceptions retry_on retry_when throws",
+    "queue": "lane priority queue queue_name routing_key task_queue",
+    "timeout": "hard_time_limit job_timeout max_duration soft_time_limit time_limit timeout",
+    "context": "bind ctx pass_context",
+}
+"""What is meant, and the names of options that mean it, ours among them: they may stand in the wrong place."""
+
+_MEANT: Final = {word: meant for meant, words in _WORDS.items() for word in words.split()}
+
+OPTS: Final = {
+    "delay": "delay=…, in seconds",
+    "moment": "at=…, an aware datetime",
+    "limit": "retry=…, a number",
+    "backoff": "retry=RetryPolicy(backoff=…) where the kind is declared",
+    "errors": "retry=RetryPolicy(on=…, give_up_on=…) where the kind is declared",
+    "queue": "queue=…, a name",
+    "timeout": "timeout=… where the kind is declared",
+}
+"""What to write in the options of one job."""
+
+JOB: Final = {
+    "delay": "function.opts(delay=…).enqueue(…) for each job",
+    "moment": "function.opts(at=…).enqueue(…) for each job",
+    "limit": "retry=…, a number or a RetryPolicy",
+    "backoff": "retry=RetryPolicy(backoff=…)",
+    "errors": "retry=RetryPolicy(on=…, give_up_on=…)",
+    "queue": "queue=…, a name",
+    "timeout": "timeout=…, in seconds",
+    "context": "a first parameter annotated Context, which needs no option",
+}
+"""What to write where a kind is declared."""
+
+_PLACES: Final[Mapping[str, Mapping[str, str]]] = {
+    "jobs.job": JOB,
+    "class …(Job)": JOB,
+    "RetryPolicy": {
+        "limit": "limit=…, a number",
+        "backoff": "backoff=…, a function of the retry's number",
+        "delay": "backoff=…, a function of the retry's number",
+        "errors": "on=… and give_up_on=…, tuples of exceptions",
+    },
+    "Retry": {
+        "delay": "Retry(after=…), in seconds",
+        "backoff": "Retry(after=…), or retry=RetryPolicy(backoff=…) where the kind is declared",
+        "limit": "@jobs.job(retry=…), where the kind is declared",
+        "errors": "@jobs.job(retry=RetryPolicy(on=…)), where the kind is declared",
+    },
+    "Snooze": {"delay": "Snooze(…), the seconds alone"},
+}
+
+_ENQUEUE: Final = "{}.enqueue(…)"
+FUNCTION: Final = {
+    **dict.fromkeys(("delay", "send", "defer", "push", "perform_async", "kiq", "submit"), _ENQUEUE),
+    **dict.fromkeys(("defer_async", "asend", "delay_async", "enqueue_async"), "await {}.aenqueue(…)"),
+    **dict.fromkeys(("apply_async", "send_with_options", "configure", "options", "using"), "{}.opts(…).enqueue(…)"),
+    **dict.fromkeys(("enqueue_in", "schedule", "perform_in"), "{}.opts(delay=…).enqueue(…)"),
+    **dict.fromkeys(("enqueue_at", "perform_at"), "{}.opts(at=…).enqueue(…)"),
+    **dict.fromkeys(("s", "si", "signature", "message", "subtask"), "{}.call(…)"),
+    "map": "jobs.enqueue_many([{}.call(…), …])",
+    "retry": "return Retry(after=…), in the job",
+}
+"""Methods of declared functions elsewhere; the braces stand for the function."""
+
+_OF_FUNCTION: Final = "function.enqueue(…), or jobs.enqueue(function.call(…))"
+QUEUE: Final = {
+    **dict.fromkeys(("task", "actor", "shared_task", "function", "tasks"), "@jobs.job"),
+    **dict.fromkeys(
+        ("delay", "send", "send_task", "apply_async", "enqueue_call", "enqueue_job", "push", "put"), _OF_FUNCTION
+    ),
+    **dict.fromkeys(("enqueue_in", "schedule"), "function.opts(delay=…).enqueue(…)"),
+    "enqueue_at": "function.opts(at=…).enqueue(…)",
+    **dict.fromkeys(("worker", "run", "run_worker", "start"), "Runner(jobs).run()"),
+}
+"""Methods of queues and applications elsewhere."""
+
+
+CALL: Final = dict.fromkeys(("enqueue", "aenqueue", "delay", "send", "apply_async"), "jobs.enqueue(call)")
+"""Methods of calls elsewhere."""
+
+
+def option_hint(word: str, parameters: Container[str]) -> str:
+    """Answer what to write instead of an option among the arguments of a call, or nothing if it is none."""
+    ours = None if word in parameters else OPTS.get(_MEANT.get(word, ""))
+    if ours is None:
+        return ""
+    write = ours if "where" in ours else f".opts({ours.partition(',')[0]}).enqueue(…)"
+    return f"; an option is no argument: write {write}"
+
+
+def refuse(where: str, word: str, known: Iterable[str], place: Mapping[str, str]) -> NoReturn:
+    """Refuse an option that there is not.
+
+    Raises:
+        TypeError: Always; it says what to write instead.
+    """
+    names = sorted(known)
+    ours = place.get(_MEANT.get(word, ""))
+    hint = suggestion(word, names) if ours is None else f"; write {ours}"
+    raise TypeError(f"{where} has no option {word!r}{hint} (it takes {', '.join(names)})")
+
+
+def explains(where: str) -> Callable[[T], T]:
+    """Make a function, or the ``__init__`` of a class, say what to write instead of an option that it has not."""
+
+    def decorate(target: Any) -> Any:
+        if isinstance(target, type):
+            target.__init__ = decorate(target.__init__)  # type: ignore[misc]
+            return target
+        options = [
+            name for name, parameter in inspect.signature(target).parameters.items()
+            if parameter.kind is not parameter.POSITIONAL_ONLY and name not in ("self", "cls")
+        ]  # fmt: skip
+
+        @functools.wraps(target)
+        def explained(*args: Any, **given: Any) -> Any:
+            for word in given:
+                if word not in options:
+                    refuse(where, word, options, _PLACES[where])
+            return target(*args, **given)
+
+        return explained
+
+    return decorate
+
+
+def no_attribute(thing: object, name: str, ours: str | None) -> AttributeError:
+    """Answer the error of an attribute that there is not.
+
+    Args:
+        thing: What was asked for it.
+        name: The attribute.
+        ours: What to write instead, if that is known.
+    """
+    hint = "" if ours is None else f"; write {ours}"
+    return AttributeError(f"{type(thing).__name__} has no {name!r}{hint}", name=name, obj=thing)

@@ -1,0 +1,106 @@
+"""Who comes from another library, and writes what is written there, reads what to write here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import jobqueue
+from jobqueue import Job, JobQueue, PayloadError, words
+
+public: Any = jobqueue  # a type checker would find all of this
+queue = JobQueue("memory://")
+jobs: Any = queue
+
+
+@queue.job
+def _ok(n: int) -> None: ...
+
+
+ok: Any = _ok
+
+
+@queue.job
+def slow(n: int, delay: int = 0) -> None: ...
+
+
+def plain(n: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("write", "error", "instead"),
+    [
+        (lambda: ok.enqueue(3, delay=5), PayloadError, ".opts(delay=…).enqueue(…)"),
+        (lambda: ok.enqueue(3, countdown=5), PayloadError, ".opts(delay=…).enqueue(…)"),
+        (lambda: ok.enqueue(3, eta=5), PayloadError, ".opts(at=…).enqueue(…)"),
+        (lambda: ok.call(3, max_retries=5), PayloadError, ".opts(retry=…).enqueue(…)"),
+        (lambda: ok.opts(delay=3).enqueue(3, job_timeout=5), PayloadError, "timeout=… where the kind is declared"),
+        (lambda: ok.delay(3), AttributeError, "_ok.enqueue(…)"),
+        (lambda: ok.apply_async((3,), countdown=3), AttributeError, "_ok.opts(…).enqueue(…)"),
+        (lambda: ok.send(3), AttributeError, "_ok.enqueue(…)"),
+        (lambda: ok.s(3), AttributeError, "_ok.call(…)"),
+        (lambda: ok.enqueue_at(3), AttributeError, "_ok.opts(at=…).enqueue(…)"),
+        (lambda: ok.opts(delay=3).delay(3), AttributeError, "_ok.enqueue(…)"),
+        (lambda: ok.call(3).enqueue(), AttributeError, "jobs.enqueue(call)"),
+        (lambda: jobs.enqueue(ok, 3), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue(ok, n=3), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue(ok), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue(ok.opts(delay=3), 3), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue_many([ok]), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue(plain, 3), TypeError, "declare it with @jobs.job"),
+        (lambda: jobs.enqueue(ok.call(3), 3), TypeError, "has its arguments already"),
+        (lambda: jobs.enqueue("shop.mail.send", 3), TypeError, "function.call(…) of a declared function"),
+        (lambda: jobs.enqueue(ok.call(3), countdown=3), TypeError, "delay=…"),
+        (lambda: jobs.task, AttributeError, "@jobs.job"),
+        (lambda: jobs.send_task("ok"), AttributeError, "function.enqueue(…)"),
+        (lambda: ok.opts(countdown=3), TypeError, "delay=…"),
+        (lambda: ok.opts(eta=3), TypeError, "at=…"),
+        (lambda: ok.opts(max_retries=3), TypeError, "retry=…"),
+        (lambda: ok.opts(time_limit=3), TypeError, "timeout=… where the kind is declared"),
+        (lambda: jobs.job(max_retries=3), TypeError, "retry=…"),
+        (lambda: jobs.job(bind=True), TypeError, "a first parameter annotated Context"),
+        (lambda: jobs.job(delay=3), TypeError, "function.opts(delay=…).enqueue(…)"),
+        (lambda: jobs.job(queu="low"), TypeError, "did you mean 'queue'?"),
+        (lambda: type("Mail", (Job,), {}, max_retries=3), TypeError, "retry=…"),
+        (lambda: type("Mail", (Job,), {}, queu="low"), TypeError, "did you mean 'queue'?"),
+        (lambda: public.RetryPolicy(max_retries=3), TypeError, "limit=…"),
+        (lambda: public.RetryPolicy(min_backoff=3), TypeError, "backoff=…"),
+        (lambda: public.RetryPolicy(autoretry_for=(OSError,)), TypeError, "on=…"),
+        (lambda: public.Retry(max=3), TypeError, "@jobs.job(retry=…)"),
+        (lambda: public.Retry(countdown=3), TypeError, "Retry(after=…)"),
+        (lambda: public.Snooze(seconds=3), TypeError, "Snooze(…)"),
+    ],
+)  # fmt: skip
+def test_what_is_written_elsewhere_is_refused_in_words(write: Any, error: type[Exception], instead: str) -> None:
+    with pytest.raises(error, match=re.escape(instead)):
+        write()
+    assert jobs.counts() == {}
+
+
+def test_nothing_else_is_to_be_had() -> None:
+    for thing, name in ((ok, "delay"), (ok, "nothing"), (jobs, "task"), (ok.call(3), "send"), (ok.opts(delay=3), "s")):
+        assert not hasattr(thing, name)
+        with pytest.raises(AttributeError) as caught:
+            getattr(thing, name)
+        assert (caught.value.name, caught.value.obj) == (name, thing)
+
+
+def test_an_argument_of_a_job_may_be_called_like_an_option() -> None:
+    with jobs.testing() as t:
+        record = slow.enqueue(3, delay=5)
+
+        assert record.payload == b'{"n":3,"delay":5}'
+        assert t.drain() == {"done": 1}
+
+
+def test_the_words_name_what_there_is() -> None:
+    """Whatever is written as an option of ours is one."""
+    for place, known in ((words.OPTS, {"delay", "at", "retry", "queue"}), (words.JOB, {"retry", "queue", "timeout"})):
+        for text in place.values():
+            option = re.match(r"(\w+)=…", text)
+            assert option is None or option[1] in known or "where the kind is declared" in text
+    for text in words.FUNCTION.values():
+        for method in re.findall(r"\{\}\.(\w+)", text):
+            assert hasattr(ok, method)
