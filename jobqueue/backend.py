@@ -10,8 +10,10 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
+from jobqueue.names import is_namespace
 from jobqueue.storage.key import Key
 from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.ops import ScopePage, Scopes
 from jobqueue.storage.protocol import AsyncStorage, Storage
 from jobqueue.storage.wrappers import AsyncFromSync
 
@@ -43,6 +45,9 @@ UNUSED: Final = {
 }  # fmt: skip
 """Settings that redis-py has for its connections and that would be dropped silently, with the reason."""
 ENVIRONMENT: Final = "JOBQUEUE_URL"
+SEARCH_KEYS: Final = 5_000
+SEARCH_PAGES: Final = 20
+"""Keys that a call looks at in search of namespaces, and calls at most."""
 
 
 class Backend(Protocol):
@@ -156,6 +161,19 @@ class RedisBackend:
     def describe(self) -> Mapping[str, Any]:
         """See `Backend.describe`."""
         return self._asking.describe()
+
+    def namespaces(self) -> list[str]:
+        """The namespaces with queues that are found among the first 100,000 keys, sorted. Raises `NotApplied`."""
+        found: set[str] = set()
+        cursor = b""
+        for _ in range(SEARCH_PAGES):
+            [page] = self._asking.read([Scopes("*", cursor, SEARCH_KEYS)])  # the server takes it for a pattern
+            assert isinstance(page, ScopePage)
+            found.update([scope.partition(":")[0] for scope in page.scopes])
+            cursor = page.cursor
+            if not cursor:
+                break
+        return sorted(filter(is_namespace, found))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Remove these keys: how a test cleans up. Raises `NotApplied`."""

@@ -21,6 +21,7 @@ __all__ = [
     "default_kind_name",
     "is_found_elsewhere",
     "is_importable",
+    "is_namespace",
     "main_module",
     "module_of",
     "origin_of",
@@ -53,6 +54,11 @@ def check_namespace(name: object) -> str:
         DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
     """
     return _check(name, "namespace")
+
+
+def is_namespace(name: str) -> bool:
+    """Whether `check_namespace` lets it pass."""
+    return _PLAIN.fullmatch(name) is not None
 
 
 def _check(name: object, what: str) -> str:

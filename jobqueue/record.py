@@ -178,6 +178,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
         score: Where it stands in its place, in ms since 1970: when it is due if it is waiting, when its lease ends if it is
             working, when it died if it is dead; 0 in ready, and in what a job sees of itself.
         parked_since: Since when runners have put it back because they do not know its kind, or None.
+        runner: The id of the runner that holds it, as in `RunnerInfo`; empty if none does, and in what a job sees of itself.
     """
 
     id: str
@@ -195,6 +196,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     nonce: bytes = b""
     score: int = 0
     parked_since: datetime | None = None
+    runner: str = ""
 
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
@@ -202,7 +204,15 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
 
 
 def job_record(
-    id: bytes, queue: str, stored: Stored, place: Place, *, fence: int = 0, nonce: bytes = b"", score: int = 0
+    id: bytes,
+    queue: str,
+    stored: Stored,
+    place: Place,
+    *,
+    fence: int = 0,
+    nonce: bytes = b"",
+    score: int = 0,
+    runner: str = "",
 ) -> JobRecord[Any]:
     """The public value of stored fields."""
     return JobRecord(
@@ -221,6 +231,7 @@ def job_record(
         nonce=nonce,
         score=score,
         parked_since=timestamp(stored.parked_since) if stored.parked_since else None,
+        runner=runner,
     )
 
 
@@ -230,5 +241,8 @@ def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
         stored = decode(kept.record)
     except PayloadError as error:
         stored = Stored("", kept.record, 0, 0, 0, 0, 0, str(error))
-    fence = parse_claim(kept.claim)[1] if kept.claim else 0
-    return job_record(id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE], score=kept.score)
+    runner, fence, _ = parse_claim(kept.claim) if kept.claim else (b"", 0, 0)
+    return job_record(
+        id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE], score=kept.score,
+        runner=runner.decode("utf-8", "backslashreplace"),
+    )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.common import opened, print_json, storage_options
+from jobqueue.cli.common import Named, looks, opened, print_json
 from jobqueue.cli.text import clean
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ STEP = 10_000
 @click.command()
 @click.option("--mend", is_flag=True, help="Take such jobs to dead with the reason, and remove what no job is left of.")
 @click.option("--queue", help="Only this queue.")
-@storage_options
-def audit(mend: bool, queue: str | None, url: str | None, namespace: str, json_output: bool) -> int:
+@looks
+def audit(mend: bool, queue: str | None, named: Named, json_output: bool) -> int:
     """Find jobs that are stored and in no place, or in several.
 
     Nobody runs a job in no place, and no other command shows it. Keys that somebody deleted leave such jobs behind, and
     scripts that the server broke off. Runners may be at work meanwhile. The exit code is 1 if something is left broken.
     """
-    with opened(url, namespace) as source:
+    with opened(named) as source:
+        namespace = source.namespace
         result = source.audit(mend=mend, queue=queue, watch=_Progress())
     left = result.broken - result.mended
     if json_output:

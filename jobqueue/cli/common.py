@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import attrs
 import click
 
 from jobqueue.cli.text import as_json
@@ -14,9 +18,29 @@ from jobqueue.errors import DeclarationError
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
 
-__all__ = ["json_option", "opened", "print_json", "storage_options"]
+__all__ = ["Named", "json_option", "looks", "looks_at_jobs", "opened", "print_json"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+NAMESPACE: Final = "JOBQUEUE_NAMESPACE"
+DEFAULT_NAMESPACE: Final = "jobqueue"
+
+
+@attrs.frozen
+class Named:
+    """The storage that a command line names.
+
+    Attributes:
+        target: The `JobQueue` as ``module:attribute``, if one is named.
+        app_dir: Where its module is looked for first.
+        url: Where jobs are stored, instead of what the target says, or else the environment.
+        namespace: The namespace, instead of what the target says, or else the environment.
+    """
+
+    target: str | None
+    app_dir: Path
+    url: str | None
+    namespace: str | None
 
 
 def json_option(help: str = "Print JSON for programs instead of text.") -> Callable[[F], F]:
@@ -24,29 +48,82 @@ def json_option(help: str = "Print JSON for programs instead of text.") -> Calla
     return click.option("--json", "json_output", is_flag=True, help=help)
 
 
-def storage_options(function: F) -> F:
-    """The options ``--url``, ``--namespace`` and ``--json`` of a command that looks into a storage."""
+def looks(function: F) -> F:
+    """Give a command ``[TARGET]`` and the options of all that look; the function gets ``named`` and ``json_output``."""
+    return _with_options(click.argument("target", required=False)(_handed(function)))
+
+
+def looks_at_jobs(form: str) -> Callable[[F], F]:
+    """The same for ``[TARGET] ID``, or several: the function gets ``ids`` besides.
+
+    Args:
+        form: How the ids are written in the help.
+    """
+
+    def decorate(function: F) -> F:
+        argument = click.argument("ids", nargs=-1, required=True, metavar=f"[TARGET] {form}")
+        return _with_options(argument(_handed(function)))
+
+    return decorate
+
+
+def _handed(function: F) -> F:
+    @functools.wraps(function)
+    def call(*, app_dir: Path, url: str | None, namespace: str | None, target: str | None = None, **others: Any) -> Any:
+        if "ids" in others:
+            from jobqueue.cli.target import is_target
+
+            target, *others["ids"] = (None, *others["ids"]) if not is_target(others["ids"][0]) else others["ids"]
+            if not others["ids"]:
+                raise click.UsageError(f"the ID of a job is missing behind {target}")
+        return function(named=Named(target, app_dir, url, namespace), **others)
+
+    return call  # type: ignore[return-value]
+
+
+def _with_options(function: F) -> F:
     for option in (
         json_option(),
-        click.option("--namespace", default="jobqueue", show_default=True, help="The namespace of the JobQueue."),
-        click.option("--url", help="Where jobs are stored; by default the environment's JOBQUEUE_URL."),
+        click.option(
+            "--app-dir",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            default=Path(),
+            help="Where the module of TARGET is looked for first; by default the current directory.",
+        ),
+        click.option(
+            "--namespace",
+            help=f"The namespace; by default that of TARGET, or the environment's {NAMESPACE}, or {DEFAULT_NAMESPACE}.",
+        ),
+        click.option(
+            "--url", help="Where jobs are stored; by default where TARGET says, or the environment's JOBQUEUE_URL."
+        ),
     ):
         function = option(function)
     return function
 
 
 @contextmanager
-def opened(url: str | None, namespace: str) -> Iterator[JobQueue]:
-    """A `JobQueue` without kinds, for the length of a command.
+def opened(named: Named) -> Iterator[JobQueue]:
+    """A `JobQueue` for the length of a command: the one that is named, or one without kinds.
 
     Raises:
-        DeclarationError: The URL or the namespace cannot be, or the folder of an embedded server is not there.
+        DeclarationError: The target, the URL or the namespace cannot be, or the folder of an embedded server is not there.
     """
-    from jobqueue.backend import MemoryBackend, embedded_folder, named_url
+    from jobqueue.backend import ENVIRONMENT, MemoryBackend, embedded_folder, named_url
     from jobqueue.queue import JobQueue
 
-    jobs = JobQueue(url, namespace=namespace)
-    folder = embedded_folder(named_url(url))
+    if named.target is None:
+        namespace = named.namespace or os.environ.get(NAMESPACE) or DEFAULT_NAMESPACE
+        jobs = JobQueue(named.url, namespace=namespace)
+        url = named_url(named.url)
+    else:
+        from jobqueue.cli.target import load_target, put_first_on_path
+
+        put_first_on_path(named.app_dir)
+        jobs = load_target(named.target)
+        jobs.relocate(url=named.url, namespace=named.namespace)
+        url = jobs.url or os.environ.get(ENVIRONMENT) or ""
+    folder = embedded_folder(url)
     if folder is not None and not folder.is_dir():
         # A server would be started there, to say that it holds nothing.
         raise DeclarationError(f"there is no folder {str(folder)!r}, so nothing was ever stored in it")

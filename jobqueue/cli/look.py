@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.common import opened, print_json, storage_options
-from jobqueue.cli.text import clean, clean_lines, moment, moment_or_none, payload_value, shortened, span
+from jobqueue.cli.common import Named, looks, looks_at_jobs, opened, print_json
+from jobqueue.cli.text import (
+    claimed_at,
+    clean,
+    clean_lines,
+    moment,
+    moment_or_none,
+    payload_start,
+    payload_value,
+    shortened,
+    span,
+)
 
 if TYPE_CHECKING:
     from jobqueue.looking import Counts
+    from jobqueue.queue import JobQueue
     from jobqueue.record import JobRecord
     from jobqueue.runner_info import RunnerInfo
 
@@ -19,21 +31,28 @@ __all__ = ["jobs", "record_value", "show", "stats"]
 
 PLACES = ("waiting", "ready", "working", "dead")
 ERROR_WIDTH = 60
+ARGUMENTS_WIDTH = 40
+MOST_NAMES = 20
 
 
 @click.command()
-@storage_options
-def stats(url: str | None, namespace: str, json_output: bool) -> None:
-    """Show how many jobs are in each place of each queue, and the runners that are alive."""
-    with opened(url, namespace) as queue:
+@looks
+def stats(named: Named, json_output: bool) -> None:
+    """Show how many jobs are in each place of each queue, and the runners that are alive.
+
+    TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
+    """
+    with opened(named) as queue:
         counts, runners = queue.counts(), queue.runners()
         now = queue.access.clock().now() / 1000
-        where = queue.access.opened().backend.url
+        where, namespace = queue.access.opened().backend.url, queue.namespace
+        others = [] if counts else _namespaces(queue)
     if json_output:
         print_json(
             {
                 "url": where,
                 "namespace": namespace,
+                **({} if counts else {"namespaces": others}),
                 "queues": {name: {place: getattr(count, place) for place in PLACES} for name, count in counts.items()},
                 "runners": [_runner_value(runner) for runner in runners],
             }
@@ -45,13 +64,30 @@ def stats(url: str | None, namespace: str, json_output: bool) -> None:
     print_table(
         ["queue", *(f">{place}" for place in PLACES), ">runners"],
         [_queue_row(name, count, runners) for name, count in counts.items()],
-        empty="no queue was ever used here",
+        empty=f"no queue was ever used here{_instead(others)}",
     )
     print_table(
         ["runner", "host", ">pid", ">up", ">seen", ">lease", "queues", ">threads", ">coroutines", "version"],
         [_runner_row(runner, now) for runner in runners],
         empty="no runner is alive",
     )
+
+
+def _namespaces(queue: JobQueue) -> list[str]:
+    """Which namespaces there are on the server, as far as it lets itself be asked."""
+    from jobqueue.backend import RedisBackend
+    from jobqueue.errors import StorageError
+
+    backend = queue.access.opened().backend
+    try:
+        return backend.namespaces() if isinstance(backend, RedisBackend) else []
+    except StorageError:
+        return []
+
+
+def _instead(namespaces: list[str]) -> str:
+    shown = ", ".join(namespaces[:MOST_NAMES]) + (", …" if len(namespaces) > MOST_NAMES else "")
+    return f"; namespaces with queues on this server: {shown}" if shown else ""
 
 
 def _queue_row(name: str, counts: Counts, runners: list[RunnerInfo]) -> list[str]:
@@ -95,46 +131,67 @@ def _runner_value(runner: RunnerInfo) -> dict[str, Any]:
 @click.option("--name", help="Only jobs of this kind.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
 @click.option("--after", metavar="ID", help="Go on behind this job, the last one of the page before.")
-@storage_options
+@click.option("--no-arguments", is_flag=True, help="Leave the arguments out: they may be nobody else's business.")
+@looks
 def jobs(
     queue: str | None,
     place: Any,
     name: str | None,
     limit: int,
     after: str | None,
-    url: str | None,
-    namespace: str,
+    no_arguments: bool,
+    named: Named,
     json_output: bool,
 ) -> None:
-    """List jobs, by queue, place and their order there."""
-    with opened(url, namespace) as source:
+    """List jobs, by queue, place and their order there.
+
+    With --place working also who runs them, and since when. TARGET names a JobQueue as module:attribute, as for jobqueue
+    run: its URL and namespace are used then.
+    """
+    with opened(named) as source:
         # One more than is shown tells whether there are more.
         found = source.find(queue=queue, place=place, name=name, limit=limit + 1, after=after)
+        runners = {runner.id: runner for runner in source.runners()} if place == "working" and not json_output else {}
     shown, more = found[:limit], len(found) > limit
     if json_output:
-        print_json({"jobs": [record_value(record) for record in shown], "next": shown[-1].id if more else None})
+        values = [record_value(record, arguments=not no_arguments) for record in shown]
+        print_json({"jobs": values, "next": shown[-1].id if more else None})
         return
     from jobqueue.cli.tables import print_table
 
+    columns: list[tuple[str, Callable[[JobRecord[Any]], str]]] = [
+        ("id", lambda record: record.id),
+        ("queue", lambda record: record.queue),
+        ("place", lambda record: record.place),
+        ("kind", lambda record: record.name or "(unreadable)"),
+        (">failed", lambda record: f"{record.attempt}/{_runs(record)}"),
+        *(
+            [("runner", lambda record: _runner_of(record, runners)), ("started", _started)]
+            if place == "working"
+            else [("due", lambda record: moment(record.due))]
+        ),
+        ("error", lambda record: _waits_for(record) or shortened(record.error or "", ERROR_WIDTH)),
+        # Last, because a narrow terminal has no room for it.
+        *([] if no_arguments else [("arguments", lambda record: payload_start(record.payload, ARGUMENTS_WIDTH))]),
+    ]
     print_table(
-        ["id", "queue", "place", "kind", ">failed", "due", "error"],
-        [_job_row(record) for record in shown],
+        [heading for heading, _ in columns],
+        [[cell(record) for _, cell in columns] for record in shown],
         empty="no such jobs",
     )
     if more:
         click.echo(f"more: --after {clean(shown[-1].id)}")
 
 
-def _job_row(record: JobRecord[Any]) -> list[str]:
-    return [
-        record.id,
-        record.queue,
-        record.place,
-        record.name or "(unreadable)",
-        f"{record.attempt}/{_runs(record)}",
-        moment(record.due),
-        _waits_for(record) or shortened(record.error or "", ERROR_WIDTH),
-    ]
+def _runner_of(record: JobRecord[Any], runners: Mapping[str, RunnerInfo]) -> str:
+    """The runner that holds a job, as `stats` lists it, and where it is if it is alive."""
+    alive = runners.get(record.runner)
+    return record.runner[:8] + (f" {alive.host}:{alive.pid}" if alive else " (silent)")
+
+
+def _started(record: JobRecord[Any]) -> str:
+    since = claimed_at(record)
+    return "" if since is None else moment(since)
 
 
 def _waits_for(record: JobRecord[Any]) -> str:
@@ -149,17 +206,23 @@ def _runs(record: JobRecord[Any]) -> str:
 
 
 @click.command()
-@click.argument("id")
 @click.option("--queue", help="Its queue; spares looking into all of them.")
-@storage_options
-def show(id: str, queue: str | None, url: str | None, namespace: str, json_output: bool) -> None:
-    """Show everything that is stored of the job ID."""
+@looks_at_jobs("ID")
+def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> None:
+    """Show everything that is stored of the job ID.
+
+    TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
+    """
     from jobqueue.errors import JobNotFound
     from jobqueue.names import suggestion
 
-    with opened(url, namespace) as source:
+    [id, *more] = ids
+    if more:
+        raise click.UsageError(f"one ID at a time; a TARGET in front of it is module:attribute, not {id!r}")
+    with opened(named) as source:
         record = source.get(id, queue=queue)
         meant = suggestion(record.name, source.registry.names()) if record else ""
+        namespace = source.namespace
     if record is None:
         raise JobNotFound(f"no job {id} is stored in namespace {namespace}; it may have ended")
     if json_output:
@@ -181,6 +244,7 @@ def show(id: str, queue: str | None, url: str | None, namespace: str, json_outpu
             ("failed runs", f"{record.attempt} of {_runs(record)}"),
             ("crashes", str(record.recoveries)),
             ("fence", str(record.fence) if record.fence else "not claimed"),
+            *([("runner", record.runner), ("started", _started(record))] if record.runner else []),
             (
                 "arguments" if "arguments" in value else "payload",
                 json.dumps(value["arguments"], indent=2, ensure_ascii=False)
@@ -192,8 +256,8 @@ def show(id: str, queue: str | None, url: str | None, namespace: str, json_outpu
     )
 
 
-def record_value(record: JobRecord[Any]) -> dict[str, Any]:
-    """A record as JSON: the same keys in every command."""
+def record_value(record: JobRecord[Any], *, arguments: bool = True) -> dict[str, Any]:
+    """A record as JSON: the same keys in every command, but that the arguments may be left out."""
     return {
         "id": record.id,
         "name": record.name,
@@ -203,9 +267,11 @@ def record_value(record: JobRecord[Any]) -> dict[str, Any]:
         "retry": record.retry,
         "recoveries": record.recoveries,
         "fence": record.fence,
+        "runner": record.runner or None,
+        "started": moment_or_none(claimed_at(record)),
         "created": moment_or_none(record.created),
         "due": moment_or_none(record.due),
         "parked_since": moment_or_none(record.parked_since),
         "error": record.error,
-        **payload_value(record.payload),
+        **(payload_value(record.payload) if arguments else {}),
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.common import opened, print_json, storage_options
+from jobqueue.cli.common import Named, looks_at_jobs, opened, print_json
 from jobqueue.cli.look import record_value
 from jobqueue.cli.text import clean
 from jobqueue.errors import JobNotFound, StorageRefused
@@ -22,32 +22,30 @@ REFUSED = 3
 
 
 @click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--queue", help="Their queue; spares looking into all of them.")
-@storage_options
-def requeue(ids: tuple[str, ...], queue: str | None, url: str | None, namespace: str, json_output: bool) -> int:
+@looks_at_jobs("ID...")
+def requeue(ids: list[str], queue: str | None, named: Named, json_output: bool) -> int:
     """Make dead or waiting jobs ready now.
 
     Their count of failed runs stays: a dead one gets one more run.
     """
-    with opened(url, namespace) as source:
+    with opened(named) as source:
         return _each(ids, lambda job: source.requeue(job, queue=queue), "requeued", json_output)
 
 
 @click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--queue", help="Their queue; spares looking into all of them.")
-@storage_options
-def delete(ids: tuple[str, ...], queue: str | None, url: str | None, namespace: str, json_output: bool) -> int:
+@looks_at_jobs("ID...")
+def delete(ids: list[str], queue: str | None, named: Named, json_output: bool) -> int:
     """Forget jobs that are waiting, ready or dead.
 
     With --json each is printed as it was, arguments included.
     """
-    with opened(url, namespace) as source:
+    with opened(named) as source:
         return _each(ids, lambda job: source.delete(job, queue=queue), "deleted", json_output)
 
 
-def _each(ids: tuple[str, ...], operation: Callable[[str], JobRecord[Any]], done: str, json_output: bool) -> int:
+def _each(ids: Sequence[str], operation: Callable[[str], JobRecord[Any]], done: str, json_output: bool) -> int:
     """Do it to each job, go on after one that cannot be, and answer the worst exit code."""
     code = 0
     values: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ from jobqueue.errors import DeclarationError
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
 
-__all__ = ["import_module", "load_target", "put_first_on_path"]
+__all__ = ["import_module", "is_target", "load_target", "put_first_on_path"]
 
 _PASSED: Final = frozenset({"jobqueue", "importlib"})
 
@@ -59,6 +59,12 @@ def _is_part(missing: str | None, name: str) -> bool:
     return missing is not None and (name == missing or name.startswith(f"{missing}."))
 
 
+def is_target(word: str) -> bool:
+    """Whether this is of the form ``module:attribute``, which no id that jobqueue makes is."""
+    module_name, colon, path = word.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module_name.split("."), *path.split(".")))
+
+
 def load_target(target: str) -> JobQueue:
     """The `JobQueue` named by ``module:attribute``.
 
@@ -68,8 +74,8 @@ def load_target(target: str) -> JobQueue:
     """
     from jobqueue.queue import JobQueue
 
-    module_name, colon, path = target.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+    module_name, _, path = target.partition(":")
+    if not is_target(target):
         raise click.UsageError(f"TARGET is module:attribute, as in shop.work:jobs, not {target!r}")
     module = import_module(module_name)
     found: object = module

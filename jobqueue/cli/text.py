@@ -5,11 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobqueue.names import printable as clean
+from jobqueue.record import timestamp
 
-__all__ = ["as_json", "clean", "clean_lines", "moment", "moment_or_none", "payload_value", "shortened", "span"]
+if TYPE_CHECKING:
+    from jobqueue.record import JobRecord
+
+__all__ = [
+    "as_json", "claimed_at", "clean", "clean_lines", "moment", "moment_or_none", "payload_start", "payload_value",
+    "shortened", "span",
+]  # fmt: skip
 
 
 def clean_lines(text: str) -> str:
@@ -44,6 +51,16 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def claimed_at(record: JobRecord[Any]) -> datetime | None:
+    """About when the runner that holds the job claimed it, of which the fence is made; None if nobody holds it."""
+    return timestamp(record.fence) if record.fence else None
+
+
+def payload_start(payload: bytes, width: int) -> str:
+    """Answer the beginning of stored arguments, cleaned, in one line of at most ``width`` characters."""
+    return shortened(payload[: 4 * width + 4].decode(errors="backslashreplace"), width)
 
 
 def payload_value(payload: bytes) -> dict[str, Any]:

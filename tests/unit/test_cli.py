@@ -176,6 +176,8 @@ def test_show_tells_everything(queue: JobQueue, call: Cli, capsys: pytest.Captur
         "retry": 4,
         "recoveries": 0,
         "fence": 0,
+        "runner": None,
+        "started": None,
         "created": record.created.isoformat(timespec="milliseconds"),
         "due": record.due.isoformat(timespec="milliseconds"),
         "error": None,
