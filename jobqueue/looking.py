@@ -90,13 +90,14 @@ class Looking:
             place: Only in this place.
             name: Only of this kind.
             limit: How many at most.
-            after: Go on behind this job, the last one of the page before. Its record leads on even when a waiting or dead
-                job has left since; its id does so only while it is there. A ready job is searched in its list.
+            after: Go on behind this job, the last one of the page before. Its record, or its `JobRecord.cursor`, leads on
+                even when a waiting or dead job has left since; its id only while it is there. A ready job is searched in its
+                list.
 
         Raises:
-            JobNotFound: The job ``after`` is not there any more.
+            JobNotFound: The job ``after`` is not there any more, or is in none of these queues and places.
             DeclarationError: ``after`` is neither an id nor a record.
-            ValueError: There is no such place, ``limit`` is below 1, or the record ``after`` is of another queue or place.
+            ValueError: There is no such place, or ``limit`` is below 1.
         """
         return self.access.run(self._find(queue, place, name, limit, after))
 
@@ -285,7 +286,9 @@ class Looking:
         after: str | JobRecord[Any] | None,
     ) -> Flow[list[JobRecord[Any]]]:
         self._check(queue, place, name)
-        if after is not None:
+        if isinstance(after, JobRecord):
+            after = after.cursor
+        elif after is not None:
             _named("find", after, None, what="after=")
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from jobqueue import transitions
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
@@ -17,6 +18,8 @@ from jobqueue.transitions import SEARCHED
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "search", "sizes"]
 
 PAGE: Final = 200
+CURSOR: Final = re.compile(rf"([^/]+)/({'|'.join(get_args(Place))})/([0-9]{{1,16}})/(.+)", re.DOTALL)
+"""`JobRecord.cursor`; no id that jobqueue makes looks like that."""
 STRIDE: Final = 5_000
 """Ids of a list that one call looks at where only a position is sought."""
 SEARCH_KEYS: Final = 5_000
@@ -126,34 +129,31 @@ PLACES_IN_ORDER: Final[tuple[Place, ...]] = ("working", "ready", "waiting", "dea
 
 
 def find(
-    keys: Sequence[QueueKeys],
-    places: Sequence[Place],
-    name: str | None,
-    limit: int,
-    after: str | JobRecord[Any] | None,
+    keys: Sequence[QueueKeys], places: Sequence[Place], name: str | None, limit: int, after: str | None
 ) -> Flow[list[JobRecord[Any]]]:
     """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
 
+    Args:
+        keys: The queues.
+        places: The places.
+        name: Only of this kind.
+        limit: How many at most.
+        after: Its id, or the cursor of its record.
+
     Raises:
-        JobNotFound: Where the job ``after`` stood cannot be told any more.
-        ValueError: The record ``after`` is of another queue or place.
+        JobNotFound: Where the job ``after`` stood cannot be told any more, or is not searched.
     """
     found: list[JobRecord[Any]] = []
     spots: list[tuple[QueueKeys, Place]] = [(queue, place) for queue in keys for place in places]
     cursor: tuple[int, bytes] | None = None
     if after is not None:
-        spot, score, id = yield from _spot(keys, after)
-        if spot not in spots:
-            if isinstance(after, str):
-                raise _no_anchor(
-                    id, "pass its record instead, which tells where a waiting or dead job stood, or use scan()"
-                )
-            raise ValueError(
-                f"after= is the record of a job {after.place} in queue {after.queue!r}, where this search does not look"
-            )
-        spots = spots[spots.index(spot) :]
+        stood, place_then, score, id = yield from _stood(keys, after)
+        while spots and (spots[0][0].queue, spots[0][1]) != (stood, place_then):
+            del spots[0]
+        if not spots:
+            raise _no_anchor(id, f"it stands in {place_then} of queue {stood!r}, where this search does not look")
         # A list has no cursor by member: it is walked until the job is met.
-        cursor = (yield from _behind(spot[0], id)) if spot[1] == "ready" else (score, id.encode())
+        cursor = (yield from _behind(spots[0][0], id)) if place_then == "ready" else (score, id.encode())
     for queue, place in spots:
         while True:
             entries, cursor = yield from _page(queue, place, cursor)
@@ -169,15 +169,18 @@ def find(
     return found
 
 
-def _spot(
-    keys: Sequence[QueueKeys], after: str | JobRecord[Any]
-) -> Flow[tuple[tuple[QueueKeys, Place] | None, int, str]]:
-    """Where the job stands, or stood when its record was read, its score there, and its id."""
-    if isinstance(after, str):
-        where = yield from locate(keys, after)
-        return (None, 0, after) if where is None else ((where[0], where[1].place), where[1].score, after)
-    queue = next((queue for queue in keys if queue.queue == after.queue), None)
-    return None if queue is None else (queue, after.place), after.score, after.id
+def _stood(keys: Sequence[QueueKeys], after: str) -> Flow[tuple[str, str, int, str]]:
+    """Queue and place where a job stands, or stood when its cursor was made, its score there, and its id."""
+    if cursor := CURSOR.fullmatch(after):
+        queue, place, score, id = cursor.groups()
+        return queue, place, int(score), id
+    where = yield from locate(keys, after)
+    if where is None:
+        raise _no_anchor(
+            after,
+            "it is not here any more; its record, or its cursor, knows where a waiting or dead job stood; or use scan()",
+        )
+    return where[0].queue, where[1].place, where[1].score, after
 
 
 def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes]]:
@@ -199,7 +202,7 @@ def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes]]:
 
 
 def _no_anchor(id: str, instead: str) -> JobNotFound:
-    return JobNotFound(f"no job {id} to continue behind: it has moved on or ended; {instead}")
+    return JobNotFound(f"no job {id} to continue behind: {instead}")
 
 
 # ----------------------------------------------------------------------------------------------------------- operators

@@ -198,6 +198,11 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     parked_since: datetime | None = None
     runner: str = ""
 
+    @property
+    def cursor(self) -> str:
+        """Where it stands, as text: ``find(after=…)`` goes on behind it, as behind the record. Fits into a URL."""
+        return f"{self.queue}/{self.place}/{self.score}/{self.id}"
+
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
         return f"JobRecord({', '.join(shown)})"

@@ -130,7 +130,11 @@ def _runner_value(runner: RunnerInfo) -> dict[str, Any]:
 @click.option("--place", type=click.Choice(PLACES), help="Only jobs in this place.")
 @click.option("--name", help="Only jobs of this kind.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many at most.")
-@click.option("--after", metavar="ID", help="Go on behind this job, the last one of the page before.")
+@click.option(
+    "--after",
+    metavar="CURSOR",
+    help="Go on behind this job: the cursor that a page ends with, or the ID of a job that is there.",
+)
 @click.option("--no-arguments", is_flag=True, help="Leave the arguments out: they may be nobody else's business.")
 @looks
 def jobs(
@@ -155,7 +159,7 @@ def jobs(
     shown, more = found[:limit], len(found) > limit
     if json_output:
         values = [record_value(record, arguments=not no_arguments) for record in shown]
-        print_json({"jobs": values, "next": shown[-1].id if more else None})
+        print_json({"jobs": values, "next": shown[-1].cursor if more else None})
         return
     from jobqueue.cli.tables import print_table
 
@@ -180,7 +184,7 @@ def jobs(
         empty="no such jobs",
     )
     if more:
-        click.echo(f"more: --after {clean(shown[-1].id)}")
+        click.echo(f"more: --after {clean(shown[-1].cursor)}")
 
 
 def _runner_of(record: JobRecord[Any], runners: Mapping[str, RunnerInfo]) -> str:

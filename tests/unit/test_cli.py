@@ -135,7 +135,7 @@ def test_jobs_come_in_pages(queue: JobQueue, call: Cli, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert ids[1] in out
     assert ids[2] not in out
-    assert f"more: --after {ids[1]}" in out
+    assert f"more: --after low/ready/0/{ids[1]}" in out
 
 
 def test_a_full_last_page_promises_no_more(queue: JobQueue, call: Cli, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,9 +268,9 @@ def test_a_page_leads_on_though_all_of_it_has_left(bench: Bench, place: Place, a
 def test_the_id_of_a_job_that_left_leads_nowhere_and_says_what_does(bench: Bench) -> None:
     first, second = dead(bench, 2)
     bench.jobs.delete(first)
-    with pytest.raises(JobNotFound, match=r"pass its record.* or use scan\(\)"):
+    with pytest.raises(JobNotFound, match=r"its record, or its cursor.* or use scan\(\)"):
         bench.jobs.dead(after=first.id)
-    assert bench.jobs.dead(after=first) == [second]
+    assert bench.jobs.dead(after=first) == bench.jobs.dead(after=first.cursor) == [second]
 
 
 def test_a_ready_job_that_left_leads_nowhere(bench: Bench) -> None:
@@ -282,9 +282,9 @@ def test_a_ready_job_that_left_leads_nowhere(bench: Bench) -> None:
 
 def test_a_record_from_elsewhere_is_no_place_to_go_on_from(bench: Bench) -> None:
     [record] = dead(bench, 1)
-    with pytest.raises(ValueError, match="a job dead in queue 'low', where this search does not look"):
+    with pytest.raises(JobNotFound, match="it stands in dead of queue 'low', where this search does not look"):
         bench.jobs.find(place="ready", after=record)
-    with pytest.raises(ValueError, match="where this search does not look"):
+    with pytest.raises(JobNotFound, match="where this search does not look"):
         bench.jobs.find(queue="high", after=record)
 
 
