@@ -133,6 +133,7 @@ def _is_refusal(error: pytest.ExceptionInfo[BaseException] | None) -> bool:
 def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
     """The JobQueue under test: what the setting `jobqueue` names. Projects can define this fixture instead."""
     from jobqueue import JobQueue
+    from jobqueue.shadows import hidden
 
     named = pytestconfig.getini("jobqueue")
     if not named:
@@ -143,7 +144,9 @@ def jobqueue_app(pytestconfig: pytest.Config) -> JobQueue:
     try:
         found = pkgutil.resolve_name(named)
     except (ImportError, AttributeError, ValueError) as error:
-        _fail(f"the setting `jobqueue = {named}` (module:name) leads nowhere: {error!r}")
+        _fail(
+            f"the setting `jobqueue = {named}` (module:name) leads nowhere: {error!r}{hidden(named.partition(':')[0])}"
+        )
     if not isinstance(found, JobQueue):
         _fail(f"the setting `jobqueue = {named}` names no JobQueue, but {found!r}")
     return found

@@ -6,33 +6,41 @@ under a fake clock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from jobqueue import shadows
 
-from jobqueue.audit import Audit, Finding
-from jobqueue.context import Context, current_context
-from jobqueue.errors import (
-    DeclarationError,
-    DuplicateJob,
-    JobNotFound,
-    JobQueueError,
-    LockTaken,
-    NotApplied,
-    OutcomeUnknown,
-    PayloadError,
-    StorageError,
-    StorageRefused,
-    UnknownElsewhere,
-    UnknownJob,
-)
-from jobqueue.job import Call, Job
-from jobqueue.lock import Lease, Lock
-from jobqueue.looking import Counts
-from jobqueue.queue import JobQueue
-from jobqueue.record import JobRecord
-from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
-from jobqueue.runner_info import RunnerInfo
-from jobqueue.storage.ops import Place
-from jobqueue.version import __version__
+try:
+    from typing import TYPE_CHECKING, Any
+
+    from jobqueue.audit import Audit, Finding
+    from jobqueue.context import Context, current_context
+    from jobqueue.errors import (
+        DeclarationError,
+        DuplicateJob,
+        JobNotFound,
+        JobQueueError,
+        LockTaken,
+        NotApplied,
+        OutcomeUnknown,
+        PayloadError,
+        StorageError,
+        StorageRefused,
+        UnknownElsewhere,
+        UnknownJob,
+    )
+    from jobqueue.job import Call, Job
+    from jobqueue.lock import Lease, Lock
+    from jobqueue.looking import Counts
+    from jobqueue.queue import JobQueue
+    from jobqueue.record import JobRecord
+    from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+    from jobqueue.runner_info import RunnerInfo
+    from jobqueue.storage.ops import Place
+    from jobqueue.version import __version__
+except Exception as error:  # also of another sort: such a module has not what it seems to have
+    if told := shadows.explained(error):
+        raise ImportError(told) from error
+    raise
+shadows.refuse()
 
 if TYPE_CHECKING:
     from jobqueue.runner.runner import Runner, RunnerStatus

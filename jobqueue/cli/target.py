@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from jobqueue import shadows
 from jobqueue.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def import_module(name: str) -> ModuleType:
             raise DeclarationError(f"{name!r} is no name of a module") from error
         # It is the user's code that fails: where, is what helps, and not how it was come to.
         traceback.print_exception(error.with_traceback(_theirs(error.__traceback__)))
-        raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+        told = shadows.explained(error)
+        words = "" if told is None else f": {told}"
+        raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}{words}") from error
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:
@@ -83,7 +86,8 @@ def load_target(target: str) -> JobQueue:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise DeclarationError(f"{module_name} has no {path!r}{_queues_of(module)}") from None
+            told = _queues_of(module) + shadows.hidden(module_name)
+            raise DeclarationError(f"{module_name} has no {path!r}{told}") from None
     if not isinstance(found, JobQueue):
         raise DeclarationError(f"{target} is no JobQueue but {type(found).__name__}{_queues_of(module)}")
     return found
