@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from jobqueue.record import JobRecord
+from jobqueue.logs import FIELDS, About, library_logger, subject
+from jobqueue.record import JobRecord, parse_claim
 
 __all__ = ["Context", "Flags", "current_context", "set_current"]
-
-_LOGGER = logging.getLogger("jobqueue.job")
 
 
 class Flags:
@@ -43,10 +40,9 @@ class Context:
         attempt: 1 for the first run, 2 for the first retry.
         fence: A number that grows with every claim of a job. Pass it on to what you write to: a writer with a smaller
             number than the last one seen has been replaced.
-        logger: Where the job should log to.
     """
 
-    __slots__ = ("_flags", "_record", "attempt", "fence", "logger")
+    __slots__ = ("_claim", "_fields", "_flags", "_logger", "_record", "attempt", "fence")
 
     def __init__(
         self,
@@ -55,14 +51,21 @@ class Context:
         attempt: int = 1,
         fence: int = 0,
         flags: Flags | None = None,
-        logger: logging.Logger = _LOGGER,
+        claim: bytes = b"",
+        logger: logging.Logger | None = None,
     ) -> None:
         """Make a context; ``record`` may be a function that makes the record at first use."""
         self._record = record
         self._flags = flags if flags is not None else Flags()
         self.attempt = attempt
         self.fence = fence
-        self.logger = logger
+        self._claim = claim
+        self._logger = logger
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Where the job should log to: ``jobqueue.job``. What is logged anywhere in a job says which job it is."""
+        return library_logger("jobqueue.job") if self._logger is None else self._logger
 
     @property
     def record(self) -> JobRecord[Any]:
@@ -71,6 +74,17 @@ class Context:
         if callable(record):
             record = self._record = record()
         return record
+
+    @property
+    def log_fields(self) -> Mapping[str, object]:
+        """What log records say of this job: ``job_id``, ``kind``, ``queue``, ``attempt``, ``runner`` and ``fence``."""
+        try:
+            return self._fields
+        except AttributeError:  # nobody has asked before: most jobs log nothing
+            record, runner = self.record, parse_claim(self._claim)[0].decode("ascii", "backslashreplace")
+            values = (record.id, record.name, record.queue, self.attempt, runner, self.fence)
+            self._fields: Mapping[str, object] = dict(zip(FIELDS, values, strict=True))
+            return self._fields
 
     @property
     def lease_lost(self) -> bool:
@@ -106,21 +120,20 @@ class Context:
         self._flags.complete = True
 
 
-_current: ContextVar[Context] = ContextVar("jobqueue.context")
-
-
 def current_context() -> Context:
     """Answer the context of the job that this code runs in.
 
     Raises:
         LookupError: No job is running here.
     """
-    try:
-        return _current.get()
-    except LookupError:
-        raise LookupError("no job is running here: current_context() works only inside of a job") from None
+    found = subject.get(None)
+    if isinstance(found, About):  # the library tells of the job: its filters and handlers run here
+        found = found.before
+    if isinstance(found, Context):
+        return found
+    raise LookupError("no job is running here: current_context() works only inside of a job")
 
 
 def set_current(context: Context) -> None:
     """Make this the current context of this thread or task; the runner's half of `current_context`."""
-    _current.set(context)
+    subject.set(context)

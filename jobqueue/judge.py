@@ -5,6 +5,7 @@ An orderly end, good or bad, sets the count of recoveries back to 0. A crash is 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -21,10 +22,12 @@ __all__ = [
     "Ending",
     "RaisedElsewhere",
     "Verdict",
+    "abridged",
     "after_crash",
     "after_own_crash",
     "after_run",
     "death",
+    "is_retried",
     "is_suspect",
     "is_wanted",
     "unjudged",
@@ -62,6 +65,8 @@ class Verdict:
 class RaisedElsewhere(Exception):
     """Stands for what a job raised in another process, where its class was compared with the retry policy.
 
+    Also for what it raised in this one, once its line is logged: an exception keeps alive what its frames hold.
+
     Attributes:
         wanted: Whether the policy retries it.
     """
@@ -88,14 +93,9 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
     if isinstance(outcome, Discard):
         return Verdict("discarded", "finish", {})
     attempt = stored.attempt + 1
-    after = None
-    if isinstance(outcome, RaisedElsewhere):
-        wanted = outcome.wanted
-    elif isinstance(outcome, Retry):
-        wanted, after = True, outcome.after_ms
-    else:
-        wanted, text = is_wanted(policy, outcome, text)
-    if wanted and (stored.retry < 0 or attempt <= stored.retry):
+    outcome, text = abridged(outcome, text, policy)
+    if is_retried(stored, outcome):
+        after = outcome.after_ms if isinstance(outcome, Retry) else None
         if after is None:
             try:
                 after = policy.next_delay(attempt)
@@ -105,6 +105,23 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
         due = now + checked_ms(after)
         return Verdict("retried", "retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
     return Verdict("dead", "bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
+
+
+def abridged(outcome: BaseException, text: str, policy: RetryPolicy) -> tuple[RaisedElsewhere | Retry, str]:
+    """What a failed run is judged by, without the frames that its exception holds, and the text of the error."""
+    if isinstance(outcome, RaisedElsewhere):
+        return RaisedElsewhere(outcome.wanted), text
+    if isinstance(outcome, Retry):
+        after = outcome.after_ms
+        return Retry(None if after is None else timedelta(milliseconds=checked_ms(after))), text
+    wanted, text = is_wanted(policy, outcome, text)
+    return RaisedElsewhere(wanted), text
+
+
+def is_retried(stored: Stored, outcome: RaisedElsewhere | Retry) -> bool:
+    """Whether a run that failed is followed by another one."""
+    wanted = isinstance(outcome, Retry) or outcome.wanted
+    return wanted and (stored.retry < 0 or stored.attempt + 1 <= stored.retry)
 
 
 def is_wanted(policy: RetryPolicy, error: BaseException, text: str) -> tuple[bool, str]:

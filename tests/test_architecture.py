@@ -47,7 +47,11 @@ class Module:
 # An import goes to the same level or further down, never up, and never in a circle. The longest prefix that fits counts.
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
+<<<<<<< HEAD
     "errors": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
+=======
+    "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "clock": 0, "ids": 0,
+>>>>>>> 2b0cdfc (Log records say which job they are about; a failure is logged with its exception; one rule for context variables)
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
@@ -67,7 +71,7 @@ LEVELS: Final[Mapping[str, int]] = {
 EXTRAS: Final = ("cli", "web", "metrics", "__main__")
 """Nothing below imports them, and the command alone may load the command line."""
 
-KNOWS_NO_JOBS: Final = ("errors", "storage")
+KNOWS_NO_JOBS: Final = ("errors", "logs", "storage")
 """All that a module of `storage` may import of the package: a storage that knew a rule of jobs would be a second copy."""
 
 LAZY_TESTING: Final = "queue"
@@ -96,7 +100,11 @@ def inside(name: str, *packages: str) -> bool:
 
 NOT_PURE: Final = (
     # who reads a clock, chance or the environment
+<<<<<<< HEAD
     "clock", "ids", "drive", "names", "shadows", "embedded", "embedded_place", "context",
+=======
+    "clock", "ids", "logs", "drive", "names", "embedded", "embedded_place", "context",
+>>>>>>> 2b0cdfc (Log records say which job they are about; a failure is logged with its exception; one rule for context variables)
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
@@ -104,6 +112,7 @@ NOT_PURE: Final = (
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
     "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal", "runner.signals", "runner.beside",
+    "runner.report",
 )  # fmt: skip
 """The shell. Every other module reads no clock, no chance and no socket, starts no thread, and imports only its like."""
 

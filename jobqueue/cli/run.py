@@ -110,7 +110,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     type=click.Choice(LEVELS, case_sensitive=False),
     default="info",
     show_default=True,
-    help="What to log.",
+    help="What to log, unless the application sets up logging.",
 )
 @click.option("--url", help="Where jobs are stored, instead of what TARGET says.")
 @click.option("--namespace", help="The namespace, instead of what TARGET says.")
@@ -141,17 +141,16 @@ def run(
 
     TARGET names a JobQueue as module:attribute, for example shop.work:jobs. The first signal lets running jobs end
     within the grace time and hands the rest back; a second leaves at once, which is as safe as a crash. The same signal
-    within a second counts as one. Logs go to standard error. With several processes, one that dies is started again and
-    its jobs run again at once; SIGHUP replaces them one after the other, unless it comes from a terminal. With --burst it
-    also ends when nothing is ready or due; what is due later, also a retry, does not count.
+    within a second counts as one. Logs go to standard error, unless the application sets up logging. With several
+    processes, one that dies is started again and its jobs run again at once; SIGHUP replaces them one after the other,
+    unless it comes from a terminal. With --burst it also ends when nothing is ready or due; what is due later, also a
+    retry, does not count.
     """
     if (code := stay_as_init()) is not None:
         return code
-    from jobqueue.cli.logs import set_up_logging
     from jobqueue.cli.target import import_module, load_target, put_first_on_path
     from jobqueue.runner.runner import Runner
 
-    set_up_logging(log_level, json_output=json_output)
     put_first_on_path(app_dir)
     jobs = load_target(target)
     jobs.relocate(url=url, namespace=namespace)
@@ -194,6 +193,7 @@ def run(
             *(("--uvloop",) if uvloop else ()),
             *(("--json",) if json_output else ()),
         ]
+        _set_up_logging(log_level, json_output=json_output)
         return _supervise(jobs, command, processes, grace, burst=burst)
     if lifeline is not None:
         from jobqueue.runner.lifeline import Lifeline
@@ -201,9 +201,26 @@ def run(
         line.append(Lifeline(lifeline, runner.stop))
     for module in (*jobs.imports, *modules):
         import_module(module)
+    _set_up_logging(log_level, json_output=json_output)
     with jobs:
         runner.run(until_empty=burst)
     return 0
+
+
+def _set_up_logging(level: str, *, json_output: bool) -> None:
+    """Set up logging where the application has not: now, when its modules are imported."""
+    from jobqueue.cli.logs import set_up_logging
+
+    if set_up_logging(level, json_output=json_output):
+        return
+    given = click.get_current_context().get_parameter_source
+    typed = [
+        option
+        for name, option in (("log_level", "--log-level"), ("json_output", "--json"))
+        if given(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if typed and given("lifeline") is not click.core.ParameterSource.COMMANDLINE:
+        click.echo(f"jobqueue: {' and '.join(typed)}: no effect, the application sets up logging itself", err=True)
 
 
 def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float, *, burst: bool) -> int:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
-import logging
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from jobqueue.errors import DeclarationError
@@ -22,7 +22,6 @@ from jobqueue.texts import error_text
 
 __all__ = ["Loop", "check_uvloop", "new_uvloop"]
 
-_log = logging.getLogger("jobqueue.runner")
 _loops: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
 """Those of our own."""
 
@@ -60,6 +59,7 @@ class Loop:
         loop: The loop to run them on; None starts one on a thread of its own when the first job comes.
         new_loop: Makes that one.
         caller: The task that serves the runner on the caller's loop; None with a loop of its own.
+        context: The context variables of which each job gets a copy; by default those that are set here.
     """
 
     def __init__(
@@ -69,7 +69,10 @@ class Loop:
         loop: asyncio.AbstractEventLoop | None = None,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
         caller: asyncio.Task[Any] | None = None,
+        context: Context | None = None,
     ) -> None:
+        # A copy, in which nothing but `_start` runs: two threads cannot be in one context.
+        self._context = copy_context() if context is None else context.copy()
         self._inbox = inbox
         self._monotonic = monotonic
         self._loop = loop
@@ -87,7 +90,7 @@ class Loop:
             self._inbox.give_up(tasks, error)
             return
         try:
-            loop.call_soon_threadsafe(self._start, list(tasks))
+            loop.call_soon_threadsafe(self._start, list(tasks), context=self._context)
         except RuntimeError:
             # It was closed: by a job, then the next ones get another; or by the caller, whose loop it is.
             for task in tasks:
@@ -144,7 +147,9 @@ class Loop:
                     loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - an interruption that a job has left to this thread, or worse
                 if forks() == before:
-                    _log.error("the event loop of the coroutine jobs broke off: %s", error_text(error))
+                    self._inbox.report.log.error(
+                        "the event loop of the coroutine jobs broke off: %s", error_text(error)
+                    )
                 if broke_off_at == turns or loop.is_closed():  # it comes to no callback any more
                     self._replace()
                     break
@@ -166,16 +171,17 @@ class Loop:
 
     def _replace(self) -> None:
         """Give up the loop of our own, which a job has closed or broken; the next job gets another."""
-        _log.error("the event loop of the coroutine jobs was closed; %d jobs failed with it", len(self._running))
+        self._inbox.report.log.error(
+            "the event loop of the coroutine jobs was closed; %d jobs failed with it", len(self._running)
+        )
         lost, self._running, self._loop = list(self._running), {}, None
         for task in lost:
-            failed(task, RuntimeError("the event loop that this job ran on was closed or broken by a job"))
-            self._inbox.put(task)
+            self._inbox.fail(task, RuntimeError("the event loop that this job ran on was closed or broken by a job"))
 
     def _start(self, tasks: list[Task]) -> None:
         for task in tasks:
             if task.take():
-                job = run_coroutine(task, self._monotonic)
+                job = run_coroutine(task, self._monotonic, self._inbox.report)
                 try:
                     self._running[task] = running = asyncio.ensure_future(job)
                     # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
@@ -183,8 +189,7 @@ class Loop:
                 except BaseException as error:  # noqa: BLE001 - a job may have set a task factory of its own
                     self._running.pop(task, None)
                     job.close()
-                    failed(task, error)
-                    self._inbox.put(task)
+                    self._inbox.fail(task, error)
 
     def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -192,6 +197,7 @@ class Loop:
             task.handed_back, task.seen = True, False  # it had not begun
         elif (error := running.exception()) is not None:
             failed(task, error)
+            self._inbox.report(task, error)
         elif not task.seen and self._thread is None and running.cancelling() and self._others_cancelled():
             task.seen = True
             told_to_stop(task)

@@ -17,8 +17,10 @@ from jobqueue.drive import run
 from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, Refresh
 from jobqueue.keys import NamespaceKeys
-from jobqueue.runner.journal import Lasting, labelled
+from jobqueue.logs import about
+from jobqueue.runner.journal import Lasting
 from jobqueue.runner.leases import Leases, why_lost
+from jobqueue.runner.report import fields_of, labelled
 from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch, Records, Refused
@@ -113,11 +115,12 @@ class Beats:
             overdue = self._leases.overdue(at)
             end = self._leases.next_end()
         for task in overdue:
-            self._log.warning(
-                "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
-                "and what this run ends with is discarded",
-                labelled(task),
-            )  # fmt: skip
+            with about(fields_of(task)):
+                self._log.warning(
+                    "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
+                    "and what this run ends with is discarded",
+                    labelled(task),
+                )  # fmt: skip
         return min(end, at.local + self._every)
 
     def _registration(self, now: int) -> Batch:
@@ -133,7 +136,8 @@ class Beats:
         else:
             why = [why_lost(task, kept, sent) for task, [kept] in zip(tasks, answers, strict=True)]
         for task, words in zip(tasks, why, strict=True):
-            self._log.warning("job %s: %s", labelled(task), words)
+            with about(fields_of(task)):
+                self._log.warning("job %s: %s", labelled(task), words)
 
 
 class Heart:

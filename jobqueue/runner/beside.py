@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import copy_context
 from typing import Any
 
 __all__ = ["beside", "on_a_thread"]
@@ -15,7 +16,7 @@ async def on_a_thread(work: Callable[[], object], stop: Callable[[], None]) -> N
     """Await the end of something that works on a thread; who is cancelled meanwhile stops it and awaits it all the same.
 
     Args:
-        work: What to do there; what it raises is raised here.
+        work: What to do there, with the context variables of here; what it raises is raised here.
         stop: Makes it end.
     """
     loop = asyncio.get_running_loop()
@@ -29,7 +30,7 @@ async def on_a_thread(work: Callable[[], object], stop: Callable[[], None]) -> N
         else:
             loop.call_soon_threadsafe(_settle, ended, None)
 
-    threading.Thread(target=run, name="jobqueue-pump", daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(run,), name="jobqueue-pump", daemon=True).start()
     try:
         await asyncio.shield(ended)
     except asyncio.CancelledError:

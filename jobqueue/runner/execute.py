@@ -18,7 +18,7 @@ from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.task import Task
 from jobqueue.texts import error_text, text_of
 
-__all__ = ["begin", "cancel", "failed", "forks", "go", "run_coroutine", "run_function", "told_to_stop"]
+__all__ = ["Report", "begin", "cancel", "failed", "forks", "go", "run_coroutine", "run_function", "told_to_stop"]
 
 _forks = 0
 
@@ -36,20 +36,36 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def run_function(task: Task, monotonic: Callable[[], float]) -> None:
-    """Run a job that is a function, and write into the task how it ended."""
+def run_function(
+    task: Task, monotonic: Callable[[], float], base: contextvars.Context | None = None, report: Report | None = None
+) -> None:
+    """Run a job that is a function, and write into the task how it ended.
+
+    Args:
+        task: The job.
+        monotonic: The local clock in ms.
+        base: The context variables of the runner's start; None: those that are set here. The job gets a copy: what it sets
+            does not leak into the next one.
+        report: Told how it ended.
+    """
     before = _forks
-    call = begin(task, monotonic)
-    if call is not None:
-        # A context of its own, so that what a job sets there does not leak into the next job of the thread.
-        contextvars.Context().run(go, task, call[0], call[1])
+    (contextvars.copy_context() if base is None else base.copy()).run(_run, task, monotonic, report)
     if _forks != before:
         _leave(task)
 
 
-def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
+def _run(task: Task, monotonic: Callable[[], float], report: Report | None) -> None:
+    before = _forks
+    call = begin(task, monotonic)
+    if call is not None:
+        go(task, call)
+    if report is not None and (report.timed or task.outcome is not None) and not task.handed_back and _forks == before:
+        task.took = monotonic() - task.began
+        report(task)
+
+
+def go(task: Task, call: Callable[[], Any]) -> None:
     """The second half of `run_function`, behind `begin`."""
-    set_current(context)
     try:
         result = call()
         if result is not None:
@@ -60,24 +76,32 @@ def go(task: Task, context: Context, call: Callable[[], Any]) -> None:
         told_to_stop(task)
 
 
-async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
-    """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own."""
+async def run_coroutine(task: Task, monotonic: Callable[[], float], report: Report | None = None) -> None:
+    """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own.
+
+    For the arguments see `run_function`; the task has a copy of the context in which it was made.
+    """
     before = _forks
     call = begin(task, monotonic)
-    if call is None:
-        if _forks != before:
-            _leave(task)
-        return
-    set_current(call[0])
+    if call is not None:
+        await _go(task, call)
+    if _forks != before:
+        _leave(task)
+    if report is not None and (report.timed or task.outcome is not None) and not task.handed_back:
+        task.took = monotonic() - task.began
+        report(task)
+
+
+async def _go(task: Task, call: Callable[[], Any]) -> None:
     assert task.kind is not None
     limit = task.kind.timeout
     timeout = None if limit is None else asyncio.timeout(limit / 1000)
     try:
         if timeout is None:
-            _returned(task, await call[1]())
+            _returned(task, await call())
         else:
             async with timeout:
-                result = await call[1]()
+                result = await call()
             _returned(task, result)
     except TimeoutError as error:
         # In a class of the job's all may be otherwise.
@@ -92,8 +116,20 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float]) -> None:
         _raised(task, error)
     if task.seen:
         told_to_stop(task)
-    if _forks != before:
-        _leave(task)
+
+
+class Report(Protocol):
+    """Tells of runs that failed, in the context of the job and with its exception still in the task.
+
+    Attributes:
+        timed: How long any run takes is of interest, and not only one that failed.
+    """
+
+    timed: bool
+
+    def __call__(self, task: Task) -> None:
+        """The run has ended; it may have succeeded."""
+        ...
 
 
 class Cancellable(Protocol):
@@ -127,16 +163,19 @@ def told_to_stop(task: Task) -> None:
         task.outcome, task.text = None, ""
 
 
-def begin(task: Task, monotonic: Callable[[], float]) -> tuple[Context, Callable[[], Any]] | None:
-    """Make ready to run a job: its context and what to call; None if the task says already how it ended."""
-    if task.lease_lost or task.deadline <= monotonic():
+def begin(task: Task, monotonic: Callable[[], float]) -> Callable[[], Any] | None:
+    """Make ready to run a job here: answers what to call; None if the task says already how it ended."""
+    if task.lease_lost or task.deadline <= (now := monotonic()):
         task.handed_back = True  # nothing starts under a lease that is not certain
         return None
+    task.began = now
     assert task.kind is not None
     stored = task.stored
-    context = Context(task.job_record, attempt=stored.attempt + 1, fence=task.fence, flags=task)
+    # As `Task.context`, without a call more for each job.
+    context = Context(task.job_record, attempt=stored.attempt + 1, fence=task.fence, flags=task, claim=task.claim)
+    set_current(context)
     try:
-        return context, task.kind.bind(stored.payload, context)
+        return task.kind.bind(stored.payload, context)
     except PayloadError as error:
         task.unfit = True
         task.outcome, _ = outcome_of(error)
@@ -164,7 +203,7 @@ def _raised(task: Task, error: BaseException) -> None:
 
 def failed(task: Task, error: BaseException) -> None:
     """Write into the task that its attempt failed, for a reason that lies outside of the job."""
-    task.outcome, task.text = RuntimeError(), error_text(error, __file__)
+    task.outcome, task.text = RuntimeError(text_of(error)), error_text(error, __file__)
 
 
 def _leave(task: Task) -> NoReturn:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.logs import about
 from jobqueue.names import suggestion
 from jobqueue.runner.decisions import Notice
+from jobqueue.runner.report import Reporter, duration, fields_of, labelled, printable
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
-from jobqueue.texts import error_text
 
-__all__ = ["Careful", "Journal", "Lasting", "RunnerStatus", "labelled", "tell_dead"]
+__all__ = ["Journal", "Lasting", "RunnerStatus", "tell_dead"]
 
 EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
+UNTOLD: Final = frozenset({"done", "snoozed", "released"})
+"""Of these there is a line at DEBUG alone: it costs more than a small job does."""
 REMIND_MS: Final = 300_000.0
 """How long a trouble that lasts goes without another word."""
 
@@ -81,35 +81,6 @@ class Lasting:
         return bool(before)
 
 
-class Careful(logging.Logger):
-    """A logger whose filters and handlers may raise: that must not end a thread of the runner.
-
-    Args:
-        logger: Where everything goes.
-    """
-
-    def __init__(self, logger: logging.Logger) -> None:
-        super().__init__(logger.name)
-        self._logger = logger
-
-    @classmethod
-    def of(cls, logger: logging.Logger) -> logging.Logger:
-        """The same for a logger; an adapter is left as it is."""
-        return cls(logger) if isinstance(logger, logging.Logger) else logger
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of the standard library
-        """See `logging.Logger`."""
-        return self._logger.isEnabledFor(level)
-
-    def handle(self, record: logging.LogRecord) -> None:
-        """See `logging.Logger`."""
-        try:
-            self._logger.handle(record)
-        except Exception as error:  # noqa: BLE001 - a filter or a handler of the user's
-            with contextlib.suppress(Exception):
-                sys.stderr.write(f"{record.getMessage()}\n(the line above could not be logged: {error_text(error)})\n")
-
-
 class Journal:
     """Turns what the core and the duties notice into numbers and lines.
 
@@ -117,15 +88,14 @@ class Journal:
 
     Args:
         status: Where it counts.
-        log: Where it writes.
+        report: Tells of runs that failed, and has the log.
         known: The kinds that the runner knows, one of which may be meant by the name of one that it does not.
     """
 
-    def __init__(
-        self, status: RunnerStatus, log: logging.Logger, known: Callable[[], Iterable[str]] = tuple[str]
-    ) -> None:
+    def __init__(self, status: RunnerStatus, report: Reporter, known: Callable[[], Iterable[str]] = tuple[str]) -> None:
         self._status = status
-        self._log = log
+        self._report = report
+        self._log = report.log
         # A batch may have hundreds of jobs of one kind, and to look for what is near takes a millisecond.
         self._meant = functools.lru_cache(maxsize=64)(lambda name: suggestion(name, known()))
         self._troubled = False
@@ -146,16 +116,16 @@ class Journal:
             setattr(status, what, getattr(status, what) + count)
             if what in EXECUTED:
                 status.executed += count
-            if what != "done":
+            if what in ("retried", "dead"):
+                status.failed += count
+            if self._report.look() or what not in UNTOLD:
                 for task in notice.tasks:
-                    self._tell(what, task)
+                    with about({**fields_of(task), "outcome": what, **duration(task)}):
+                        self._tell(what, task)
 
     def _tell(self, what: str, task: Task) -> None:
         label = labelled(task)
-        if what in ("retried", "dead"):
-            self._status.failed += 1
-            self._failed(label, what, task.text)
-        elif what == "discarded":
+        if what == "discarded":
             self._log.info("job %s asked to be discarded: %s", label, printable(task.text) or "it does not say why")
         elif what == "crashed":
             self._log.error("job %s: %s; it will run again", label, printable(task.text))
@@ -169,22 +139,11 @@ class Journal:
                 "job %s: this runner does not know the kind%s; it is put back for one that does",
                 label, self._meant(task.stored.name),
             )  # fmt: skip
+        elif what == "dead" and (task.crashed or task.kind is None):
+            # Nothing was raised. Of all other failures `Reporter` tells.
+            self._log.error("job %s failed (dead): %s", label, printable(task.text.split("\n", 1)[0]))
         else:
-            self._log.debug("job %s: %s", label, what)
-
-    def _failed(self, label: str, what: str, text: str) -> None:
-        level = logging.WARNING if what == "retried" else logging.ERROR
-        error, *rest = text.split("\n")
-        message, values = "job %s failed (%s): %s", (label, what, printable(error))
-        if not isinstance(self._log, logging.Logger):
-            self._log.log(level, message, *values)  # an adapter makes no records
-        elif self._log.isEnabledFor(level):
-            record = self._log.makeRecord(self._log.name, level, __file__, 0, message, values, None, "_failed")
-            # The frames alone: further lines of the error may tell what the job was given. And not the exception itself: it
-            # would keep alive what its frames hold until the result is stored.
-            frames = itertools.dropwhile(lambda line: not line.startswith('  File "'), rest)
-            record.exc_text = "\n".join(f"  {printable(frame)}" for frame in frames) or None
-            self._log.handle(record)
+            self._log.debug("job %s: %s%s", label, what, f" after {task.took / 1000:.3f} s" if task.took else "")
 
     def duties(self, error: Exception | None, local: float) -> None:
         """A round of duties ended at this time (local ms): well, or with an error."""
@@ -220,17 +179,8 @@ def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
     """Name the jobs that did not come back."""
     for job in rescued:
         if job.dead:
-            log.error(
-                "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
-                printable(job.id.decode("utf-8", "replace")), job.queue,
-            )  # fmt: skip
-
-
-def labelled(task: Task) -> str:
-    """The kind and the id of a job, for a line about it."""
-    return f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
-
-
-def printable(text: str) -> str:
-    """Text of a job that cannot break a line of the log or speak to a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+            with about(job.log_fields):
+                log.error(
+                    "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
+                    printable(job.id.decode("utf-8", "replace")), job.queue,
+                )  # fmt: skip

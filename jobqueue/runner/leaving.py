@@ -18,8 +18,6 @@ LEAVE_S: Final = 1.0
 LAST_S: Final = 5.0
 """How long the end of a program may take of which nothing is known to be left: its own `atexit` functions may be at work."""
 
-_log = logging.getLogger("jobqueue.runner")
-
 
 def leave_process() -> NoReturn:
     """End this process with exit code 0, without waiting for its threads."""
@@ -43,7 +41,7 @@ def lasting() -> list[Any]:
     return [*threads, *(child for child in children if not child.daemon)]
 
 
-def watch_the_end(before: Sequence[Any], seconds: float) -> None:
+def watch_the_end(before: Sequence[Any], seconds: float, log: logging.Logger) -> None:
     """Let the process end when its program has ended, although jobs have left something behind that Python waits for.
 
     It gets the rest of the grace time, and nothing happens while the program goes on.
@@ -51,16 +49,17 @@ def watch_the_end(before: Sequence[Any], seconds: float) -> None:
     Args:
         before: What was there before the runner ran, and is no job's.
         seconds: The rest of the grace time.
+        log: Where to say that it is over.
     """
     left = [one for one in lasting() if one not in before]
     until = time.monotonic() + seconds
     ended = threading.Event()
     # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
     threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
-    threading.Thread(target=_watch, args=(left, ended, until), name="jobqueue-end", daemon=True).start()
+    threading.Thread(target=_watch, args=(left, ended, until, log), name="jobqueue-end", daemon=True).start()
 
 
-def _watch(left: list[Any], ended: threading.Event, until: float) -> None:
+def _watch(left: list[Any], ended: threading.Event, until: float, log: logging.Logger) -> None:
     ended.wait()
     now = time.monotonic()
     for one in left:
@@ -71,5 +70,5 @@ def _watch(left: list[Any], ended: threading.Event, until: float) -> None:
         time.sleep(max(0.0, max(until, now + LAST_S) - time.monotonic()))
         names = "what runs at the end of the program"
     with contextlib.suppress(BaseException):
-        _log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)
+        log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)
     leave_process()

@@ -27,6 +27,7 @@ from jobqueue.errors import DeclarationError
 from jobqueue.job import Kind
 from jobqueue.judge import is_wanted
 from jobqueue.keys import queue_keys
+from jobqueue.logs import extra_of, name_jobs
 from jobqueue.names import origin_of
 from jobqueue.queue import QUEUES, JobQueue
 from jobqueue.record import clean, decode
@@ -34,7 +35,7 @@ from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.process_pipe import Ended, Go, Logged, Pipe, Ready, Run, Setup, Tell, ToChild
 from jobqueue.runner.task import Task
-from jobqueue.texts import error_text, shortened
+from jobqueue.texts import error_text, shortened, text_of
 
 __all__ = ["SIGNALS", "is_importing", "main"]
 
@@ -125,7 +126,7 @@ class _Worker:
         except BaseException as error:  # noqa: BLE001 - a module may raise anything, also SystemExit
             return Ended("raised", error_text(error, __file__))
         self._task = Task(
-            queue_keys(self._setup.namespace, frame.queue), frame.id, b"", frame.fence, frame.record,
+            queue_keys(self._setup.namespace, frame.queue), frame.id, frame.claim, frame.fence, frame.record,
             decode(frame.record), kind, math.inf,
         )  # fmt: skip
         return Ready()
@@ -222,10 +223,11 @@ class _ToRunner(logging.Handler):
             return
         try:
             trace = self._formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
+            error = text_of(record.exc_info[1]) if record.exc_info else (trace or "").rpartition("\n")[2]
             message = Logged(
                 str(record.name), int(record.levelno), clean(record.getMessage()), float(record.created),
-                trace and shortened(trace), str(record.pathname), int(record.lineno), str(record.funcName or ""),
-                str(record.threadName or ""),
+                trace and shortened(trace), clean(error), str(record.pathname), int(record.lineno),
+                str(record.funcName or ""), str(record.threadName or ""), extra_of(record),
             )  # fmt: skip
             self._pipe.send(message)
         except Exception:  # noqa: BLE001 - as every handler of the standard library does
@@ -233,6 +235,7 @@ class _ToRunner(logging.Handler):
 
 
 def _log_to(pipe: Pipe[ToChild], levels: dict[str, int]) -> None:
+    name_jobs()
     logging.getLogger().addHandler(_ToRunner(pipe))
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

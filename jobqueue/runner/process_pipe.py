@@ -54,7 +54,8 @@ class Run(msgspec.Struct, tag=True, frozen=True):
         queue: The queue of the job.
         id: Its id.
         record: Its stored bytes.
-        fence: The fence of its claim.
+        claim: Its claim, as a runner wrote it.
+        fence: The fence in it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     queue: str
     id: bytes
     record: bytes
+    claim: bytes
     fence: int
 
 
@@ -99,17 +101,23 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
 
 
 class Logged(msgspec.Struct, tag=True, frozen=True):
-    """A record of the standard logging."""
+    """A record of the standard logging.
+
+    ``trace`` is its traceback and ``error`` the text of its exception, if it has one. ``extra`` is what it says of its job,
+    and what the application passed, as JSON; see `jobqueue.logs.extra_of`.
+    """
 
     logger: str
     level: int
     message: str
     created: float
     trace: str | None
+    error: str
     pathname: str
     line: int
     function: str
     thread: str
+    extra: str
 
 
 ToChild: TypeAlias = Setup | Run | Go | Tell

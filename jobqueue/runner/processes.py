@@ -12,6 +12,7 @@ few processes are in use at a time, and a thread that waits costs nothing.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -28,20 +29,19 @@ from typing import Final
 
 from jobqueue.errors import PayloadError
 from jobqueue.judge import RaisedElsewhere
+from jobqueue.logs import carefully
 from jobqueue.names import main_module, origin_of
 from jobqueue.queue import JobQueue
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Retry, Snooze
-from jobqueue.runner.execute import failed
 from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
+from jobqueue.runner.report import stand_in
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
 from jobqueue.texts import error_text, said
 
 __all__ = ["Processes", "cores"]
-
-_log = logging.getLogger("jobqueue.runner")
 
 PROGRAM: Final = "import sys; sys.path.append(sys.argv[3]); from jobqueue.runner.process_child import main; main()"
 START_MS: Final = 60_000.0
@@ -116,9 +116,8 @@ class Processes:
             except BaseException as error:  # noqa: BLE001 - as for the threads of the pool
                 with contextlib.suppress(BaseException):
                     for task in held:
-                        failed(task, error)
-                        self._inbox.put(task)
-                    _log.error("a worker process was given up: %s", error_text(error))
+                        self._inbox.fail(task, error)
+                    self._inbox.report.log.error("a worker process was given up: %s", error_text(error))
                     if worker is not None:
                         worker.kill()
                 worker = None
@@ -145,6 +144,7 @@ class Processes:
             if worker is not None:
                 worker.kill()
                 worker = None
+        self._inbox.report(task)
         self._inbox.put(task)
         held.clear()
         if self._tasks.empty():
@@ -195,7 +195,8 @@ class _NeverBegan(_Gone):
     """It could not import what it needs, or died of it: a failed attempt, so that it is tried less and less often."""
 
     def tell(self, task: Task) -> None:
-        _fail(task, RuntimeError(), f"RuntimeError: the worker process {self} before the job began")
+        text = f"the worker process {self} before the job began"
+        _fail(task, RuntimeError(text), f"RuntimeError: {text}")
 
 
 class _TimedOut(_Gone):
@@ -254,7 +255,9 @@ class _Worker:
         """
         assert task.kind is not None
         module, qualname = origin_of(task.kind.target)
-        self._send(Run(task.kind.name, module, qualname, task.queue.queue, task.id, task.record, task.fence))
+        self._send(
+            Run(task.kind.name, module, qualname, task.queue.queue, task.id, task.record, task.claim, task.fence)
+        )
         try:
             answer = self._answer(task, START_MS)
         except _Crashed as error:
@@ -265,8 +268,12 @@ class _Worker:
             if task.cancelled or task.lease_lost or task.deadline <= self._monotonic():
                 task.handed_back = True  # nothing starts under a lease that is not certain
                 return
+            task.began = self._monotonic()
             self._send(Go())
-            answer = self._answer(task, task.kind.timeout)
+            try:
+                answer = self._answer(task, task.kind.timeout)
+            finally:
+                task.took = self._monotonic() - task.began
         assert isinstance(answer, Ended)
         self.jobs += 1
         _write(answer, task)
@@ -350,8 +357,14 @@ class _Worker:
             )  # fmt: skip
             record.created, record.msecs = message.created, message.created % 1 * 1000
             record.process, record.processName, record.threadName = self._process.pid, "jobqueue", message.thread
-            record.exc_text = message.trace
-            logger.handle(record)
+            if message.trace is not None:
+                record.exc_text = message.trace
+                error = stand_in(message.error)
+                record.exc_info = (type(error), error, None)
+            for name, value in json.loads(message.extra).items():
+                record.__dict__.setdefault(name, value)
+            with carefully(message.message):
+                logger.handle(record)
 
 
 def _write(ended: Ended, task: Task) -> None:

@@ -49,6 +49,8 @@ class Rescued:
         incarnation: The runner that had it.
         dead: It took its runner down too often and went to dead.
         idle: Milliseconds since its lease ended.
+        fence: The fence of its claim.
+        record: What is stored of it now, if it is dead.
     """
 
     id: bytes
@@ -56,6 +58,18 @@ class Rescued:
     incarnation: str
     dead: bool
     idle: int
+    fence: int = 0
+    record: bytes = b""
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What log records say of a dead one; see `jobqueue.logs.FIELDS`."""
+        stored = decode(self.record) if self.record else None
+        return {
+            "job_id": self.id.decode("utf-8", "backslashreplace"), "kind": stored.name if stored else "",
+            "queue": self.queue, "attempt": stored.attempt + 1 if stored else 1, "runner": self.incarnation,
+            "fence": self.fence,
+        }  # fmt: skip
 
 
 @attrs.frozen
@@ -295,10 +309,10 @@ def _take(
         )
         applied = yield from send_one(batch)
         assert applied is not None, "a rescue has no guard"
-        rescued += [
-            Rescued(id, queue.queue, seen[id].incarnation, is_dead, max(0, now - seen[id].end))
-            for id in applied.moved.ids
-        ]
+        for id in applied.moved.ids:
+            sight, kept_as = seen[id], (records.get(id, b"") if is_dead else b"")
+            idle = max(0, now - sight.end)
+            rescued.append(Rescued(id, queue.queue, sight.incarnation, is_dead, idle, max(0, sight.fence), kept_as))
     return rescued
 
 

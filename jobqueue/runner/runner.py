@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.logs import AnyLogger, Careful
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
 from jobqueue.runner.beat import Heart
@@ -29,12 +31,13 @@ from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, LookAround, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import doubtful, persistence
-from jobqueue.runner.journal import Careful, Journal, RunnerStatus
+from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
 from jobqueue.runner.outstanding import lanes_of
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
 from jobqueue.runner.rehearsal import rehearse
+from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
 from jobqueue.runner.signals import SignalsToStop
@@ -73,7 +76,7 @@ class Runner:
         uvloop: Run coroutine jobs on uvloop's event loop, which is faster; not with `arun`, where the loop is yours.
         named: Called with the runner's name (its incarnation) before anything is claimed under it: at the start, and again
             after the storage lost its data. On one of the runner's threads.
-        logger: Where to log to instead of ``jobqueue.runner``.
+        logger: Where to log to instead of ``jobqueue.runner``; an adapter is fine too.
 
     Raises:
         DeclarationError: An argument cannot work.
@@ -94,7 +97,7 @@ class Runner:
         keep_dead: float | timedelta = KEEP_DEAD,
         uvloop: bool = False,
         named: Callable[[bytes], None] | None = None,
-        logger: logging.Logger | None = None,
+        logger: AnyLogger | None = None,
     ) -> None:
         if not isinstance(jobs, JobQueue):
             raise DeclarationError(f"a Runner runs the jobs of a JobQueue, not of {jobs!r}")
@@ -113,12 +116,12 @@ class Runner:
         if uvloop:
             check_uvloop()
         self._named = named
-        self._log = Careful.of(logging.getLogger("jobqueue.runner") if logger is None else logger)
-        self._inbox = Inbox()
+        self._log = Careful("jobqueue.runner" if logger is None else logger)
+        self._inbox = Inbox(Reporter(self._log))
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
         self._caller: asyncio.Task[Any] | None = None
-        self._journal = Journal(self.status, self._log, jobs.registry.names)
+        self._journal = Journal(self.status, self._inbox.report, jobs.registry.names)
 
     def stop(self) -> None:
         """Ask the runner to end: no more claims, running jobs end within the grace time, the rest is handed back.
@@ -159,7 +162,7 @@ class Runner:
                 "some jobs have not ended within the grace time; they were handed back, the process is left"
             )
             leave_process()
-        watch_the_end(there, (self._stopped_at + self._grace - self._clock.monotonic()) / 1000)
+        watch_the_end(there, (self._stopped_at + self._grace - self._clock.monotonic()) / 1000, self._log)
 
     async def arun(self, *, until_empty: bool = False) -> None:
         """Run on the running event loop until `stop`, or until the awaiting task is cancelled.
@@ -211,6 +214,8 @@ class Runner:
     def _session(self, loop: asyncio.AbstractEventLoop | None, until_empty: bool) -> bool:
         jobs = self.jobs
         jobs.load()
+        self._inbox.report.begin()
+        context = copy_context()  # of which each job gets a copy
         if not len(jobs.registry):
             raise DeclarationError("no kind of job is declared: name the modules that do in JobQueue(imports=[…])")
         opened = jobs.access.opened()
@@ -259,8 +264,8 @@ class Runner:
         duty = threading.Thread(
             target=self._do_duties, args=(duties, duty_storage, over), name="jobqueue-duties", daemon=True
         )
-        self._pool = Pool(self._threads, self._inbox, clock.monotonic)
-        self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller)
+        self._pool = Pool(self._threads, self._inbox, clock.monotonic, context)
+        self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller, context)
         processes = Processes(self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic)
         self._drivers: dict[Lane, Pool | Loop | Processes] = {
             "thread": self._pool, "loop": self._loop, "process": processes

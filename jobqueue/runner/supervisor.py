@@ -26,6 +26,7 @@ import attrs
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError, StorageError
+from jobqueue.logs import Careful
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
@@ -33,7 +34,7 @@ from jobqueue.runner.signals import STOPS, StopRequests
 
 __all__ = ["Supervisor"]
 
-_log = logging.getLogger("jobqueue.supervisor")
+_log: Final = Careful("jobqueue.supervisor")
 
 SIGNALS: Final = (*STOPS, signal.SIGCHLD)
 LOOK_S: Final = 5.0

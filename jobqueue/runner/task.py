@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobqueue.context import Flags
+from jobqueue.context import Context, Flags
 from jobqueue.job import Kind
 from jobqueue.judge import Verdict
 from jobqueue.keys import QueueKeys
@@ -31,6 +31,8 @@ class Task(Flags):
         outcome: What the job raised or returned that is not a plain success; None is success, or judged already.
         result: What the job returned, on success.
         text: The error as it is to be kept.
+        began: When (local ms) it began.
+        took: How long it ran, in ms.
         unfit: The payload does not fit the kind: the job never started.
         crashed: The process that ran it died; ``text`` says how.
         noted: Its record says that it was started alone.
@@ -41,9 +43,10 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_free", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome", "queue",
-        "record", "result", "returned", "stored", "text", "unfit", "unsure", "verdict",
+        "_free", "began", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome",
+        "queue", "record", "result", "returned", "stored", "text", "took", "unfit", "unsure", "verdict",
     )  # fmt: skip
+    began: float
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Task(Flags):
         self.outcome: BaseException | None = None
         self.result: Any = None
         self.text = ""
+        self.took = 0.0
         self.unfit = False
         self.crashed = False
         self.noted = False
@@ -86,6 +90,10 @@ class Task(Flags):
         except AttributeError:
             return False
         return True
+
+    def context(self) -> Context:
+        """What the job can ask about its run, and what its log records say."""
+        return Context(self.job_record, attempt=self.stored.attempt + 1, fence=self.fence, flags=self, claim=self.claim)
 
     def job_record(self) -> JobRecord[Any]:
         """What the job sees of itself."""

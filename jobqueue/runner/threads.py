@@ -6,23 +6,22 @@ Jobs go to the threads and come back through two simple queues. A future for eac
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from jobqueue.errors import StorageError
 from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.queue_state import behind
+from jobqueue.runner.report import Reporter
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
 from jobqueue.texts import error_text
 
 __all__ = ["Inbox", "Listener", "Pool", "Word", "Work"]
-
-_log = logging.getLogger("jobqueue.runner")
 
 
 class Word(str):
@@ -48,12 +47,17 @@ class Inbox:
     A queue beside the two lists holds a token while there may be something in them. Rejected: a queue of the jobs
     themselves, which wakes the reader for each of them.
 
+    Args:
+        report: Tells of runs that failed.
+
     Attributes:
+        report: The same.
         idle_since: When (local ms) somebody who runs jobs had none left. The reader, who may wait for the storage meanwhile,
             learns from it how long the jobs took.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report: Reporter | None = None) -> None:
+        self.report = Reporter() if report is None else report
         self._tasks: deque[Task] = deque()
         self._words: deque[Word] = deque()
         self._tokens: SimpleQueue[None] = SimpleQueue()
@@ -70,8 +74,13 @@ class Inbox:
         """These cannot be run, for a reason that lies outside of them: failed attempts, so that they are tried later."""
         for task in tasks:
             if task.take():
-                failed(task, error)
-                self.put(task)
+                self.fail(task, error)
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        """A job comes back that failed for a reason that lies outside of it."""
+        failed(task, error)
+        self.report(task, error)
+        self.put(task)
 
     def say(self, word: Word) -> None:
         """Something else happened. May be called in a signal handler."""
@@ -99,10 +108,17 @@ class Pool:
     """Threads that run functions.
 
     They are daemons: a job that does not end must not keep a process that was told to leave.
+
+    Args:
+        size: How many.
+        inbox: Where jobs go when they end.
+        monotonic: The local clock in ms.
+        context: The context variables of which each job gets a copy; by default those that are set here.
     """
 
-    def __init__(self, size: int, inbox: Inbox, monotonic: Callable[[], float]) -> None:
+    def __init__(self, size: int, inbox: Inbox, monotonic: Callable[[], float], context: Context | None = None) -> None:
         self._size = size
+        self._context = copy_context() if context is None else context
         self._tasks: deque[Task] = deque()
         # A token wakes a thread, which then runs what it finds; False ends it. More than one per thread are not needed.
         self._tokens: SimpleQueue[bool] = SimpleQueue()
@@ -146,10 +162,11 @@ class Pool:
         """
         if held:
             task, *ended = held
-            if not ended:
-                failed(task, error)
-            self._inbox.put(task)
-        _log.error("a thread of the runner broke off, and goes on: %s", error_text(error))
+            if ended:
+                self._inbox.put(task)
+            else:
+                self._inbox.fail(task, error)
+        self._inbox.report.log.error("a thread of the runner broke off, and goes on: %s", error_text(error))
 
     def _serve(self, held: list[object]) -> None:
         """Run jobs until the pool is closed.
@@ -158,6 +175,7 @@ class Pool:
             held: The job in hand, and True when it has ended: for whoever sees this break off.
         """
         pop, put, monotonic = self._tasks.popleft, self._inbox.put, self._monotonic
+        context, report = self._context, self._inbox.report
         go_on = True
         while go_on:
             while True:
@@ -168,7 +186,7 @@ class Pool:
                     break
                 held.append(task)
                 if task.take():
-                    run_function(task, monotonic)
+                    run_function(task, monotonic, context, report)
                     held.append(True)
                     put(task)
                 held.clear()
@@ -220,7 +238,7 @@ class Listener:
                 self.heard = self._storage.wait(scopes, seconds)
             except StorageError as error:
                 # Whoever sends next will meet the same trouble and say so; here it only must not spin.
-                _log.debug("cannot wait for wake-ups: %s", error)
+                self._inbox.report.log.debug("cannot wait for wake-ups: %s", error)
                 self._stopped.wait(min(seconds, 0.5))
             # A storage that has told once which scope was rung tells every time. Of another one None may mean that one was.
             self._tells = self._tells or self.heard is not None

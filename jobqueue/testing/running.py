@@ -15,6 +15,7 @@ import attrs
 from jobqueue.endings import asks
 from jobqueue.flows import Flow, Read
 from jobqueue.keys import QueueKeys
+from jobqueue.logs import name_jobs
 from jobqueue.queue import JobQueue
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.task import Task
@@ -107,6 +108,7 @@ class Running(Looking):
         self, jobs: JobQueue, backend: KitBackend, clock: FakeClock, seed: int, chance: CountingChance
     ) -> None:
         super().__init__(jobs, backend, clock, seed)
+        name_jobs()
         self._chance = chance
         self._busy = threading.Lock()
         self._storage = backend.storage()

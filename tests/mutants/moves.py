@@ -192,8 +192,8 @@ MOVES: Final = (
         "one-retry-fewer",
         "gives up one retry too early",
         "judge.py",
-        "attempt <= stored.retry",
-        "attempt < stored.retry",
+        "stored.attempt + 1 <= stored.retry",
+        "stored.attempt + 1 < stored.retry",
     ),
     Variant(
         "attempt-counted-twice",

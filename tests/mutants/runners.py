@@ -92,7 +92,7 @@ RUNNERS: Final = (
         "job-lost-with-its-thread",
         "forgets the job of a thread that broke off, and extends its lease for ever",
         "runner/threads.py",
-        "                failed(task, error)\n            self._inbox.put(task)\n",
+        "                self._inbox.fail(task, error)\n",
         "                failed(task, error)\n",
     ),
     Variant(
@@ -106,8 +106,8 @@ RUNNERS: Final = (
         "child-is-a-runner",
         "lets the process that a job forked go on as half a runner",
         "runner/execute.py",
-        "call[0], call[1])\n    if _forks != before:\n        _leave(task)\n",
-        "call[0], call[1])\n",
+        "monotonic, report)\n    if _forks != before:\n        _leave(task)\n",
+        "monotonic, report)\n",
     ),
     Variant(
         "executors-keep-the-process",
@@ -128,8 +128,8 @@ RUNNERS: Final = (
         "starts-too-late",
         "starts a job that waited for a thread until its lease was over",
         "runner/execute.py",
-        "if task.lease_lost or task.deadline <= monotonic():",
-        "if task.lease_lost:",
+        "if task.lease_lost or task.deadline <= (now := monotonic()):",
+        "now = monotonic()\n    if task.lease_lost:",
     ),
     Variant(
         "own-process-never-killed",
@@ -518,7 +518,7 @@ RUNNERS: Final = (
     Variant(
         "lines-without-ids",
         "logs what became of a job without its id",
-        "runner/journal.py",
+        "runner/report.py",
         " {printable(task.id.decode('utf-8', 'replace'))}\"",
         '"',
     ),

@@ -16,6 +16,7 @@ from jobqueue.record import Stored, encode
 from jobqueue.runner.duties import Duties
 from jobqueue.runner.journal import REMIND_MS, Journal, RunnerStatus
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.report import Reporter
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Applied, claim_mark
@@ -130,7 +131,7 @@ def test_what_nobody_expected_is_said_once_and_again_after_minutes(
 
 @pytest.fixture
 def journal() -> Journal:
-    return Journal(RunnerStatus(), LOG)
+    return Journal(RunnerStatus(), Reporter(LOG))
 
 
 def test_refused_duties_are_said_once_and_again_after_minutes(journal: Journal, lines: Lines) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_a_run_that_cannot_be_judged_is_a_failed_attempt(jobs: JobQueue, monkeyp
     def judge(*_: object) -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr("jobqueue.runner.core.after_run", judge)
+    monkeypatch.setattr("jobqueue.runner.judged.after_run", judge)
     jobs.enqueue_many([hostile.on_a_thread.call("raise no text")] * 2)
     run_until_drained(jobs)
 
@@ -240,11 +240,11 @@ def test_the_job_of_a_thread_that_breaks_off_is_not_held_for_ever(
         monkeypatch.setattr(Inbox, "put", breaks)
     else:
 
-        def run(task: Task, monotonic: Callable[[], float]) -> None:
+        def run(task: Task, *how: Any) -> None:
             if len(broken) < 3:
                 broken.append(1)
                 raise KeyboardInterrupt
-            run_function(task, monotonic)
+            run_function(task, *how)
 
         monkeypatch.setattr("jobqueue.runner.threads.run_function", run)
     runner = run_until_drained(plain, threads=2)

@@ -209,6 +209,36 @@ def test_what_a_job_logs_and_enqueues_goes_where_its_runner_does(
     assert said["jobqueue.job"].levelno == logging.WARNING
     assert said["jobqueue.job"].process != os.getpid()
     assert "Mild: with a traceback" in str(said["own"].exc_text)
+    assert said["own"].exc_info
+    assert repr(said["own"].exc_info[1]) == "Mild('with a traceback')"
+
+
+def test_what_is_logged_of_a_job_in_a_process_says_which(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    record = toil.says.enqueue()
+    runner = run_until_drained(jobs, job_processes=1)
+    assert runner.status.dead == 1
+
+    said = [entry for entry in caplog.records if entry.name == "own"]
+    failed = [entry for entry in caplog.records if entry.exc_info]
+    assert len(said) == len(failed) == 2
+    for attempt, entry in [*enumerate(said, 1), *enumerate(failed, 1)]:
+        fields = vars(entry)
+        assert (fields["job_id"], fields["kind"], fields["attempt"]) == (record.id, "says", attempt)
+        assert (fields["fence"] > 0, len(fields["runner"])) == (True, 32)
+    assert [entry.getMessage() for entry in said] == ["at import"] * 2, "each job begins with what the imports have set"
+    assert [vars(entry)["order"] for entry in said] == [{"id": 7}] * 2
+    assert [vars(entry)["queue"] for entry in said] == ["mine"] * 2
+    assert vars(said[0])["at"].startswith("datetime.datetime(2026, 1, 2")
+    for entry, outcome in zip(failed, ("retried", "dead"), strict=True):
+        assert (vars(entry)["outcome"], vars(entry)["queue"]) == (outcome, "low")
+        assert vars(entry)["duration"] > 0
+        text = logging.Formatter().format(entry)
+        assert f"failed ({outcome}): tests.runner.apps.toil.Mild: then" in text
+        assert "toil.py" in text
+        assert "in says" in text, "the frames of the other process"
+        assert entry.exc_info
+        assert entry.exc_info[0]
+        assert (entry.exc_info[0].__name__, str(entry.exc_info[1])) == ("Mild", "then")
 
 
 # ------------------------------------------------------------------------------------------------------- the driver
@@ -360,7 +390,7 @@ def test_a_process_that_cannot_be_started_is_a_failed_attempt_and_the_next_is_tr
         processes.start([failed])
         assert returned(inbox) is failed
     assert failed.text.startswith("FileNotFoundError: its worker process could not be used: ")
-    assert isinstance(failed.outcome, OSError)
+    assert isinstance(failed.outcome, RaisedElsewhere)
 
     processes.start([task_of(jobs, "note", str(ledger.path), "b")])
     assert returned(inbox).outcome is None

@@ -273,7 +273,7 @@ async def test_a_coroutine_that_failed_before_it_was_cancelled_has_failed(world:
     gate.set()
 
     assert await ended(loop, inbox) is task
-    assert (type(task.outcome), task.handed_back) == (asyncio.CancelledError, False)
+    assert (task.text.split("\n")[0], task.handed_back) == ("asyncio.exceptions.CancelledError", False)
 
 
 async def test_a_limit_that_is_over_at_the_time_of_the_stop(world: World) -> None:

@@ -22,6 +22,7 @@ jobs = JobQueue(namespace="shop")
 """
 # What a job does is told on standard output, line by line: the test reads it instead of waiting for some time.
 MAIL = r"""
+import logging
 import sys
 import threading
 from cli_run_shop.work import jobs
@@ -29,6 +30,7 @@ from cli_run_shop.work import jobs
 @jobs.job(name="send", retry=0)
 def send(to: str) -> None:
     print("sending", to, flush=True)
+    logging.getLogger("mail").info("sending", extra={"to": {to}, "size": 7, "level": "low"})
     if to == "nobody":
         raise ValueError("\x1b[31mno such\nperson")
     if to == "for ever":
@@ -133,10 +135,11 @@ def test_a_job_that_does_not_end_in_time_is_handed_back(queue: JobQueue, shop: P
 
 
 def test_its_json_log_is_one_object_a_line(queue: JobQueue, shop: Path, server: Server) -> None:
-    send(queue, "nobody")
+    id = send(queue, "nobody")
     send(queue, "b")
     # One job after the other, so that the first has ended when the second begins.
-    process = Process(shop, server, "--import", "cli_run_shop.mail", "--json", "--threads", "1")
+    options = ("--json", "--threads", "1", "--log-level", "debug")
+    process = Process(shop, server, "--import", "cli_run_shop.mail", *options)
     try:
         assert process.out.readline() == "sending nobody\n"
         assert process.out.readline() == "sending b\n"
@@ -148,7 +151,51 @@ def test_its_json_log_is_one_object_a_line(queue: JobQueue, shop: Path, server: 
     assert all({"time", "level", "logger", "message"} <= value.keys() for value in values)
     [failed] = [value for value in values if value["level"] == "error"]
     assert "ValueError" in failed["message"]
+    assert "no such" in failed["exception"]
     assert "\x1b" not in log
+    [logged, _] = [value for value in values if value["logger"] == "mail"]
+    assert (logged["to"], logged["size"], logged["level"], logged["extra_level"]) == ("{'nobody'}", 7, "info", "low")
+    ended = {value["outcome"]: value for value in values if value["level"] == "debug" and "outcome" in value}
+    assert sorted(ended) == ["dead", "done"]
+    for value in (failed, logged, ended["dead"]):
+        assert (value["job_id"], value["kind"], value["queue"], value["attempt"]) == (id, "send", "low", 1)
+        assert value["fence"] > 0
+        assert value["runner"] in values[0]["message"]
+    assert failed["outcome"] == "dead"
+    assert failed["duration"] == ended["dead"]["duration"] > 0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "logging.basicConfig(level='INFO', format='OWN %(levelname)s %(name)s %(message)s')",
+        """
+import logging.config
+OWN = {"class": "logging.StreamHandler", "formatter": "own"}
+FORMAT = {"format": "OWN %(levelname)s %(name)s %(message)s"}
+ROOT = {"handlers": ["own"], "level": "INFO"}
+logging.config.dictConfig({"version": 1, "root": ROOT, "handlers": {"own": OWN}, "formatters": {"own": FORMAT}})
+""",
+    ],
+)
+def test_an_application_that_sets_up_logging_is_left_alone(
+    queue: JobQueue, shop: Path, server: Server, setting: str
+) -> None:
+    mail = shop / "cli_run_shop" / "mail.py"
+    mail.write_text(f"{mail.read_text()}\n{setting}\n")
+    send(queue, "nobody")
+    process = Process(shop, server, "--import", "cli_run_shop.mail", "--json")
+    try:
+        assert process.out.readline() == "sending nobody\n"
+        code, log = process.end()
+    finally:
+        process.close()
+    assert code == 0
+    told, *lines = log.splitlines()
+    assert told == "jobqueue: --json: no effect, the application sets up logging itself"
+    assert lines[0].startswith("OWN INFO jobqueue.runner runner ")
+    assert any(line.startswith("OWN ERROR jobqueue.runner job send ") for line in lines)
+    assert "ValueError: \x1b[31mno such" in log, "the traceback of the application's own formatter"
 
 
 def test_options_reach_the_runner(queue: JobQueue, shop: Path, server: Server) -> None:

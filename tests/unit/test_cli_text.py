@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import pytest
 
 from jobqueue import JobQueue
-from jobqueue.cli.logs import HumanFormatter, JsonFormatter
+from jobqueue.cli.logs import HumanFormatter, JsonFormatter, set_up_logging
 from jobqueue.cli.run import parse_queues
 from jobqueue.cli.target import import_module, load_target, put_first_on_path
 from jobqueue.cli.text import as_json, clean, clean_lines, payload_value, shortened, span
@@ -90,6 +92,46 @@ def test_a_log_record_for_programs_is_one_json_line() -> None:
     value = json.loads(line)
     assert (value["level"], value["message"]) == ("error", EVERYTHING)
     assert "ValueError: no" in value["exception"]
+
+
+@contextmanager
+def bare_root() -> Iterator[logging.Logger]:
+    """The root without a handler: pytest gives it some for the length of a test."""
+    root = logging.root
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    try:
+        yield root
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+def test_what_no_handler_of_the_application_takes_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    own = logging.getLogger("cli_text.own")
+    handler = logging.StreamHandler(io.StringIO())
+    own.addHandler(handler)
+    library = logging.getLogger("cli_text_library")
+    library.addHandler(logging.NullHandler())  # as a library should: it is no handler of an application
+    try:
+        with bare_root():
+            assert set_up_logging("info", json_output=False)
+            for name in ("cli_text.own", "cli_text.own.part", "cli_text.other", "cli_text_library"):
+                logging.getLogger(name).info("said by %s", name)
+    finally:
+        own.removeHandler(handler)
+    written = [line.split("said by ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert written == ["cli_text.other", "cli_text_library"]
+    assert handler.stream.getvalue().count("said by") == 2
+
+
+def test_nothing_is_set_up_where_the_root_has_a_handler() -> None:
+    with bare_root() as root:
+        root.addHandler(logging.NullHandler())
+        assert set_up_logging("debug", json_output=True)
+        before, level = root.handlers[:], root.level
+        assert not set_up_logging("error", json_output=True)
+        assert (root.handlers, root.level) == (before, level)
 
 
 # ------------------------------------------------------------------------------------------------------------- queues

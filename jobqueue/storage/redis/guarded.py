@@ -6,18 +6,16 @@ one of several nodes. Every fact has two sources where a server has two, since m
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 from redis import exceptions
 
 from jobqueue.errors import StorageRefused
+from jobqueue.logs import library_logger
 from jobqueue.storage.redis.faults import passes, refused
 
 __all__ = ["ABOUT", "QUESTIONS", "Guarded", "described", "facts_of"]
-
-_log = logging.getLogger("jobqueue.storage")
 
 QUESTIONS: Final[tuple[tuple[bytes, ...], ...]] = (
     (b"INFO", b"server"),
@@ -86,7 +84,7 @@ class Guarded:
     def _warn(self, line: str) -> None:
         if line not in self._warned:
             self._warned.add(line)
-            _log.warning("%s", line)
+            library_logger("jobqueue.storage").warning("%s", line)
 
 
 def facts_of(replies: Sequence[Any]) -> dict[str, str]:

@@ -138,13 +138,13 @@ class _Function:
     """
 
     task: Task
-    context: Context
+    context: contextvars.Context
     call: Callable[[], Any]
     looks: bool
 
     def __call__(self) -> None:
         """Let it go on to its end."""
-        contextvars.Context().run(go, self.task, self.context, self.call)
+        self.context.run(go, self.task, self.call)
 
 
 class SimRunner(Actor):
@@ -346,9 +346,10 @@ class SimRunner(Actor):
         if pool:
             self._running[task] = _Coroutine(run_coroutine(task, self.clock.monotonic))
         else:
-            begun = begin(task, self.clock.monotonic)
+            context = contextvars.Context()
+            call = context.run(begin, task, self.clock.monotonic)
             looks = act is not None and act.heeds != "ignores"
-            self._running[task] = _Function(task, *begun, looks) if begun else _nothing
+            self._running[task] = _Function(task, context, call, looks) if call else _nothing
         world.at(world.now + (0.0 if act is None else act.ms), self._end, (task, pool))
 
     def _end(self, what: tuple[Task, bool]) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from tests.faults.ledger import Ledger
 __all__ = ["jobs"]
 
 jobs = JobQueue("memory://", namespace="toil")
+imported: ContextVar[str] = ContextVar("imported", default="unset")
+imported.set("at import")
 QUICK = RetryPolicy(limit=3, backoff=lambda _: 0.1)
 
 
@@ -155,6 +159,20 @@ def told(ctx: Context, ledger: str, key: str, how: str) -> Any:
     if how == "discards":
         raise Discard(how)
     return Snooze(60) if how == "snoozes" else None
+
+
+@jobs.job(name="says", process=True, retry=RetryPolicy(limit=1, backoff=lambda _: 0))
+def says(ctx: Context) -> None:
+    """Logs what the application knows, and the variable that it changes; then it fails."""
+    own = logging.getLogger("own")
+    own.warning(
+        "%s", imported.get(), extra={"order": {"id": 7}, "at": datetime(2026, 1, 2, tzinfo=UTC), "queue": "mine"}
+    )
+    imported.set("by a job")
+    try:
+        raise KeyError("first")
+    except KeyError as error:
+        raise Mild("then\nmore") from error
 
 
 @jobs.job(name="short", process=True, timeout=0.4)
