@@ -18,6 +18,7 @@ GIVEN: Final[dict[str, tuple[str, ...]]] = {
     "job_processes": ("--job-processes", "5"),
     "jobs_per_process": ("--jobs-per-process", "11"),
     "queues": ("--queues", "high=3,low=2"),
+    "burst": ("--burst",),
     "strict": ("--strict",),
     "lease": ("--lease", "12.5"),
     "grace": ("--grace", "7.25"),
@@ -40,7 +41,7 @@ def child_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command with which a supervisor would start its runners, without the interpreter."""
     started: list[list[str]] = []
 
-    def supervise(jobs: JobQueue, line: list[str], processes: int, grace: float) -> int:
+    def supervise(jobs: JobQueue, line: list[str], processes: int, grace: float, *, burst: bool) -> int:
         started.append(line)
         return 0
 
@@ -60,8 +61,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def __init__(self, jobs: JobQueue, **options: Any) -> None:
             made.append({**options, "url": jobs.url, "namespace": jobs.namespace, "named": None})
 
-        def run(self) -> None:
+        def run(self, *, until_empty: bool) -> None:
             """Comes back at once."""
+            made[-1]["until_empty"] = until_empty
 
     monkeypatch.setattr("jobqueue.runner.runner.Runner", Told)
     monkeypatch.setattr("jobqueue.cli.logs.set_up_logging", lambda *_, **__: None)
@@ -88,4 +90,4 @@ def test_every_option_reaches_the_runners_of_a_supervisor(
     assert theirs.params == ours.params
     run.invoke(theirs)
     checked, runner = told
-    assert runner == checked, "the supervisor refuses what its runners would"
+    assert runner == {**checked, "until_empty": ours.params["burst"]}, "the supervisor refuses what its runners would"
