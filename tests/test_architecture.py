@@ -47,11 +47,7 @@ class Module:
 # An import goes to the same level or further down, never up, and never in a circle. The longest prefix that fits counts.
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
-<<<<<<< HEAD
-    "errors": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
-=======
-    "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "clock": 0, "ids": 0,
->>>>>>> 2b0cdfc (Log records say which job they are about; a failure is logged with its exception; one rule for context variables)
+    "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
@@ -100,11 +96,7 @@ def inside(name: str, *packages: str) -> bool:
 
 NOT_PURE: Final = (
     # who reads a clock, chance or the environment
-<<<<<<< HEAD
-    "clock", "ids", "drive", "names", "shadows", "embedded", "embedded_place", "context",
-=======
-    "clock", "ids", "logs", "drive", "names", "embedded", "embedded_place", "context",
->>>>>>> 2b0cdfc (Log records say which job they are about; a failure is logged with its exception; one rule for context variables)
+    "clock", "ids", "logs", "drive", "names", "shadows", "embedded", "embedded_place", "context",
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
