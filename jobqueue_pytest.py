@@ -72,12 +72,10 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     url, seed = config.option.jobqueue_url, config.option.jobqueue_seed
     if not (url or seed or config.getini("jobqueue")):
         return None
-    return f"jobqueue: {'in memory' if url in _IN_MEMORY else _without_password(url)}, seed {seed}"
+    from jobqueue.storage.url import without_login
 
-
-def _without_password(url: str) -> str:
-    scheme, colon, rest = url.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2].partition('?')[0]}"
+    where = "in memory" if url in _IN_MEMORY else url if url == "embedded://" else without_login(url)
+    return f"jobqueue: {where}, seed {seed}"
 
 
 @pytest.hookimpl(wrapper=True)

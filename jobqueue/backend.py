@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
@@ -15,35 +15,15 @@ from jobqueue.storage.key import Key
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import ScopePage, Scopes
 from jobqueue.storage.protocol import AsyncStorage, Storage
+from jobqueue.storage.url import check_url
 from jobqueue.storage.wrappers import AsyncFromSync
 
 if TYPE_CHECKING:
     from jobqueue.embedded import EmbeddedServer
     from jobqueue.storage.redis import RedisServer
 
-__all__ = [
-    "Backend", "GivenBackend", "MemoryBackend", "RedisBackend", "check_url", "embedded_folder", "named_url", "open_backend",
-]  # fmt: skip
+__all__ = ["Backend", "GivenBackend", "MemoryBackend", "RedisBackend", "embedded_folder", "named_url", "open_backend"]
 
-REDIS_SCHEMES: Final = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-_SENT_ONCE: Final = "nothing is ever sent twice by a connection"
-_IN_THE_URL: Final = "the URL itself says it"
-UNUSED: Final = {
-    "host": _IN_THE_URL, "port": _IN_THE_URL, "path": _IN_THE_URL, "connection_class": "the scheme decides that",
-    "event_dispatcher": "nothing listens to it", "credential_provider": "a URL holds no object: put user and password in",
-    "redis_connect_func": "a URL holds no function",
-    "protocol": "RESP2 is spoken", "health_check_interval": "a connection is looked at before each use",
-    "retry": _SENT_ONCE, "retry_on_timeout": _SENT_ONCE, "retry_on_error": _SENT_ONCE,
-}  # fmt: skip
-"""Settings that redis-py has for its connections and that would be dropped silently, with the reason."""
 ENVIRONMENT: Final = "JOBQUEUE_URL"
 SEARCH_KEYS: Final = 5_000
 SEARCH_PAGES: Final = 20
@@ -186,112 +166,23 @@ class RedisBackend:
             self._embedded.close()
 
 
-def check_url(url: str) -> str:
-    """Answer the URL unchanged if something here can open it, and every part of it means something.
-
-    Raises:
-        DeclarationError: Nothing can, or a part of it would be dropped silently. Says neither user nor password.
-    """
-    if not isinstance(url, str):
-        raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not {url!r}")
-    scheme, colon, _ = url.partition("://")
-    if not colon or scheme not in (*REDIS_SCHEMES, "memory", "embedded"):
-        known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
-        raise DeclarationError(
-            f"no storage is known for a URL that begins with {scheme if colon else urlsplit(url).scheme!r}: "
-            f"it must begin with one of {known}"
-        )
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        # Its own words may show the password.
-        raise DeclarationError(f"the host in the {scheme}:// URL cannot be read: look at its brackets") from None
-    if "#" in url:
-        raise DeclarationError(
-            f"what follows # in the {scheme}:// URL would be dropped: write a # that belongs to it as %23"
-        )
-    if scheme == "memory" and url != "memory://":
-        raise DeclarationError("memory:// has nothing behind it: what is kept there belongs to one JobQueue")
-    if scheme == "embedded":
-        _check_folder(parts, url)
-    elif scheme != "memory":
-        _check_server(parts)
-        _check_settings(parts)
-    return url
-
-
-def _check_folder(parts: SplitResult, url: str) -> None:
-    if "?" in url:
-        raise DeclarationError("an embedded:// URL has no settings: write a ? that belongs to the folder's name as %3F")
-    if parts.netloc or len(parts.path) < 2:
-        # embedded://data would be a host, and silently the wrong directory.
-        where = parts.netloc.rpartition("@")[2] + parts.path
-        raise DeclarationError(
-            f"'embedded://{where}' names no directory: write its absolute path, as in embedded:///var/lib/shop"
-        )
-
-
-def _check_server(parts: SplitResult) -> None:
-    scheme, hosts, path = parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removeprefix("/")
-    if scheme == "unix":
-        if hosts or not path:
-            raise DeclarationError("a unix:// URL has the path of a socket, as in unix:///run/redis.sock")
-        return
-    several = "+" in scheme
-    if "," in hosts and not several:
-        raise DeclarationError(
-            f"a {scheme}:// URL names one server: for several use {scheme}+sentinel:// or {scheme}+cluster://"
-        )
-    try:
-        for host in hosts.split(","):
-            _ = urlsplit(f"//{host}").port
-    except ValueError as error:
-        raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535") from error
-    if scheme.endswith("+sentinel"):
-        service, _, path = path.partition("/")
-        if not service:
-            raise DeclarationError(f"the name of the service is missing: {scheme}://host:port/SERVICE/0")
-    if scheme.endswith("+cluster") and path not in ("", "0"):
-        raise DeclarationError(f"a cluster has only the database 0, not {path!r}")
-    if path and not path.isdigit():
-        raise DeclarationError(
-            f"the path of a {scheme}:// URL ends with the number of a database, as in /0, not {path!r}"
-        )
-
-
-def _check_settings(parts: SplitResult) -> None:
-    seen: set[str] = set()
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if not value:
-            raise DeclarationError(f"the setting {name!r} in the {parts.scheme}:// URL has no value")
-        if name in seen:
-            raise DeclarationError(f"the setting {name!r} stands twice in the {parts.scheme}:// URL")
-        if name == "db" and parts.scheme != "unix":
-            raise DeclarationError(f"the database of a {parts.scheme}:// URL is its path, as in /3, not a setting")
-        if name in UNUSED:
-            raise DeclarationError(
-                f"the setting {name!r} in the {parts.scheme}:// URL is not used here: {UNUSED[name]}"
-            )
-        seen.add(name)
-
-
 def named_url(url: str | None) -> str:
-    """Answer the URL, or else the environment's JOBQUEUE_URL. Raises `DeclarationError` where there is none."""
+    """Answer the URL, or else the environment's JOBQUEUE_URL. Raises `DeclarationError`: none can be opened."""
     if url is not None:
-        return url
+        return check_url(url)
     found = os.environ.get(ENVIRONMENT)
     if not found:
         raise DeclarationError(
             f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
             "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
         )
-    return found
+    return check_url(found)
 
 
 def embedded_folder(url: str) -> Path | None:
     """The folder of the server that an ``embedded://`` URL names; None for any other URL."""
-    parts = urlsplit(url)
-    return Path(unquote(parts.path)) if parts.scheme == "embedded" else None
+    scheme, _, path = url.partition("://")
+    return Path(unquote(path)) if scheme == "embedded" else None
 
 
 def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = False) -> Backend:
@@ -305,7 +196,7 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
 
         return RedisBackend(RedisServer.of(client, allow_eviction=allow_eviction))
     url = named_url(url)
-    if urlsplit(check_url(url)).scheme == "memory":
+    if url == "memory://":
         return MemoryBackend()
     from jobqueue.storage.redis import open_redis
 

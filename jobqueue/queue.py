@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar, Unpack
 
 from jobqueue import flows
 from jobqueue.access import Access
-from jobqueue.backend import Backend, GivenBackend, MemoryBackend, check_url, open_backend
+from jobqueue.backend import Backend, GivenBackend, MemoryBackend, open_backend
 from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
 from jobqueue.flows import Flow, New
@@ -27,6 +27,7 @@ from jobqueue.record import JobRecord, R
 from jobqueue.registry import Declaring, Registry
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
+from jobqueue.storage.url import check_url
 
 if TYPE_CHECKING:
     from jobqueue.testing import Testing

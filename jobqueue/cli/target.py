@@ -31,7 +31,7 @@ def import_module(name: str) -> ModuleType:
     """Import a module that a user named.
 
     Raises:
-        DeclarationError: There is none, or importing it failed; then its own traceback was printed.
+        DeclarationError: There is none, or importing it failed; then its traceback was printed, unless it is our refusal.
     """
     try:
         return importlib.import_module(name)
@@ -44,10 +44,20 @@ def import_module(name: str) -> ModuleType:
         if isinstance(error, ValueError | TypeError) and not name.strip("."):
             raise DeclarationError(f"{name!r} is no name of a module") from error
         # It is the user's code that fails: where, is what helps, and not how it was come to.
-        traceback.print_exception(error.with_traceback(_theirs(error.__traceback__)))
+        trace = _theirs(error.__traceback__)
+        if isinstance(error, DeclarationError):
+            # Its text says what to write. The line itself may be a URL with a password.
+            places = [frame for frame in traceback.extract_tb(trace) if not _is_ours(Path(frame.filename))]
+            where = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
+            raise DeclarationError(f"importing {name} failed{where}: {error}") from error
+        traceback.print_exception(error.with_traceback(trace))
         told = shadows.explained(error)
         words = "" if told is None else f": {told}"
         raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}{words}") from error
+
+
+def _is_ours(file: Path) -> bool:
+    return Path(__file__).parents[1] in file.parents
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:

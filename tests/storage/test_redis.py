@@ -114,7 +114,6 @@ BLOCKING_POOL: Any = redis.BlockingConnectionPool
 EAGER = Retry(ConstantBackoff(0), 5, (redis.ConnectionError, redis.TimeoutError))
 WAYS: dict[str, Callable[[Proxy], RedisServer]] = {
     "url": lambda proxy: open_redis(proxy.url),
-    "url that asks for it": lambda proxy: open_redis(f"{proxy.url}?retry_on_timeout=yes"),
     "client": lambda proxy: RedisServer.of(redis.Redis(**address(proxy), retry=EAGER)),
     "pool": lambda proxy: RedisServer.of(
         redis.Redis(connection_pool=redis.ConnectionPool(**address(proxy), retry=EAGER, retry_on_timeout=True))

@@ -13,7 +13,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 import redis
@@ -33,6 +33,7 @@ from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnect, AsyncConnection, Connect
 from jobqueue.storage.redis.link import Connection as AnyConnection
 from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.url import check_url, similar_setting
 
 __all__ = ["Client", "RedisServer", "open_redis"]
 
@@ -52,6 +53,7 @@ ANSWER_SECONDS: Final = 5.0
 """How long a call waits for its answer unless the URL or client says otherwise."""
 _SEVERAL: Final = {"redis+sentinel": 26379, "rediss+sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
 """Schemes with several addresses, and their usual ports."""
+_DECODING: Final = "has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
 _KEPT: Final = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
     "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options", "socket_type",
@@ -202,47 +204,48 @@ def open_redis(
     Raises:
         DeclarationError: The URL is none of these, or asks for decoded responses.
     """
-    scheme, colon, rest = url.partition("://")
-    if not colon or scheme not in {"redis", "rediss", "unix", *_SEVERAL}:
-        raise DeclarationError(
-            f"{_hidden(url)!r} is no address of a Redis server: use redis://, rediss://, unix://, redis+sentinel:// "
-            "or redis+cluster://"
-        )
-    base, _, kind = scheme.partition("+")
+    parts = urlsplit(check_url(url))
+    base, _, kind = parts.scheme.partition("+")
+    rest = url.partition("://")[2]
     nodes: tuple[tuple[str, int], ...] = ()
     service = ""
-    try:
-        if kind:
-            parts = urlsplit(url)
-            login, at, hosts = parts.netloc.rpartition("@")
-            nodes = tuple([_address(host, _SEVERAL[scheme]) for host in hosts.split(",")])
-            service, _, database = parts.path.strip("/").partition("/")
-            if kind == "sentinel" and not service:
-                raise ValueError("the name of the service is missing: redis+sentinel://host:port/SERVICE/0")
-            if kind == "cluster" and service not in {"", "0"}:
-                raise ValueError("a cluster has only the database 0")
-            service = service if kind == "sentinel" else ""
-            query = f"?{parts.query}" if parts.query else ""
-            rest = f"{login}{at}any/{database or 0}{query}"
-        settings = _parse_url(f"{base}://{rest}")
-    except (ValueError, TypeError) as error:
-        raise DeclarationError(f"{_hidden(url)!r} cannot be read: {error}") from None
-    settings.pop("connection_class", None)
-    if settings.get("decode_responses"):
-        raise _decoding(_hidden(url))
-    by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[base]
-    place = Place(by, _with_timeouts(settings, by), nodes, unquote(service))
-    try:
-        _made(_CONNECTIONS[place.by], place.settings)  # it connects with its first use
-    except (TypeError, ValueError, redis.RedisError) as error:
-        raise DeclarationError(f"{_hidden(url)!r} has a setting that cannot be: {error}") from None
+    if kind:
+        login, at, hosts = parts.netloc.rpartition("@")
+        nodes = tuple([_address(host, _SEVERAL[parts.scheme]) for host in hosts.split(",")])
+        service, _, database = parts.path.strip("/").partition("/")
+        service = service if kind == "sentinel" else ""
+        query = f"?{parts.query}" if parts.query else ""
+        rest = f"{login}{at}any/{database or 0}{query}"
+    place = _place_at(f"{base}://{rest}", nodes, unquote(service))
+    if isinstance(place, str):
+        # Not where the library's error is being handled: it may hold a secret.
+        raise DeclarationError(f"a setting in the {parts.scheme}:// URL {place}")
     return RedisServer(place, allow_eviction=allow_eviction, located=located)
 
 
-def _hidden(url: str) -> str:
-    """The URL without user and password."""
-    scheme, colon, rest = url.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}".partition("?")[0]
+def _place_at(url: str, nodes: tuple[tuple[str, int], ...], service: str) -> Place | str:
+    """The place, or what is wrong with a setting."""
+    try:
+        settings = _parse_url(url)
+    except ValueError:
+        return "has a value that cannot be"
+    # Earlier releases decode twice.
+    settings.update(
+        {name: value for name, value in parse_qsl(urlsplit(url).query) if isinstance(settings.get(name), str)}
+    )
+    settings.pop("connection_class", None)
+    if settings.get("decode_responses"):
+        return _DECODING
+    by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[urlsplit(url).scheme]
+    place = Place(by, _with_timeouts(settings, by), nodes, service)
+    for name in settings:
+        try:
+            _made(_CONNECTIONS[by], {"socket_timeout": None, name: settings[name]})  # it connects with its first use
+        except TypeError:
+            return f"is none of redis-py {redis.__version__}{similar_setting(name)}"
+        except (ValueError, redis.RedisError):
+            return f"has a value that cannot be{similar_setting(name)}"
+    return place
 
 
 def _address(text: str, port: int) -> Address:
@@ -250,10 +253,8 @@ def _address(text: str, port: int) -> Address:
     return (host.strip("[]"), int(given)) if colon and not given.endswith("]") else (text.strip("[]"), port)
 
 
-def _decoding(what: str) -> DeclarationError:
-    return DeclarationError(
-        f"{what} has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
-    )
+def _decoding() -> DeclarationError:
+    return DeclarationError(f"this client {_DECODING}")
 
 
 def _place_of(client: Client) -> Place:
@@ -262,7 +263,7 @@ def _place_of(client: Client) -> Place:
     pool = client.connection_pool
     settings: dict[str, Any] = pool.connection_kwargs
     if settings.get("decode_responses"):
-        raise _decoding("this client")
+        raise _decoding()
     if getattr(client, "connection", None) is not None or getattr(client, "single_connection_client", False):
         raise DeclarationError(
             "this client is bound to a single connection, which threads and forked children would share: make it "
@@ -284,7 +285,7 @@ def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster) -> Plac
     holder: Any = client if isinstance(client, redis.asyncio.RedisCluster) else client.nodes_manager
     settings: dict[str, Any] = holder.connection_kwargs
     if settings.get("decode_responses"):
-        raise _decoding("this client")
+        raise _decoding()
     kept = {name: value for name, value in settings.items() if name in _KEPT or name.startswith("ssl_")}
     started: list[Any] = [*client.nodes_manager.startup_nodes.values()]
     nodes = tuple([(str(node.host), int(node.port)) for node in started])

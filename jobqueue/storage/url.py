@@ -1,0 +1,195 @@
+"""The URL of a storage, looked at before anything else reads it: no part of it is dropped, and no error shows a secret.
+
+An error says what is wrong and never repeats what it found: a password with a raw ``/`` is a path to whoever reads it. It
+is raised where no other error is being handled, so that it carries none along that would show it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
+
+from jobqueue.errors import DeclarationError
+
+__all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "without_login"]
+
+REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+_SENT_ONCE: Final = "nothing is ever sent twice by a connection"
+_IN_THE_URL: Final = "the URL itself says it"
+UNUSED: Final = {
+    "host": _IN_THE_URL, "port": _IN_THE_URL, "path": _IN_THE_URL, "connection_class": "the scheme decides that",
+    "event_dispatcher": "nothing listens to it", "credential_provider": "a URL holds no object: put user and password in",
+    "redis_connect_func": "a URL holds no function",
+    "protocol": "RESP2 is spoken", "health_check_interval": "a connection is looked at before each use",
+    "retry": _SENT_ONCE, "retry_on_timeout": _SENT_ONCE, "retry_on_error": _SENT_ONCE,
+}  # fmt: skip
+"""Settings that redis-py has for its connections and that would be dropped silently, with the reason."""
+USED: Final = (
+    "db", "username", "password", "client_name", "socket_timeout", "socket_connect_timeout", "socket_keepalive",
+    "socket_read_size", "socket_type", "encoding", "decode_responses",
+    "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_check_hostname",
+    "ssl_password", "ssl_min_version", "ssl_ciphers",
+)  # fmt: skip
+"""Settings that an error may name. Any other name may be a part of a password with a raw ``&``."""
+_LOGIN: Final = ("username", "password")
+ENCODE: Final = (
+    "percent-encode it: [ is %5B, ] is %5D, / is %2F, ? is %3F, # is %23, @ is %40, % is %25 and a space is %20, "
+    "as urllib.parse.quote(password, safe='') writes them"
+)
+
+
+def check_url(url: str) -> str:
+    """Answer the URL unchanged if something here can open it, and every part of it means something.
+
+    Raises:
+        DeclarationError: Nothing can, or a part of it would be dropped silently. Says neither user nor password.
+    """
+    if not isinstance(url, str):
+        raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not a {type(url).__name__}")
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme not in (*REDIS_SCHEMES, "memory", "embedded"):
+        known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
+        begins = f" that begins with {scheme!r}" if colon and "@" not in url and scheme.isalpha() else ""
+        raise DeclarationError(f"no storage is known for a URL{begins}: it must begin with one of {known}")
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", url):
+        raise DeclarationError(
+            f"the {scheme}:// URL holds a line break, another control character, or bytes that are no UTF-8: leave it out "
+            "or percent-encode it"
+        )
+    if scheme in REDIS_SCHEMES:
+        _check_login(scheme, rest)
+    parts = _parts(url)
+    if parts is None:
+        raise DeclarationError(
+            f"the host in the {scheme}:// URL cannot be read: look at its brackets; if a password is meant, {ENCODE}"
+        )
+    if "#" in url:
+        raise DeclarationError(
+            f"what follows # in the {scheme}:// URL would be dropped: write a # that belongs to it as %23"
+        )
+    if scheme == "memory" and url != "memory://":
+        raise DeclarationError("memory:// has nothing behind it: what is kept there belongs to one JobQueue")
+    if scheme == "embedded":
+        _check_folder(parts, url)
+    elif scheme != "memory":
+        _check_server(parts)
+        _check_settings(parts)
+    return url
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None  # its own words may show the password
+
+
+def _check_login(scheme: str, rest: str) -> None:
+    """Refuse user and password with a character that ends them, so that what follows would be read as something else."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
+    login, at, _ = authority.rpartition("@")
+    raw = "@" in behind and (scheme != "unix" or authority != "")
+    raw = raw or "[" in login or "]" in login or (at != "" and _parts(f"//{login}@host") is None)
+    if raw or re.search(r"%(?![0-9a-fA-F]{2})", login):
+        raise DeclarationError(
+            f"the {scheme}:// URL has a character in its user or password, or an @ behind its host, that means something "
+            f"else there: {ENCODE}"
+        )
+    if not _is_utf8(unquote_to_bytes(login)):
+        raise DeclarationError(f"user or password in the {scheme}:// URL are not UTF-8 when they are percent-decoded")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_folder(parts: SplitResult, url: str) -> None:
+    if "?" in url:
+        raise DeclarationError("an embedded:// URL has no settings: write a ? that belongs to the folder's name as %3F")
+    if parts.netloc or len(parts.path) < 2:
+        # embedded://data would be a host, and silently the wrong directory.
+        raise DeclarationError(
+            "the embedded:// URL names no directory: write its absolute path, as in embedded:///var/lib/shop"
+        )
+
+
+def _check_server(parts: SplitResult) -> None:
+    scheme, hosts, path = parts.scheme, parts.netloc.rpartition("@")[2], parts.path.removeprefix("/")
+    if scheme == "unix":
+        if hosts or not path:
+            raise DeclarationError("a unix:// URL has the path of a socket, as in unix:///run/redis.sock")
+        return
+    several = "+" in scheme
+    if "," in hosts and not several:
+        raise DeclarationError(
+            f"a {scheme}:// URL names one server: for several use {scheme}+sentinel:// or {scheme}+cluster://"
+        )
+    if not all(map(_has_port, hosts.split(","))):
+        raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535")
+    if scheme.endswith("+sentinel"):
+        service, _, path = path.partition("/")
+        if not service:
+            raise DeclarationError(f"the name of the service is missing: {scheme}://host:port/SERVICE/0")
+    if scheme.endswith("+cluster") and path not in ("", "0"):
+        raise DeclarationError(f"a cluster has only the database 0: the {scheme}:// URL ends with /0 or with its hosts")
+    if path and not (path.isascii() and path.isdigit()):
+        raise DeclarationError(f"the path of a {scheme}:// URL ends with the number of a database, as in /0")
+
+
+def _has_port(host: str) -> bool:
+    try:
+        _ = urlsplit(f"//{host}").port
+    except ValueError:
+        return False
+    return True
+
+
+def _check_settings(parts: SplitResult) -> None:
+    where = f"in the {parts.scheme}:// URL"
+    seen = set(_LOGIN) if "@" in parts.netloc else set()
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        shown = f"the setting {name!r}" if name in USED or name in UNUSED else "a setting"
+        if not value:
+            raise DeclarationError(f"{shown} {where} has no value: write an & that belongs to a value as %26")
+        if name in seen:
+            raise DeclarationError(f"{shown} {where} stands twice")
+        if name == "db" and parts.scheme != "unix":
+            raise DeclarationError(f"the database of a {parts.scheme}:// URL is its path, as in /3, not a setting")
+        if name in UNUSED:
+            raise DeclarationError(f"{shown} {where} is not used here: {UNUSED[name]}")
+        seen.add(name)
+    for setting in parts.query.split("&"):
+        name, _, value = setting.partition("=")
+        if name.endswith(_LOGIN) and re.search(r"[+ ]|%(?![0-9a-fA-F]{2})", value):
+            raise DeclarationError(f"{name} {where} has a raw +, % or space: write them as %2B, %25 and %20")
+
+
+def similar_setting(name: str) -> str:
+    """What may have been meant by a setting that nothing knows, as an end of a sentence. The name itself is not repeated."""
+    found = difflib.get_close_matches(name, USED, 1)
+    return f": did you mean {found[0]!r}?" if found else ""
+
+
+def without_login(url: str) -> str:
+    """The URL as it may be printed: without user, password and settings; less of it where it cannot be read."""
+    scheme = url.partition("://")[0]
+    try:
+        parts = urlsplit(check_url(url))
+    except DeclarationError:
+        return f"{scheme}://…" if scheme in REDIS_SCHEMES else "a URL that cannot be read"
+    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

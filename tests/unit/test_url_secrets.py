@@ -1,0 +1,221 @@
+"""A password in a URL: it reaches the server letter by letter, or an error says what to write and shows no part of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jobqueue import DeclarationError, JobQueue
+from jobqueue.backend import RedisBackend, embedded_folder, named_url, open_backend
+from jobqueue.storage.redis import open_redis
+from jobqueue.storage.url import without_login
+
+CANARY: Final = "sEcReT"
+SPECIAL: Final = "[]#?/@%: &=+,;'\"\\!$~*()|<>^`{}.-_\n\t\x00ä℀\ud800"
+URLS: Final = (
+    "redis://{login}@h:7/2", "rediss://{login}@h:7/2", "unix://{login}@/run/s", "redis+sentinel://{login}@h:7,i/shop/2",
+    "rediss+sentinel://{login}@h:7/shop", "redis+cluster://{login}@h:7,i:8", "rediss+cluster://{login}@h:7/0",
+    "redis://{login}@[::1]:7/2", "embedded://{login}@/srv/shop", "memory://{login}@",
+)  # fmt: skip
+LABELS: Final = {
+    "redis://h:7/2", "rediss://h:7/2", "unix:///run/s", "redis+sentinel://h:7,i:26379/shop/2", "rediss+sentinel://h:7/shop",
+    "redis+cluster://h:7,i:8", "rediss+cluster://h:7", "redis://::1:7/2",
+}  # fmt: skip
+
+# The canary stands in several pieces, so that a part of the password shows as well.
+passwords = st.lists(st.sampled_from([*SPECIAL, CANARY, "7", "0", "%41", "%ff"]), max_size=6).map(
+    lambda pieces: "".join([CANARY, *pieces, CANARY])
+)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    while True:
+        yield error
+        following = error.__cause__ or error.__context__
+        if following is None:
+            return
+        error = following
+
+
+def checked(error: BaseException) -> str:
+    """The text of an error that shows nothing, nor does what it carries along."""
+    assert isinstance(error, DeclarationError), repr(error)
+    for one in chain(error):
+        assert CANARY.lower() not in f"{one} {one!r} {one.__dict__!r}".lower()
+    frames = traceback.format_exception(error)
+    assert CANARY.lower() not in "".join(line for line in frames if not line.lstrip().startswith("File")).lower()
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def settings_of(backend: object) -> dict[str, Any]:
+    assert isinstance(backend, RedisBackend)
+    return dict(backend._server._place.settings)
+
+
+@given(st.sampled_from(URLS), passwords, st.sampled_from(["me", ""]))
+@example("redis://{login}@h:7/2", f"{CANARY}[1", "me")
+@example("redis://{login}@h:7/2", f"[::1]{CANARY}", "me")
+@example("redis://{login}@h:7/2", f"7/{CANARY}", "me")
+@example("redis://{login}@h:7/2", f"7?db=1/{CANARY}", "")
+@example("redis://{login}@h:7/2", f"x@7/{CANARY}", "")
+@example("unix://{login}@/run/s", f"x@/{CANARY}", "")
+@example("redis://{login}@h:7/2", f"a+b {CANARY}", "")
+def test_a_raw_password_arrives_or_is_refused(url: str, password: str, user: str) -> None:
+    whole = url.format(login=f"{user}:{password}")
+    try:
+        JobQueue(whole)
+    except DeclarationError as error:
+        told = checked(error)
+        if url.startswith("redis"):
+            assert "%2F" in told or "line break" in told or "UTF-8" in told
+        for opener in (open_redis, open_backend, named_url):
+            with pytest.raises(DeclarationError) as caught:
+                opener(whole)
+            checked(caught.value)
+        assert CANARY not in without_login(whole)
+        return
+    backend = open_backend(whole)
+    settings = settings_of(backend)
+    if "%" not in password:
+        assert settings["password"] == password
+        assert settings.get("username", "") == user
+    assert backend.url in LABELS
+    assert without_login(whole) == url.replace("{login}@", "")
+    backend.close()
+
+
+@given(st.sampled_from(URLS[:8]), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12))
+def test_an_encoded_password_always_arrives(url: str, password: str) -> None:
+    backend = open_backend(url.format(login=f"me:{quote(password, safe='')}"))
+    assert settings_of(backend)["password"] == password
+    assert backend.url in LABELS
+    backend.close()
+    backend = open_backend(f"redis://h:7/2?password={quote(password, safe='')}")
+    assert settings_of(backend)["password"] == password
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://h/0?password=a&{CANARY}", f"redis://h/0?password=a&{CANARY}=1", f"redis://h/0?pass={CANARY}",
+        f"redis://h/0?password=a+{CANARY}", f"redis://h/0?password=a%{CANARY}", f"redis://me:x@h/0?password={CANARY}",
+        f"redis://h/0?socket_timeout={CANARY}", f"redis://h/{CANARY}", f"redis://h/0;password={CANARY}", f"redis://h:{CANARY}",
+        f"redis://h/0?a={CANARY}&a={CANARY}", f"redis+cluster://h/{CANARY}", f"redis+sentinel://h/shop/{CANARY}",
+        f"rediss://h/0?ssl_cert_reqs={CANARY}", f"rediss://h/0?ssl_min_version={CANARY}", f"redis://h/0?db={CANARY}",
+        f"unix:///s?db={CANARY}", f"redis://h/0?ssl_password={CANARY}", f"redis://h/0?decode_responses=yes&password={CANARY}",
+        f"{CANARY}@redis://h", f"redis//me:{CANARY}@h", f"redis:/me:{CANARY}@h", f"{CANARY}:me@h:1", f"me:{CANARY}://x@h",
+        f"http://me:{CANARY}@h", CANARY, f"redis://me:x@{CANARY}@h/0/{CANARY}", f"redis://[{CANARY}]:1/0", f" redis://:{CANARY}@h",
+    ],
+)  # fmt: skip
+def test_no_other_part_of_a_url_is_repeated_either(url: str) -> None:
+    """What is wrong may be the password, wherever it stands."""
+    with pytest.raises(DeclarationError) as caught:
+        open_backend(url)
+    checked(caught.value)
+    assert CANARY not in without_login(url)
+
+
+@pytest.mark.parametrize("url", [f"redis://:{CANARY}@h".encode(), Path(CANARY), {"password": CANARY}])
+def test_what_is_no_string_is_not_repeated(url: Any) -> None:
+    with pytest.raises(DeclarationError, match="is a string") as caught:
+        JobQueue(url)
+    checked(caught.value)
+
+
+def test_a_misspelt_setting_is_answered_with_the_right_one() -> None:
+    with pytest.raises(DeclarationError, match="did you mean 'socket_keepalive'"):
+        open_backend("redis://h/0?socket_keepaliv=1")
+
+
+RAW: Final = (
+    f"redis://me:{CANARY}[x@h:1/0",
+    f"redis://me:{CANARY}/x@h:1/0",
+    f"redis://me:{CANARY}#x@h",
+    f"redis://me:7/{CANARY}@h",
+)
+
+
+@pytest.mark.parametrize("url", RAW)
+@pytest.mark.parametrize(
+    ("how", "command"),
+    [
+        *[(how, words) for how in ("--url", "JOBQUEUE_URL") for words in ("stats", "jobs", "audit", "run place:jobs")],
+        ("--url", "demo"),  # which does not look at the environment
+    ],
+)
+def test_the_command_line_says_one_line(
+    url: str,
+    how: str,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from jobqueue.cli.app import run
+
+    (tmp_path / "place.py").write_text(
+        "from jobqueue import JobQueue\njobs = JobQueue()\n@jobs.job\ndef ok() -> None: ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "place", raising=False)
+    monkeypatch.setenv("JOBQUEUE_URL", url if how != "--url" else "memory://")
+
+    code = run([*command.split(), *(("--url", url) if how == "--url" else ())])
+
+    told = capsys.readouterr()
+    assert code == 2
+    assert told.err.count("\n") == 1, told.err
+    assert "%2F" in told.err
+    assert CANARY not in told.out + told.err
+
+
+def test_a_target_that_declares_such_a_url_shows_no_line_of_it(tmp_path: Path) -> None:
+    (tmp_path / "place.py").write_text(f'from jobqueue import JobQueue\njobs = JobQueue("{RAW[1]}")\n')
+    words = [sys.executable, "-m", "jobqueue", "run", "place:jobs"]
+    ended = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert CANARY not in ended.stdout + ended.stderr
+    assert "%2F" in ended.stderr
+    assert "place.py:2: " in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_nothing_that_is_printed_of_a_queue_shows_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    jobs = JobQueue(f"redis://me:{CANARY}@127.0.0.1:1/0")
+    backend = open_backend(f"redis://me:{CANARY}@127.0.0.1:1/0")
+    shown = [repr(jobs), str(jobs), repr(backend), repr(vars(backend)), backend.url]
+    for thing in (jobs, backend):
+        with pytest.raises((TypeError, AttributeError, pickle.PicklingError)) as refused:
+            pickle.dumps(thing)
+        shown.append(f"{refused.value} {refused.value!r}")
+    with pytest.raises(Exception, match="cannot be reached") as caught:
+        jobs.counts()
+    shown += [f"{one} {one!r}" for one in chain(caught.value)]
+    assert CANARY not in " ".join(shown) + caplog.text
+    backend.close()
+    jobs.close()
+
+
+def test_the_environment_is_checked_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_URL", RAW[0])
+    with pytest.raises(DeclarationError) as caught:
+        named_url(None)
+    checked(caught.value)
+    assert embedded_folder(RAW[0]) is None
