@@ -132,6 +132,30 @@ def test_on_the_loop_of_a_test(shop: Shop) -> None:
     assert asyncio.run(scenario()).count("done") == 2
 
 
+def test_one_that_ends_when_nothing_is_left(shop: Shop, t: Testing) -> None:
+    """By the fake clock: what is due later is not waited for."""
+    shop.send.enqueue(1)
+    shop.fetch.opts(delay=3600).enqueue(2)
+    Runner(shop.jobs).run(signals=False, until_empty=True)
+    assert shop.jobs.counts()["low"].waiting == 1
+
+    t.clock.advance(hours=1)
+    Runner(shop.jobs).run(signals=False, until_empty=True)
+    assert t.history().count("done") == 2
+
+
+def test_beside_an_application_on_its_loop(shop: Shop) -> None:
+    async def scenario() -> str:
+        with shop.jobs.testing() as t:
+            async with Runner(shop.jobs).background():
+                await shop.fetch.opts(delay=60).aenqueue(1)
+                t.clock.advance(minutes=1)
+                await asyncio.to_thread(shop.await_runs, 1)
+            return t.history()
+
+    assert "+0:01:00  done" in asyncio.run(scenario())
+
+
 def test_a_jump_over_its_lease_is_a_pause_of_the_runner(shop: Shop) -> None:
     """Nobody else is there to take its job, so the job ends as if nothing had been."""
     jumped, started = threading.Event(), threading.Event()
