@@ -44,24 +44,26 @@ class Opened:
         self.task = _current_task()
         self.epoch: bytes | None = None
         self.pid = os.getpid()
-        self._storage: Storage | None = None
-        self._lock = threading.Lock()
+        self._storages: dict[str, Storage] = {}  # one at most
+        self._lock = threading.RLock()
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncStorage, AsyncGenerator[None]]] = {}
 
     def storage(self) -> Storage:
         """The storage of the threads of this process."""
-        if self._storage is None:
-            with self._lock:
-                if self._storage is None:
-                    self._storage = self.backend.storage()
-        return self._storage
+        storage = self._storages.get("")
+        if storage is None:
+            with self._lock:  # not twice, except by a call that interrupts this: then the first that is entered counts
+                storage = self._storages.get("")
+                if storage is None:
+                    storage = self._storages.setdefault("", self.backend.storage())
+        return storage
 
     async def async_storage(self) -> AsyncStorage:
         """The storage of the running event loop; closed when the loop is shut down."""
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
-            for closed in [other for other in self._by_loop if other.is_closed()]:
-                del self._by_loop[closed]
+            for closed in [other for other in list(self._by_loop) if other.is_closed()]:
+                self._by_loop.pop(closed, None)
             storage = self.backend.async_storage()
             # `asyncio.run` ends the asynchronous generators of its loop, and that is the one moment at which connections
             # of a loop can still be closed. A weak reference would not do: a connection keeps its loop alive.
@@ -79,9 +81,9 @@ class Opened:
 
     def close(self) -> None:
         """Give back the connections."""
-        if self._storage is not None:
-            self._storage.close()
-            self._storage = None
+        storage = self._storages.pop("", None)
+        if storage is not None:
+            storage.close()
         self.backend.close()
 
     async def aclose(self) -> None:
@@ -103,14 +105,20 @@ class Access:
         self._keys = namespace_keys(namespace)
         self._chance: Chance = SystemChance()
         self._open_backend = open_backend
-        self._locks: dict[int, threading.Lock] = {}
-        self._opened: Opened | None = None
+        self._locks: dict[int, threading.RLock] = {}
+        self._by_process: dict[
+            int, Opened
+        ] = {}  # that of this process, and perhaps what a fork has left of its parent's
         self._replaced: list[Opened] = []
 
     @property
-    def _lock(self) -> threading.Lock:
-        """The lock of this process: another thread may have held the parent's when this one was forked, for good."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())
+    def _lock(self) -> threading.RLock:
+        """The lock of this process: another thread may have held the parent's when this one was forked, for good.
+
+        A call that interrupts another one of the same thread (a signal handler, a finalizer) passes it, or it would wait
+        for itself. So what it guards must be right then as well: it keeps others from doing in vain what is done already.
+        """
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     @property
     def keys(self) -> NamespaceKeys:
@@ -125,13 +133,19 @@ class Access:
         """What is in use now."""
         if self._replaced:
             return self._replaced[-1]
-        opened = self._opened
-        if opened is None or opened.pid != os.getpid():
+        process = os.getpid()
+        opened = self._by_process.get(process)
+        if opened is None:
             with self._lock:
-                opened = self._opened
-                if opened is None or opened.pid != os.getpid():
+                opened = self._by_process.get(process)
+                if opened is None:
                     # A forked child keeps nothing of its parent's: neither connections nor what they know.
-                    opened = self._opened = Opened(self._open_backend(), self._chance, self._keys)
+                    for other in set(self._by_process) - {process}:
+                        self._by_process.pop(other, None)
+                    mine = Opened(self._open_backend(), self._chance, self._keys)
+                    opened = self._by_process.setdefault(process, mine)
+                    if opened is not mine:  # a call that interrupted this one was faster
+                        mine.close()
         return opened
 
     @property
@@ -182,14 +196,17 @@ class Access:
         opened = self.opened()
         if prepare:
             flow = self._prepared_first(opened, flow)
-        return run(flow, opened.storage(), opened.backend.clock, pauses=opened.pauses)
+        backend = opened.backend
+        return run(flow, opened.storage(), backend.clock, pauses=opened.pauses, timeout=backend.timeout)
 
     async def arun(self, flow: Flow[T], *, prepare: bool = True) -> T:
         """Drive a flow on the running event loop; see `run`."""
         opened = self.opened()
         if prepare:
             flow = self._prepared_first(opened, flow)
-        return await arun(flow, await opened.async_storage(), opened.backend.clock, pauses=opened.pauses)
+        backend = opened.backend
+        storage = await opened.async_storage()
+        return await arun(flow, storage, backend.clock, pauses=opened.pauses, timeout=backend.timeout)
 
     def prepared(self, opened: Opened) -> Flow[None]:
         """Look at first use whether this version may use the namespace."""
@@ -202,15 +219,15 @@ class Access:
 
     def close(self) -> None:
         """Give back the connections; the next use opens new ones."""
-        with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None and opened.pid == os.getpid():
+        opened = self._by_process.pop(os.getpid(), None)
+        if opened is not None:
             opened.close()
 
     async def aclose(self) -> None:
         """Give back the connections of the running loop, and the others."""
-        if self._opened is not None:
-            await self._opened.aclose()
+        opened = self._by_process.get(os.getpid())
+        if opened is not None:
+            await opened.aclose()
         self.close()
 
 

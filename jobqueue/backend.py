@@ -12,11 +12,13 @@ from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.names import is_namespace
 from jobqueue.storage.key import Key
+from jobqueue.storage.limits import Limits, limits_in
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import ScopePage, Scopes
 from jobqueue.storage.protocol import AsyncStorage, Storage
 from jobqueue.storage.url import check_url
 from jobqueue.storage.wrappers import AsyncFromSync
+from jobqueue.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from jobqueue.embedded import EmbeddedServer
@@ -48,6 +50,11 @@ class Backend(Protocol):
         """Whether other processes may run the jobs in there."""
         ...
 
+    @property
+    def timeout(self) -> float | None:
+        """How many seconds a call may take in all; None where none has to wait."""
+        ...
+
     def storage(self) -> Storage:
         """A new storage with connections of its own."""
         ...
@@ -70,6 +77,7 @@ class MemoryBackend:
 
     url = "memory://"
     is_shared = False
+    timeout = None
 
     def __init__(self, storage: MemoryStorage | None = None, clock: Clock | None = None) -> None:
         self.memory = MemoryStorage() if storage is None else storage
@@ -95,6 +103,7 @@ class GivenBackend:
     """A storage that the user made: one object for all, which must be safe to use from many threads."""
 
     is_shared = True
+    timeout = None
 
     def __init__(self, storage: Storage, clock: Clock | None) -> None:
         self._storage = storage
@@ -126,9 +135,10 @@ class RedisBackend:
         self._server = server
         self._embedded = embedded
         self.url = server.label if embedded is None else f"embedded://{embedded.directory}"
+        self.timeout = server.limits.timeout
         # Of its own, so that asking for the time does not wait behind what others send.
         self._asking = server.storage()
-        self.clock: Clock = ServerClock(lambda: self._asking.time_ms("time"))
+        self.clock: Clock = ServerClock(lambda end: self._asking.time_ms("time", end))
 
     def storage(self) -> Storage:
         """See `Backend.storage`."""
@@ -181,11 +191,13 @@ def named_url(url: str | None) -> str:
 
 def embedded_folder(url: str) -> Path | None:
     """The folder of the server that an ``embedded://`` URL names; None for any other URL."""
-    scheme, _, path = url.partition("://")
+    scheme, _, path = limits_in(url)[0].partition("://")
     return Path(unquote(path)) if scheme == "embedded" else None
 
 
-def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = False) -> Backend:
+def open_backend(
+    url: str | None, client: Any = None, limits: Limits | None = None, *, allow_eviction: bool = False
+) -> Backend:
     """Open the storage that a client, a URL, or else the environment's JOBQUEUE_URL, names. Nothing is connected yet.
 
     Raises:
@@ -194,10 +206,15 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
     if client is not None:
         from jobqueue.storage.redis import RedisServer
 
-        return RedisBackend(RedisServer.of(client, allow_eviction=allow_eviction))
-    url = named_url(url)
+        return RedisBackend(RedisServer.of(client, limits, allow_eviction=allow_eviction))
+    url, limits = limits_in(named_url(url), limits)
     if url == "memory://":
         return MemoryBackend()
+    opened, found = url, limits
+    return uninterrupted(lambda: _open_server(opened, found, allow_eviction), "opening the storage")
+
+
+def _open_server(url: str, limits: Limits, allow_eviction: bool) -> Backend:
     from jobqueue.storage.redis import open_redis
 
     if (folder := embedded_folder(url)) is not None:
@@ -207,5 +224,5 @@ def open_backend(url: str | None, client: Any = None, *, allow_eviction: bool = 
             embedded = EmbeddedServer.open(folder)
         except StorageError as error:
             raise NotApplied(str(error)) from error
-        return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", located=embedded.located), embedded)
-    return RedisBackend(open_redis(url, allow_eviction=allow_eviction))
+        return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", limits, located=embedded.located), embedded)
+    return RedisBackend(open_redis(url, limits, allow_eviction=allow_eviction))

@@ -7,7 +7,6 @@ it has been out of touch, and how long it has watched somebody else's lease.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
@@ -99,32 +98,33 @@ class ServerClock:
     never ahead: nothing starts early. Until the first sample it tells the machine's own time.
 
     Args:
-        sample: Answers the server's time in milliseconds; costs a round trip.
+        sample: Answers the server's time in milliseconds; costs a round trip. It is told until when to ask, in seconds of
+            `time.monotonic`, or None.
     """
 
-    def __init__(self, sample: Callable[[], int]) -> None:
+    def __init__(self, sample: Callable[[float | None], int]) -> None:
         self._sample = sample
-        self._offset: float | None = None
-        self._sampled = 0.0
-        self._lock = threading.Lock()
+        # Replaced as one, without a lock: a signal handler may come in between. Of two samples either will do.
+        self._known: tuple[float, float] | None = None  # the offset, and when it was sampled last
 
     def now(self) -> int:
         """See `Clock.now`."""
-        offset = self._offset
-        return wall_ms() if offset is None else int(monotonic_ms() + offset)
+        known = self._known
+        return wall_ms() if known is None else int(monotonic_ms() + known[0])
 
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""
         return monotonic_ms()
 
-    def refresh(self, max_age: float) -> None:
-        """See `Clock.refresh`. Raises what the sample raises."""
-        if self._offset is not None and monotonic_ms() - self._sampled <= max_age:
+    def refresh(self, max_age: float, end: float | None = None) -> None:
+        """See `Clock.refresh`; the sample is told the ``end``. Raises what the sample raises."""
+        known = self._known
+        if known is not None and monotonic_ms() - known[1] <= max_age:
             return
         best: tuple[float, float] | None = None
         for _ in range(TRIES):
             sent = monotonic_ms()
-            server = self._sample()
+            server = self._sample(end)
             received = monotonic_ms()
             took = received - sent
             if best is None or took < best[0]:
@@ -133,11 +133,10 @@ class ServerClock:
                 break
         assert best is not None
         took, offset = best
-        with self._lock:
-            # The true offset lies between the one at receipt and the one at sending. A slow sample is too vague to replace
-            # a known offset within these bounds, but proves one outside of them wrong: behind a link that is always slow,
-            # a server's clock that is set, or a clock here that drifts, would otherwise never be noticed.
-            known = self._offset
-            if known is None or took <= SLOW_SAMPLE_MS or not offset <= known <= offset + took + 1:
-                self._offset = offset
-            self._sampled = monotonic_ms()
+        # The true offset lies between the one at receipt and the one at sending. A slow sample is too vague to replace
+        # a known offset within these bounds, but proves one outside of them wrong: behind a link that is always slow,
+        # a server's clock that is set, or a clock here that drifts, would otherwise never be noticed.
+        known = self._known
+        if known is not None and took > SLOW_SAMPLE_MS and offset <= known[0] <= offset + took + 1:
+            offset = known[0]
+        self._known = (offset, monotonic_ms())

@@ -1,4 +1,8 @@
-"""The two drivers of flows: one blocks the calling thread, one runs on an event loop."""
+"""The two drivers of flows: one blocks the calling thread, one runs on an event loop.
+
+A call may have a ``timeout``, in seconds: then everything that it asks ends together. Where a flow says that it begins
+`anew`, the time does too.
+"""
 
 from __future__ import annotations
 
@@ -6,61 +10,91 @@ import asyncio
 import time
 from typing import Any, TypeVar
 
-from jobqueue.clock import Clock
+from jobqueue.clock import Clock, ServerClock
 from jobqueue.errors import NotApplied
 from jobqueue.flows import Apply, Flow, Pause, Read, Refresh
-from jobqueue.storage.protocol import AsyncStorage, Storage
+from jobqueue.storage.protocol import Answering, AsyncAnswering, AsyncBounded, AsyncStorage, Bounded, Storage
 
 __all__ = ["arun", "run"]
 
 T = TypeVar("T")
 
 
-def run(flow: Flow[T], storage: Storage, clock: Clock, *, pauses: bool = True) -> T:
+def run(
+    flow: Flow[T], storage: Storage, clock: Clock, *, pauses: bool = True, timeout: float | None = None
+) -> T:  # fmt: skip
     """Drive a flow, blocking the calling thread; without ``pauses`` it never waits."""
     answer: Any = None
     error: BaseException | None = None
+    bound = storage if timeout is not None and isinstance(storage, Bounded) else None
+    asked: Answering = storage
+    end: float | None = None
     while True:
         try:
             request = flow.send(answer) if error is None else flow.throw(error)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
         answer, error = None, None
+        if bound is not None and (end is None or request.anew):
+            assert timeout is not None
+            end = time.monotonic() + timeout
+            asked = bound.until(end)
         try:
             match request:
                 case Apply(batches):
-                    answer = storage.apply(batches)
+                    answer = asked.apply(batches)
                 case Read(queries):
-                    answer = storage.read(queries)
+                    answer = asked.read(queries)
                 case Refresh(max_age):
-                    clock.refresh(max_age)
+                    _refresh(clock, max_age, end)
                 case Pause(seconds):
                     if pauses:
-                        time.sleep(seconds)
+                        time.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
         except NotApplied as refusal:
             error = refusal
 
 
-async def arun(flow: Flow[T], storage: AsyncStorage, clock: Clock, *, pauses: bool = True) -> T:
+async def arun(
+    flow: Flow[T],
+    storage: AsyncStorage,
+    clock: Clock,
+    *,
+    pauses: bool = True,
+    timeout: float | None = None,  # noqa: ASYNC109 - one for all that is asked, with a kind of error of its own
+) -> T:
     """Drive a flow on the running event loop; see `run`."""
     answer: Any = None
     error: BaseException | None = None
+    bound = storage if timeout is not None and isinstance(storage, AsyncBounded) else None
+    asked: AsyncAnswering = storage
+    end: float | None = None
     while True:
         try:
             request = flow.send(answer) if error is None else flow.throw(error)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
         answer, error = None, None
+        if bound is not None and (end is None or request.anew):
+            assert timeout is not None
+            end = time.monotonic() + timeout
+            asked = bound.until(end)
         try:
             match request:
                 case Apply(batches):
-                    answer = await storage.apply(batches)
+                    answer = await asked.apply(batches)
                 case Read(queries):
-                    answer = await storage.read(queries)
+                    answer = await asked.read(queries)
                 case Refresh(max_age):
-                    await asyncio.to_thread(clock.refresh, max_age)
+                    await asyncio.to_thread(_refresh, clock, max_age, end)
                 case Pause(seconds):
                     if pauses:
-                        await asyncio.sleep(seconds)
+                        await asyncio.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
         except NotApplied as refusal:
             error = refusal
+
+
+def _refresh(clock: Clock, max_age: float, end: float | None) -> None:
+    if end is not None and isinstance(clock, ServerClock):
+        clock.refresh(max_age, end)
+    else:
+        clock.refresh(max_age)

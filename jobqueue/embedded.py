@@ -21,6 +21,7 @@ from pathlib import Path
 from jobqueue import embedded_place
 from jobqueue.embedded_place import Place, state_of
 from jobqueue.errors import StorageError
+from jobqueue.uninterrupted import uninterrupted
 
 __all__ = ["EmbeddedServer", "server_binary"]
 
@@ -95,16 +96,20 @@ class EmbeddedServer:
         except OSError as error:
             raise StorageError(f"{directory} cannot hold an embedded server: {error}") from error
 
-    def located(self) -> str:
+    def located(self, seconds: float = _HANGING_SECONDS) -> str:
         """The path of the socket of a server that runs: one that has died is started again, one that loads is waited for.
 
-        To be asked before each new connection; if the server answers it takes as long as a PING.
+        To be asked before each new connection; if the server answers it takes as long as a PING, and a second, or
+        ``seconds`` if that is less, if it hangs. To start one has a bound of its own.
 
         Raises:
             StorageError: See `open`.
         """
-        if state_of(self.socket, timeout=_HANGING_SECONDS) in ("ready", "hanging"):
+        if state_of(self.socket, timeout=max(min(seconds, _HANGING_SECONDS), 0.01)) in ("ready", "hanging"):
             return self.socket
+        return uninterrupted(self._started, "starting the embedded server")
+
+    def _started(self) -> str:
         with self._looking:
             if not self._place.closed:  # a forked child, or one that has left, starts nothing
                 try:

@@ -31,27 +31,34 @@ PATIENCE: Final = (0.05, 0.2)
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Apply batches; answered with their outcomes."""
+    """Apply batches; answered with their outcomes.
+
+    With ``anew`` it is the beginning of a part of a long call, which may take as long as a call may.
+    """
 
     batches: tuple[Batch, ...]
+    anew: bool = False
 
 
 class Read(msgspec.Struct, frozen=True):
-    """Ask queries; answered with their answers."""
+    """Ask queries; answered with their answers. See `Apply` for ``anew``."""
 
     queries: tuple[Query, ...]
+    anew: bool = False
 
 
 class Refresh(msgspec.Struct, frozen=True):
-    """Ask the server for its time if the clock's offset is older than ``max_age`` ms."""
+    """Ask the server for its time if the clock's offset is older than ``max_age`` ms. See `Apply` for ``anew``."""
 
     max_age: float
+    anew: bool = False
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Wait for some seconds."""
+    """Wait for some seconds. See `Apply` for ``anew``."""
 
     seconds: float
+    anew: bool = False
 
 
 Request: TypeAlias = Apply | Read | Refresh | Pause
@@ -61,12 +68,29 @@ Flow: TypeAlias = Generator[Request, Any, T]
 # --------------------------------------------------------------------------------------------------------------- basics
 
 
-def send(batches: Sequence[Batch]) -> Flow[list[Outcome]]:
+def in_parts(flow: Flow[T]) -> Flow[T]:
+    """A walk through any number of jobs: each request of it may take as long as a call may."""
+    answer: Any = None
+    error: NotApplied | None = None
+    while True:
+        try:
+            request = flow.send(answer) if error is None else flow.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer, error = None, None
+        try:
+            answer = yield msgspec.structs.replace(request, anew=True)
+        except NotApplied as refusal:
+            error = refusal
+
+
+def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]:
     """Apply batches, and again those whose outcome stays unknown, a few times.
 
     A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive.
     """
-    outcomes: list[Outcome] = list((yield Apply(tuple(batches))))
+    outcomes: list[Outcome] = list((yield Apply(tuple(batches), anew)))
     for pause in PATIENCE:
         unknown = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)]
         if not unknown:
@@ -251,8 +275,9 @@ def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Fl
     """
     failed: NotApplied | OutcomeUnknown | None = None
     missing = {record.id for record in records}
-    for trip in _trips(records):
-        outcomes = yield from send([_put(queue_keys(namespace, queue), part) for queue, part in trip])
+    for number, trip in enumerate(_trips(records)):
+        batches = [_put(queue_keys(namespace, queue), part) for queue, part in trip]
+        outcomes = yield from send(batches, anew=number > 0)
         ended = list(zip(trip, outcomes, strict=True))
         # The registry is not asked each time: the queue's own scope says whether somebody entered it, and forgets that if
         # the server loses its data. What a process remembered, it would remember wrongly then.

@@ -12,7 +12,7 @@ from jobqueue import lookup
 from jobqueue.access import Access
 from jobqueue.audit import Audit, Watch, audit
 from jobqueue.errors import DeclarationError, UnknownJob
-from jobqueue.flows import Flow
+from jobqueue.flows import Flow, in_parts
 from jobqueue.job import Call, Job
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.options import check_known_queue
@@ -99,7 +99,7 @@ class Looking:
             DeclarationError: ``after`` is neither an id nor a record.
             ValueError: There is no such place, or ``limit`` is below 1.
         """
-        return self.access.run(self._find(queue, place, name, limit, after))
+        return self.access.run(in_parts(self._find(queue, place, name, limit, after)))
 
     async def afind(
         self,
@@ -111,7 +111,7 @@ class Looking:
         after: str | JobRecord[Any] | None = None,
     ) -> list[JobRecord[Any]]:
         """See `find`."""
-        return await self.access.arun(self._find(queue, place, name, limit, after))
+        return await self.access.arun(in_parts(self._find(queue, place, name, limit, after)))
 
     def scan(
         self, *, queue: str | None = None, place: Place | None = None, name: str | None = None
@@ -143,7 +143,7 @@ class Looking:
 
     def _scanned(self, queue: str | None, place: Place | None, name: str | None) -> Iterator[JobRecord[Any]]:
         walk = Scan(self.access.run(self._queues(queue)), place, name)
-        while page := self.access.run(walk.page()):
+        while page := self.access.run(in_parts(walk.page())):
             yield from page
 
     def ascan(
@@ -157,7 +157,7 @@ class Looking:
         self, queue: str | None, place: Place | None, name: str | None
     ) -> AsyncIterator[JobRecord[Any]]:  # fmt: skip
         walk = Scan(await self.access.arun(self._queues(queue)), place, name)
-        while page := await self.access.arun(walk.page()):
+        while page := await self.access.arun(in_parts(walk.page())):
             for record in page:
                 yield record
 
@@ -244,11 +244,11 @@ class Looking:
         With ``mend`` they go to dead with the reason, and entries and claims of which no job is left are removed. Runners
         may be at work meanwhile. ``watch`` is called now and then with the number of ids looked at so far.
         """
-        return self.access.run(self._audit(mend, queue, watch))
+        return self.access.run(in_parts(self._audit(mend, queue, watch)))
 
     async def aaudit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
         """See `audit`."""
-        return await self.access.arun(self._audit(mend, queue, watch))
+        return await self.access.arun(in_parts(self._audit(mend, queue, watch)))
 
     # --------------------------------------------------------------------------------------------------------- flows
 

@@ -25,6 +25,7 @@ from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.options import EnqueueOptions
 from jobqueue.record import JobRecord, R
 from jobqueue.registry import Declaring, Registry
+from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.url import check_url
@@ -56,6 +57,10 @@ class JobQueue(Declaring, Looking):
         client: A client of redis-py to take the connection settings from, instead of a URL.
         clock: The clock of ``storage``; the machine's own by default.
         allow_eviction: Work with a server that may drop keys when its memory is full.
+        timeout: How long a call may take in all, in seconds or as a `timedelta`: connecting, waiting for a connection,
+            retries. 10 by default; ``?timeout=`` in the URL wins.
+        max_connections: How many connections calls of this process open at most, again for each event loop: 10 by default;
+            ``?max_connections=`` in the URL wins. One more asks for the time.
 
     Raises:
         DeclarationError: An argument cannot work.
@@ -73,7 +78,10 @@ class JobQueue(Declaring, Looking):
         client: Any = None,
         clock: Clock | None = None,
         allow_eviction: bool = False,
+        timeout: float | timedelta | None = None,
+        max_connections: int | None = None,
     ) -> None:
+        self._limits = Limits.of(timeout, max_connections)
         if sum(given is not None for given in (url, storage, client)) > 1:
             raise DeclarationError("JobQueue takes a url, a storage or a client: only one of them")
         for what, names in (("imports", imports), ("queues", queues)):
@@ -214,7 +222,7 @@ class JobQueue(Declaring, Looking):
             return MemoryBackend(storage, clock)
         if storage is not None:
             return GivenBackend(storage, clock)
-        return open_backend(self.url, self._client, allow_eviction=self._allow_eviction)
+        return open_backend(self.url, self._client, self._limits, allow_eviction=self._allow_eviction)
 
     def close(self) -> None:
         """Give back the connections; the next call opens new ones."""

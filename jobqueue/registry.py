@@ -40,7 +40,7 @@ class Registry:
         self.private: dict[str, bool] = {}
         self._by_name: dict[str, Kind[Any]] = {}
         self._by_class: dict[Any, Kind[Any]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def add(self, kind: Kind[Any]) -> None:
         """Add a kind, in the place of one that the same lines of the same file declared before (a reload).

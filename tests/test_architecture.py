@@ -48,6 +48,7 @@ class Module:
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
     "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
+    "uninterrupted": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
@@ -96,11 +97,12 @@ def inside(name: str, *packages: str) -> bool:
 
 NOT_PURE: Final = (
     # who reads a clock, chance or the environment
-    "clock", "ids", "logs", "drive", "names", "shadows", "embedded", "embedded_place", "context",
+    "clock", "ids", "logs", "uninterrupted", "drive", "names", "shadows", "embedded", "embedded_place", "context",
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
-    "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.nodes",
+    "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.links", "storage.redis.nodes",
+    "storage.redis.pool", "storage.redis.timed",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
     "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal", "runner.signals", "runner.beside",

@@ -16,11 +16,12 @@ class Bell:
     """The wake-up tokens of some contents, and the mutex that guards these contents.
 
     Attributes:
-        mutex: To be held while the contents are read or changed. Those who wait do not hold it.
+        mutex: To be held while the contents are read or changed; a call that interrupts another one of its thread passes
+            it. Those who wait do not hold it.
     """
 
     def __init__(self) -> None:
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()
         self._tokens: set[str] = set()
         self._interrupted: set[object] = set()
         self._changed = threading.Condition()

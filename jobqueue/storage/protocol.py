@@ -28,14 +28,23 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.ops import Answer, Applied, Batch, Query, Refused
 
-__all__ = ["AsyncStorage", "Outcome", "Overlapping", "Storage"]
+__all__ = [
+    "Answering",
+    "AsyncAnswering",
+    "AsyncBounded",
+    "AsyncStorage",
+    "Bounded",
+    "Outcome",
+    "Overlapping",
+    "Storage",
+]
 
 Outcome: TypeAlias = Applied | Refused | NotApplied | OutcomeUnknown
 """How a batch ended. The two errors are returned here, not raised, because other batches may have ended otherwise."""
 
 
-class Storage(Protocol):
-    """Keeps lists, sorted sets, hashes and locks; safe to use from many threads. See the rules above."""
+class Answering(Protocol):
+    """What a call needs of a storage."""
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         """Apply each batch whole or not at all (rules 1, 2, 7, 8); answers one outcome per batch, in order."""
@@ -44,6 +53,10 @@ class Storage(Protocol):
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """Answer each query (rule 10), in order. Raises `NotApplied` when the storage cannot be asked."""
         ...
+
+
+class Storage(Answering, Protocol):
+    """Keeps lists, sorted sets, hashes and locks; safe to use from many threads. See the rules above."""
 
     def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over (rule 9).
@@ -79,8 +92,20 @@ class Overlapping(Protocol):
         ...
 
 
-class AsyncStorage(Protocol):
-    """The same, awaited on one event loop."""
+@runtime_checkable
+class Bounded(Protocol):
+    """What a storage that may keep its callers waiting offers besides."""
+
+    def until(self, end: float, /) -> Answering:
+        """The same storage for a call that has to be over at ``end``, in seconds of `time.monotonic`.
+
+        What was not sent by then is `NotApplied`, what was not answered by then `OutcomeUnknown`.
+        """
+        ...
+
+
+class AsyncAnswering(Protocol):
+    """The same as `Answering`, awaited on one event loop."""
 
     async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         """See `Storage.apply`. A cancelled call may have been carried out."""
@@ -89,6 +114,19 @@ class AsyncStorage(Protocol):
     async def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """See `Storage.read`."""
         ...
+
+
+@runtime_checkable
+class AsyncBounded(Protocol):
+    """The same as `Bounded`."""
+
+    def until(self, end: float, /) -> AsyncAnswering:
+        """See `Bounded.until`."""
+        ...
+
+
+class AsyncStorage(AsyncAnswering, Protocol):
+    """The same as `Storage`, awaited on one event loop."""
 
     async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Storage.wait`."""

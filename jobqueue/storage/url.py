@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
 from jobqueue.errors import DeclarationError
+from jobqueue.storage.limits import limits_in
 
 __all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "without_login"]
 
@@ -32,10 +33,11 @@ UNUSED: Final = {
     "redis_connect_func": "a URL holds no function",
     "protocol": "RESP2 is spoken", "health_check_interval": "a connection is looked at before each use",
     "retry": _SENT_ONCE, "retry_on_timeout": _SENT_ONCE, "retry_on_error": _SENT_ONCE,
+    "socket_connect_timeout": "timeout= bounds the whole call, connecting as well",
 }  # fmt: skip
 """Settings that redis-py has for its connections and that would be dropped silently, with the reason."""
 USED: Final = (
-    "db", "username", "password", "client_name", "socket_timeout", "socket_connect_timeout", "socket_keepalive",
+    "db", "username", "password", "client_name", "timeout", "socket_timeout", "max_connections", "socket_keepalive",
     "socket_read_size", "socket_type", "encoding", "decode_responses",
     "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_check_hostname",
     "ssl_password", "ssl_min_version", "ssl_ciphers",
@@ -68,6 +70,7 @@ def check_url(url: str) -> str:
         )
     if scheme in REDIS_SCHEMES:
         _check_login(scheme, rest)
+    whole, url = url, limits_in(url)[0]
     parts = _parts(url)
     if parts is None:
         raise DeclarationError(
@@ -84,7 +87,7 @@ def check_url(url: str) -> str:
     elif scheme != "memory":
         _check_server(parts)
         _check_settings(parts)
-    return url
+    return whole
 
 
 def _parts(url: str) -> SplitResult | None:

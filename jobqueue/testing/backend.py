@@ -60,6 +60,7 @@ class KitBackend:
     """
 
     is_shared = False
+    timeout = None
 
     def __init__(self, clock: Clock, storage: Storage | None = None, url: str = "memory") -> None:
         self.url = url
@@ -70,7 +71,7 @@ class KitBackend:
         self._lent: weakref.WeakSet[Storage] = weakref.WeakSet()
         self._losses = 0
         self._cuts = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def lose(self, replies: int) -> None:
         """Lose so many more replies of `Storage.apply`."""

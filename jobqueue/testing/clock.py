@@ -35,7 +35,7 @@ class FakeClock:
         if self._start < 0:
             raise ValueError(f"start={start!r} lies before 1970, where no storage has times")
         self._passed = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._watchers: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:

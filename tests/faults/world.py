@@ -194,7 +194,7 @@ class World:
     def process(self, actor: Actor | None = None) -> tuple[JobQueue, Wire, JobFunction[..., None, ..., None]]:
         """A queue object of a process of its own, its wire, and the kind of all jobs."""
         wire = Wire(self, actor)
-        jobs = JobQueue(storage=wire, clock=ServerClock(wire.sample), namespace="world")
+        jobs = JobQueue(storage=wire, clock=ServerClock(lambda _: wire.sample()), namespace="world")
 
         @jobs.job(name="deed", queue="q", retry=RetryPolicy(limit=3, backoff=lambda _: 0.2))
         def deed(key: str) -> None: ...

@@ -40,38 +40,36 @@ EDGES: Final = (
         "read-beside-writers",
         "reads one key before, and the next after, what another thread writes to both",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n            return [answer(",
-        "        if True:\n            return [answer(",
+        "self._shared.look(lambda contents: [answer(contents, query) for query in queries])",
+        "[answer(self._shared.version.contents, query) for query in queries]",
     ),
     Variant(
         "read-query-by-query",
         "lets others write between the queries of one read",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n"
-        "            return [answer(self._shared.contents, query) for query in queries]",
-        "        answers = []\n        for query in queries:\n            with self._shared.bell.mutex:\n"
-        "                answers.append(answer(self._shared.contents, query))\n        return answers",
+        "self._shared.look(lambda contents: [answer(contents, query) for query in queries])",
+        "[self._shared.look(lambda contents: answer(contents, query)) for query in queries]  # noqa: B023",
     ),
     Variant(
         "dump-beside-writers",
         "dumps half of a batch that another thread applies",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n            return self._shared.contents.dump()",
-        "        if True:\n            return self._shared.contents.dump()",
+        "self._shared.look(Interpreter.dump)",
+        "self._shared.version.contents.dump()",
     ),
     Variant(
         "copy-beside-writers",
         "copies half of a batch that another thread applies",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n            other._shared.contents = self",
-        "        if True:\n            other._shared.contents = self",
+        "Version(self._shared.look(Interpreter.copy))",
+        "Version(self._shared.version.contents.copy())",
     ),
     Variant(
         "restore-under-readers",
         "replaces the contents in the middle of what another thread reads",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n            self._shared.contents = contents",
-        "        if True:\n            self._shared.contents = contents",
+        "        with self._shared.bell.mutex:\n            self._shared.version = Version(contents)",
+        "        if True:\n            self._shared.version = Version(contents)",
     ),
     # ------------------------------------------------------------------------------------------------ the pytest plugin
     Variant(

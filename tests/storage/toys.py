@@ -623,7 +623,7 @@ class BellOfItsOwn(MemoryStorage):
 
     def share(self) -> MemoryStorage:
         other = MemoryStorage()
-        other._shared.contents = self._shared.contents
+        other._shared.version.contents = self._shared.contents
         return other
 
 
@@ -727,7 +727,7 @@ class MendsWhateverIsThere(Interpreter):
 def _with(contents: type[Interpreter]) -> Callable[[], Storage]:
     def make() -> Storage:
         storage = MemoryStorage()
-        storage._shared.contents = contents()
+        storage._shared.version.contents = contents()
         return storage
 
     make.__name__ = contents.__name__

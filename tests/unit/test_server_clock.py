@@ -17,7 +17,7 @@ class Link:
         self.there, self.back = there, back
         self.asked = 0
         monkeypatch.setattr(clocks, "monotonic_ms", lambda: self.local)
-        self.clock = ServerClock(self._sample)
+        self.clock = ServerClock(lambda _: self._sample())
 
     def _sample(self) -> int:
         self.asked += 1

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
 from jobqueue.storage.ops import Answer, Batch, Key, Query
-from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.protocol import Answering, AsyncAnswering, Outcome
 from jobqueue.storage.redis.compile import header_names
 from jobqueue.storage.redis.faults import refused
 from jobqueue.storage.redis.flow import Request, apply_flow, facts_flow, read_flow
@@ -38,7 +38,7 @@ class AsyncRings(Protocol):
 class Nodes(Protocol):
     """The servers behind a storage: one, or the nodes of a cluster."""
 
-    def exchange(self, request: Request, work: Work = nothing, /) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing, end: float | None = None, /) -> list[Any]:
         """Send each command to the node of its scope; see `Pool.exchange`."""
         ...
 
@@ -54,7 +54,7 @@ class Nodes(Protocol):
 class AsyncNodes(Protocol):
     """The same for one event loop."""
 
-    async def exchange(self, request: Request, /) -> list[Any]:
+    async def exchange(self, request: Request, end: float | None = None, /) -> list[Any]:
         """See `Nodes.exchange`."""
         ...
 
@@ -87,6 +87,10 @@ class RedisStorage:
         """See `Overlapping.apply_while`."""
         return self._drive(apply_flow(self._server, batches), work)
 
+    def until(self, end: float, /) -> Answering:
+        """See `Bounded.until`."""
+        return _Until(self._server, self._nodes, end)
+
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """See `Storage.read`."""
         return self._drive(read_flow(self._server, queries))
@@ -99,9 +103,9 @@ class RedisStorage:
         """See `Storage.interrupt`; may be called in a signal handler."""
         self._bell.interrupt()
 
-    def time_ms(self, scope: str) -> int:
-        """The time of the scope's own node, in milliseconds since 1970. Raises `NotApplied`."""
-        (reply,) = self._nodes.exchange([(scope, (b"TIME",))])
+    def time_ms(self, scope: str, end: float | None = None) -> int:
+        """The time of the scope's own node, in milliseconds since 1970; asked until ``end``. Raises `NotApplied`."""
+        (reply,) = self._nodes.exchange([(scope, (b"TIME",))], nothing, end)
         if isinstance(reply, OutcomeUnknown):
             raise NotApplied(str(reply)) from reply  # nothing can have been done by asking
         seconds, micros = _answered(self._server, reply)
@@ -128,13 +132,34 @@ class RedisStorage:
         self._nodes.close()
 
     def _drive(self, flow: Generator[Request, list[Any], T], work: Work = nothing) -> T:
-        try:
-            request = next(flow)
-            while True:
-                request = flow.send(self._nodes.exchange(request, work))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        return _driven(self._nodes, flow, work, None)
+
+
+class _Until:
+    """A `RedisStorage` for one call, which ends at ``end``."""
+
+    __slots__ = ("_end", "_nodes", "_server")
+
+    def __init__(self, server: Guarded, nodes: Nodes, end: float) -> None:
+        self._server = server
+        self._nodes = nodes
+        self._end = end
+
+    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        return _driven(self._nodes, apply_flow(self._server, batches), nothing, self._end)
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        return _driven(self._nodes, read_flow(self._server, queries), nothing, self._end)
+
+
+def _driven(nodes: Nodes, flow: Generator[Request, list[Any], T], work: Work, end: float | None) -> T:
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send(nodes.exchange(request, work, end))
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
 
 
 class AsyncRedisStorage:
@@ -173,14 +198,39 @@ class AsyncRedisStorage:
         await self._bell.close()
         await self._nodes.close()
 
+    def until(self, end: float, /) -> AsyncAnswering:
+        """See `AsyncBounded.until`."""
+        return _AsyncUntil(self._server, self._nodes, end)
+
     async def _drive(self, flow: Generator[Request, list[Any], T]) -> T:
-        try:
-            request = next(flow)
-            while True:
-                request = flow.send(await self._nodes.exchange(request))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        return await _awaited(self._nodes, flow, None)
+
+
+class _AsyncUntil:
+    """An `AsyncRedisStorage` for one call, which ends at ``end``."""
+
+    __slots__ = ("_end", "_nodes", "_server")
+
+    def __init__(self, server: Guarded, nodes: AsyncNodes, end: float) -> None:
+        self._server = server
+        self._nodes = nodes
+        self._end = end
+
+    async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+        return await _awaited(self._nodes, apply_flow(self._server, batches), self._end)
+
+    async def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        return await _awaited(self._nodes, read_flow(self._server, queries), self._end)
+
+
+async def _awaited(nodes: AsyncNodes, flow: Generator[Request, list[Any], T], end: float | None) -> T:
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send(await nodes.exchange(request, end))
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
 
 
 def _answered(server: Guarded, reply: Any) -> Any:

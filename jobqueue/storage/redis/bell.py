@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ from jobqueue.storage.redis.link import (
     ausable,
     connected,
     pack,
+    until,
     usable,
 )
 
@@ -102,6 +104,7 @@ class Bell:
         label: What it is called in messages.
         connect: Makes a connection, not yet connected.
         send: Sends a command on another connection, to end a wait.
+        patience: Seconds to connect at most.
         interrupts: What ends a wait early.
     """
 
@@ -111,8 +114,10 @@ class Bell:
         label: str,
         connect: Connect,
         send: Callable[[Command], list[Any]],
+        patience: float,
         interrupts: Interrupts | None = None,
     ) -> None:
+        self._patience = patience
         self._server = server
         self._label = label
         self._new = connect
@@ -144,6 +149,7 @@ class Bell:
             if self._interrupts.heard():
                 return None
             connection = self._connected()
+            until(connection, time.monotonic() + timeout + 2 * MARGIN)
             connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
             if self._ended(connection, timeout + MARGIN):
                 return _rung(scopes, connection.read_response())
@@ -180,7 +186,9 @@ class Bell:
     def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or not usable(connection):
-            connection = self._connection = connected(self._server, self._label, self._new)
+            connection = self._connection = connected(
+                self._server, self._label, self._new, time.monotonic() + self._patience
+            )
             connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):  # forbidden: an interrupt then costs the connection
                 self._id = b"%d" % connection.read_response()
@@ -207,8 +215,10 @@ class AsyncBell:
         label: str,
         connect: AsyncConnect,
         send: Callable[[Command], Awaitable[list[Any]]],
+        patience: float,
         rung: asyncio.Event | None = None,
     ) -> None:
+        self._patience = patience
         self._server = server
         self._label = label
         self._new = connect
@@ -279,7 +289,9 @@ class AsyncBell:
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
         if connection is None or not await ausable(connection):
-            connection = self._connection = await aconnected(self._server, self._label, self._new)
+            connection = self._connection = await aconnected(
+                self._server, self._label, self._new, time.monotonic() + self._patience
+            )
             await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):
                 self._id = b"%d" % await connection.read_response()

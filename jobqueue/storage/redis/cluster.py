@@ -14,6 +14,7 @@ from redis import exceptions
 from redis.crc import key_slot
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
+from jobqueue.storage.limits import Limits
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.faults import code_of
 from jobqueue.storage.redis.flow import Request
@@ -40,7 +41,9 @@ class Topology:
     def __init__(self, label: str, first: Sequence[Address]) -> None:
         self.label = label
         self._first = tuple(first)
-        self._ranges: list[tuple[int, int, Address]] = []
+        self._ranges: tuple[tuple[int, int, Address], ...] = ()
+        self.known = False
+        """Whether what is known need not be asked for again."""
 
     def candidates(self) -> list[Address]:
         """Nodes that may be asked for the topology, those in use last: they may be the ones that are gone."""
@@ -48,20 +51,17 @@ class Topology:
 
     def learn(self, asked: Address, slots: list[list[Any]]) -> None:
         """Take over what a node answered to CLUSTER SLOTS."""
-        self._ranges = []
+        ranges: list[tuple[int, int, Address]] = []
         for low, high, primary, *_ in slots:
             host = (primary[0] or b"").decode()
-            self._ranges.append((low, high, (host if host not in ("", "?") else asked[0], int(primary[1]))))
-
-    @property
-    def known(self) -> bool:
-        """Whether there is anything to go by."""
-        return bool(self._ranges)
+            ranges.append((low, high, (host if host not in ("", "?") else asked[0], int(primary[1]))))
+        self._ranges = tuple(ranges)  # at once, since others look at it meanwhile
+        self.known = True
 
     def forget(self) -> None:
-        """Ask again before the next use."""
+        """Ask again before the next use. Who found its node already goes on with what was known."""
         self._first = tuple(self.candidates())
-        self._ranges = []
+        self.known = False
 
     def nodes(self) -> list[Address]:
         """All nodes that own slots, in the order of their names."""
@@ -184,15 +184,19 @@ class ClusterNodes:
         server: What the cluster is called in messages, and what each of its nodes has to be.
         first: Nodes to begin with.
         connect: Makes what connects to a node.
+        limits: Those of each node.
     """
 
-    def __init__(self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], Connect]) -> None:
+    def __init__(
+        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], Connect], limits: Limits
+    ) -> None:
         self._server = server
         self.topology = Topology(server.label, first)
         self._connect = connect
+        self._limits = limits
         self._pools: dict[Address, One] = {}
 
-    def exchange(self, request: Request, work: Work = nothing) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing, end: float | None = None) -> list[Any]:
         """See `Nodes.exchange`."""
         flow = route(self.topology, request)
         asked = False
@@ -200,18 +204,19 @@ class ClusterNodes:
             address, commands = next(flow)
             while True:
                 asked = True
-                address, commands = flow.send(self.pool(address).exchange(commands, work))
-        except StopIteration as end:
+                address, commands = flow.send(self.pool(address).exchange(commands, work, end))
+        except StopIteration as ended:
             if not asked:
                 work()
-            replies: list[Any] = end.value
+            replies: list[Any] = ended.value
             return replies
 
     def pool(self, address: Address) -> One:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools.setdefault(address, One(self._server, _named(address), self._connect(address)))
+            made = One(self._server, _named(address), self._connect(address), self._limits)
+            pool = self._pools.setdefault(address, made)
         return pool
 
     def bell(self) -> ClusterBell:
@@ -267,30 +272,30 @@ class AsyncClusterNodes:
     """See `AsyncNodes`."""
 
     def __init__(
-        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], timeout: float
+        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], limits: Limits
     ) -> None:
         self._server = server
         self.topology = Topology(server.label, first)
         self._connect = connect
-        self._timeout = timeout
+        self._limits = limits
         self._pools: dict[Address, AsyncOne] = {}
 
-    async def exchange(self, request: Request) -> list[Any]:
+    async def exchange(self, request: Request, end: float | None = None) -> list[Any]:
         """See `Nodes.exchange`."""
         flow = route(self.topology, request)
         try:
             address, commands = next(flow)
             while True:
-                address, commands = flow.send(await self.pool(address).exchange(commands))
-        except StopIteration as end:
-            replies: list[Any] = end.value
+                address, commands = flow.send(await self.pool(address).exchange(commands, end))
+        except StopIteration as ended:
+            replies: list[Any] = ended.value
             return replies
 
     def pool(self, address: Address) -> AsyncOne:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools[address] = AsyncOne(self._server, _named(address), self._connect(address), self._timeout)
+            pool = self._pools[address] = AsyncOne(self._server, _named(address), self._connect(address), self._limits)
         return pool
 
     def bell(self) -> AsyncClusterBell:

@@ -22,26 +22,28 @@ from redis.asyncio import connection as aio
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
+from jobqueue.storage.limits import Limits, limits_in
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
 from jobqueue.storage.redis.cluster import Address, AsyncClusterNodes, ClusterNodes
 from jobqueue.storage.redis.guarded import Guarded
-from jobqueue.storage.redis.link import CONNECT_SECONDS, AsyncConnect, AsyncConnection, Connect
-from jobqueue.storage.redis.link import Connection as AnyConnection
+from jobqueue.storage.redis.link import AsyncConnect, AsyncConnection, Connect, Connection, left
 from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.redis.timed import TIMED
 from jobqueue.storage.url import check_url, similar_setting
 
 __all__ = ["Client", "RedisServer", "open_redis"]
 
+Located: TypeAlias = Callable[[float], str]
 Client: TypeAlias = "redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster"
 
 # redis-py has no types for what is used of these.
 _CONNECTIONS: Final[dict[str, Any]] = {
-    "tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection,
+    **TIMED,
     "async tcp": aio.Connection, "async tls": aio.SSLConnection, "async unix": aio.UnixDomainSocketConnection,
 }  # fmt: skip
 _KNOWS_DRIVERS: Final = "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
@@ -49,14 +51,12 @@ _SENTINEL: Final[Any] = Sentinel
 _ASYNC_SENTINEL: Final[Any] = AsyncSentinel
 _parse_url: Final[Callable[[str], dict[str, Any]]] = parse_url
 
-ANSWER_SECONDS: Final = 5.0
-"""How long a call waits for its answer unless the URL or client says otherwise."""
 _SEVERAL: Final = {"redis+sentinel": 26379, "rediss+sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
 """Schemes with several addresses, and their usual ports."""
 _DECODING: Final = "has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
 _KEPT: Final = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
-    "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options", "socket_type",
+    "socket_keepalive", "socket_keepalive_options", "socket_type",
 )  # fmt: skip
 
 
@@ -99,80 +99,83 @@ class RedisServer:
 
     Attributes:
         label: Its address in messages, without a password.
+        limits: What a call may take.
     """
 
     def __init__(
-        self, place: Place, *, allow_eviction: bool = False, located: Callable[[], str] | None = None
-    ) -> None:  # fmt: skip
+        self, place: Place, limits: Limits, *, allow_eviction: bool = False, located: Located | None = None
+    ) -> None:
+        self.limits = limits
         self._place = place
         self._located = located
         self._guarded = Guarded(place.label, allow_eviction=allow_eviction)
         self.label = place.label
 
     @classmethod
-    def of(cls, client: Client, *, allow_eviction: bool = False) -> RedisServer:
+    def of(cls, client: Client, limits: Limits | None = None, *, allow_eviction: bool = False) -> RedisServer:
         """The server that a client of redis-py is connected to.
 
         Args:
-            client: Sync or async; from a URL, a pool or a Sentinel. Only its address and settings are used.
+            client: Sync or async; from a URL, a pool or a Sentinel. Its address, user, TLS and keepalive are used; not its
+                timeouts, of which one would not bound the call.
+            limits: What a call may take; the default if None.
             allow_eviction: See `open_redis`.
 
         Raises:
             DeclarationError: The client decodes responses, or is bound to a single connection.
         """
-        return cls(_place_of(client), allow_eviction=allow_eviction)
+        return cls(_place_of(client), Limits() if limits is None else limits, allow_eviction=allow_eviction)
 
     def storage(self) -> RedisStorage:
         """A new storage, with connections of its own."""
         place = self._place
         if place.nodes and not place.service:
-            return RedisStorage(self._guarded, ClusterNodes(self._guarded, place.nodes, self._to))
-        return RedisStorage(self._guarded, One(self._guarded, self.label, self._connect))
+            return RedisStorage(self._guarded, ClusterNodes(self._guarded, place.nodes, self._to, self.limits))
+        return RedisStorage(self._guarded, One(self._guarded, self.label, self._connect, self.limits))
 
     def async_storage(self) -> AsyncRedisStorage:
         """A new storage for the running event loop, with connections of its own."""
         place = self._place
-        timeout = place.settings.get("socket_timeout") or ANSWER_SECONDS
+        limits = self.limits
         if place.nodes and not place.service:
-            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self._guarded, place.nodes, self._ato, timeout))
-        return AsyncRedisStorage(self._guarded, AsyncOne(self._guarded, self.label, self._aconnect, timeout))
+            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self._guarded, place.nodes, self._ato, limits))
+        return AsyncRedisStorage(self._guarded, AsyncOne(self._guarded, self.label, self._aconnect, limits))
 
     def _to(self, address: Address) -> Connect:
-        return functools.partial(self._connect, address)
+        return functools.partial(self._connect, address=address)
 
     def _ato(self, address: Address) -> AsyncConnect:
-        return functools.partial(self._aconnect, address)
+        return functools.partial(self._aconnect, address=address)
 
-    def _connect(self, address: Address | None = None) -> AnyConnection:
+    def _connect(self, end: float, address: Address | None = None) -> Connection:
         place = self._place
-        settings = dict(place.settings)
+        settings = {**place.settings, "end": end}
         if self._located is not None:
-            settings["path"] = _found(self._located)
+            settings["path"] = _found(self._located, end)
         if address is not None:
             settings["host"], settings["port"] = address
         elif place.nodes:
-            sentinel = _SENTINEL(place.nodes, sentinel_kwargs=_sentinel_settings(settings))
+            sentinel = _SENTINEL(place.nodes, sentinel_kwargs=_sentinel_settings(place, end))
             try:
                 settings["host"], settings["port"] = sentinel.discover_master(place.service)
             finally:
                 for client in sentinel.sentinels:
                     client.connection_pool.disconnect()
-        made: AnyConnection = _made(_CONNECTIONS[place.by], settings)
+        made: Connection = _made(_CONNECTIONS[place.by], settings)
         return made
 
-    async def _aconnect(self, address: Address | None = None) -> AsyncConnection:
+    async def _aconnect(self, end: float, address: Address | None = None) -> AsyncConnection:
         place = self._place
         # The exchange as a whole is timed: the library's own timeout would cost a task for each write.
-        settings = {**place.settings, "socket_timeout": None}
+        settings = {**place.settings, "socket_timeout": None, "socket_connect_timeout": None}
         if self._located is not None:
-            settings["path"] = await asyncio.to_thread(_found, self._located)
+            settings["path"] = await asyncio.to_thread(_found, self._located, end)
         if address is not None:
             settings["host"], settings["port"] = address
         elif place.nodes:
-            sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(settings))
+            sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(place, end))
             try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    settings["host"], settings["port"] = await sentinel.discover_master(place.service)
+                settings["host"], settings["port"] = await sentinel.discover_master(place.service)
             finally:
                 for client in sentinel.sentinels:
                     await client.connection_pool.disconnect()
@@ -183,28 +186,30 @@ class RedisServer:
         return made
 
 
-def _found(located: Callable[[], str]) -> str:
+def _found(located: Located, end: float) -> str:
     """Where the server is. Raises `NotApplied`."""
     try:
-        return located()
+        return located(left(end))
     except StorageError as error:
         raise NotApplied(str(error)) from error
 
 
 def open_redis(
-    url: str, *, allow_eviction: bool = False, located: Callable[[], str] | None = None
-) -> RedisServer:  # fmt: skip
+    url: str, limits: Limits | None = None, *, allow_eviction: bool = False, located: Located | None = None
+) -> RedisServer:
     """The server at a URL; nothing connects yet.
 
     Args:
-        url: See above; settings of redis-py's connections can follow as a query.
+        url: See above; ``timeout``, ``max_connections`` and settings of redis-py's connections can follow as a query.
+        limits: What a call may take, where the URL does not say it; the default if None.
         allow_eviction: Accept a server whose maxmemory-policy lets it throw jobs away when it is full.
-        located: Called before each new connection; answers the path of the Unix socket.
+        located: Called before each new connection with the seconds it may take; answers the path of the Unix socket.
 
     Raises:
         DeclarationError: The URL is none of these, or asks for decoded responses.
     """
-    parts = urlsplit(check_url(url))
+    url, limits = limits_in(check_url(url), limits)
+    parts = urlsplit(url)
     base, _, kind = parts.scheme.partition("+")
     rest = url.partition("://")[2]
     nodes: tuple[tuple[str, int], ...] = ()
@@ -220,7 +225,7 @@ def open_redis(
     if isinstance(place, str):
         # Not where the library's error is being handled: it may hold a secret.
         raise DeclarationError(f"a setting in the {parts.scheme}:// URL {place}")
-    return RedisServer(place, allow_eviction=allow_eviction, located=located)
+    return RedisServer(place, limits, allow_eviction=allow_eviction, located=located)
 
 
 def _place_at(url: str, nodes: tuple[tuple[str, int], ...], service: str) -> Place | str:
@@ -237,10 +242,10 @@ def _place_at(url: str, nodes: tuple[tuple[str, int], ...], service: str) -> Pla
     if settings.get("decode_responses"):
         return _DECODING
     by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[urlsplit(url).scheme]
-    place = Place(by, _with_timeouts(settings, by), nodes, service)
+    place = Place(by, _lasting(settings, by), nodes, service)
     for name in settings:
         try:
-            _made(_CONNECTIONS[by], {"socket_timeout": None, name: settings[name]})  # it connects with its first use
+            _made(_CONNECTIONS[by], {"end": 0.0, name: settings[name]})  # it connects with its first use
         except TypeError:
             return f"is none of redis-py {redis.__version__}{similar_setting(name)}"
         except (ValueError, redis.RedisError):
@@ -277,8 +282,8 @@ def _place_of(client: Client) -> Place:
     if isinstance(pool, SentinelConnectionPool | AsyncSentinelPool):
         addresses = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
         nodes = tuple([(address["host"], int(address["port"])) for address in addresses])
-        return Place(by, _with_timeouts(kept, by), nodes, pool.service_name)
-    return Place(by, _with_timeouts(kept, by))
+        return Place(by, _lasting(kept, by), nodes, pool.service_name)
+    return Place(by, _lasting(kept, by))
 
 
 def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster) -> Place:
@@ -294,14 +299,12 @@ def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster) -> Plac
         if settings.get("ssl") or issubclass(settings.get("connection_class", object), aio.SSLConnection)
         else "tcp"
     )
-    return Place(by, _with_timeouts(kept, by), nodes)
+    return Place(by, _lasting(kept, by), nodes)
 
 
-def _with_timeouts(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
+def _lasting(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
     found = {name: value for name, value in settings.items() if value is not None}
-    found.setdefault("socket_timeout", ANSWER_SECONDS)
     if by != "unix":
-        found.setdefault("socket_connect_timeout", CONNECT_SECONDS)
         found.setdefault("socket_keepalive", True)
     return found
 
@@ -315,14 +318,10 @@ def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
     leave it out for one word, earlier ones for others.
     """
     unnamed = {"driver_info": None} if _KNOWS_DRIVERS else {"lib_name": None, "lib_version": None}
-    made = kind(**{"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, **unnamed})
-    made.socket_timeout = settings["socket_timeout"]  # 5.0.0 and 5.0.1 lose that of a Unix socket
-    return made
+    return kind(**{"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, **unnamed})
 
 
-def _sentinel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "socket_timeout": ANSWER_SECONDS,
-        "socket_connect_timeout": settings["socket_connect_timeout"],
-        "retry": Retry(NoBackoff(), 0),
-    }
+def _sentinel_settings(place: Place, end: float) -> dict[str, Any]:
+    # They are asked one after the other, and any of them may hang: to connect, and to answer.
+    share = max(left(end) / (2 * len(place.nodes)), 0.001)
+    return {"socket_timeout": share, "socket_connect_timeout": share, "retry": Retry(NoBackoff(), 0)}

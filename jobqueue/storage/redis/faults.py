@@ -15,7 +15,7 @@ from redis.sentinel import MasterNotFoundError
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.storage.redis.rights import forbidden, patterns
 
-__all__ = ["broke_off", "broken", "code_of", "lost", "passes", "refused", "unreachable"]
+__all__ = ["broke_off", "broken", "code_of", "exhausted", "lost", "passes", "refused", "unreachable"]
 
 
 class Answer(NamedTuple):
@@ -43,7 +43,8 @@ ANSWERS: Final = {
     "NOREPLICAS": Answer(True, "too few replicas are connected for min-replicas-to-write: bring them back"),
     "MAXCLIENTS": Answer(
         True,
-        "no connection is left. Raise the server's maxclients, or use fewer processes: a runner takes six connections",
+        "no connection is left. Raise the server's maxclients, or use fewer processes or a smaller max_connections=: a "
+        "runner takes six, all that enqueues in a process up to max_connections, again for each event loop, and one",
     ),
     "NOPERM": Answer(False, ""),  # see `patterns`
     "NOAUTH": Answer(False, "the server wants a password: put user and password into the URL"),
@@ -101,6 +102,18 @@ def unreachable(label: str, error: BaseException, scopes: Iterable[str] = ()) ->
     )
 
 
+def exhausted(label: str, waited: float, most: int | None = None) -> NotApplied:
+    """The time of the call was over before anything was sent; with ``most`` because so many connections were in use."""
+    if most is None:
+        return NotApplied(
+            f"no time was left to ask {label}; nothing was changed. Raise timeout=, or look at the server"
+        )
+    return NotApplied(
+        f"no connection to {label} became free within {waited:.1f} s: all {most} of this process were in use; nothing was "
+        "changed. Raise max_connections= (JobQueue, or ?max_connections= in the URL) or timeout=, or use fewer threads"
+    )
+
+
 def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> StorageRefused:
     """The server answered that it will not.
 
@@ -139,4 +152,6 @@ def broke_off(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | exceptions.TimeoutError):
+        return "no answer in time"
     return str(error).partition(" script: ")[0].rstrip(".") or type(error).__name__

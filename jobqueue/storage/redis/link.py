@@ -1,40 +1,43 @@
-"""Connections: taken from a pool, used for one exchange, given back; thrown away when anything went wrong.
+"""One connection: opened to a server that may be used, looked at before each use, and what an exchange on it needs.
 
-The pools are our own, over the client library's `Connection`. Its clients and pools send again by themselves on many
-paths (ten times by default, on timeouts too), which would carry out a batch more than once; a `Connection` never does.
-And only here is it known whether an error came before or after the first byte was sent.
+It is the client library's `Connection`. Its clients and pools send again by themselves on many paths (ten times by default,
+on timeouts too), which would carry out a batch more than once; a `Connection` never does. And only here is it known whether
+an error came before or after the first byte was sent.
+
+Everything has an end, in seconds of `time.monotonic`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import select
-import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from redis import exceptions
 
-from jobqueue.errors import NotApplied
-from jobqueue.storage.redis.faults import REFUSALS, lost, unreachable
+from jobqueue.storage.redis.faults import REFUSALS, unreachable
 from jobqueue.storage.redis.guarded import QUESTIONS, Guarded
 
 __all__ = [
-    "CONNECT_SECONDS",
     "AsyncConnect",
     "AsyncConnection",
-    "AsyncPool",
     "Command",
     "Connect",
     "Connection",
-    "Pool",
     "Work",
     "aconnected",
+    "areceive",
     "ausable",
     "connected",
+    "left",
     "nothing",
     "pack",
+    "receive",
+    "send",
+    "stale",
+    "until",
     "usable",
 ]
 
@@ -86,11 +89,11 @@ class AsyncConnection(Protocol):
 
 
 Command: TypeAlias = tuple[bytes, ...]
-Connect: TypeAlias = Callable[[], Connection]
-AsyncConnect: TypeAlias = Callable[[], Awaitable[AsyncConnection]]
+Connect: TypeAlias = Callable[[float], Connection]
+"""Makes a connection, not yet connected, which has to be connected until then."""
+AsyncConnect: TypeAlias = Callable[[float], Awaitable[AsyncConnection]]
 Work: TypeAlias = Callable[[], None]
 """What to do while an answer is awaited. May be called several times, and after the first it should have little to do."""
-CONNECT_SECONDS: Final = 5.0
 
 
 def nothing() -> None:
@@ -102,14 +105,24 @@ def pack(commands: Sequence[Command]) -> bytes:
     return b"".join([_pack_one(command) for command in commands])
 
 
-def connected(server: Guarded, label: str, connect: Connect) -> Connection:
+def until(connection: Connection, end: float) -> None:
+    """Let nothing on this connection take longer than that."""
+    connection._sock.until(end)  # noqa: SLF001 - ours; see `TimedSocket`
+
+
+def left(end: float) -> float:
+    """How many seconds are left."""
+    return max(end - time.monotonic(), 0.0)
+
+
+def connected(server: Guarded, label: str, connect: Connect, end: float) -> Connection:
     """A new connection, to a server that may be used. Raises `NotApplied`."""
     connection = None
     replies: list[Any] = []
     try:
-        connection = connect()
+        connection = connect(end)
         connection.connect()
-        failed = _send(connection, pack(QUESTIONS)) or _receive(connection, len(QUESTIONS), replies)
+        failed = send(connection, pack(QUESTIONS)) or receive(connection, len(QUESTIONS), replies)
         if failed is not None:
             raise failed
         problem = server.problem(label, replies)
@@ -146,15 +159,15 @@ def usable(connection: Connection) -> bool:
     return False
 
 
-async def aconnected(server: Guarded, label: str, connect: AsyncConnect) -> AsyncConnection:
+async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: float) -> AsyncConnection:
     """See `connected`."""
     connection = None
     try:
-        connection = await connect()  # has bounds of its own: it may find the primary first, or start a server
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(left(end)):
+            connection = await connect(end)
             await connection.connect()
             await connection.send_packed_command([pack(QUESTIONS)], check_health=False)
-            problem = server.problem(label, await _areceive(connection, len(QUESTIONS)))
+            problem = server.problem(label, await areceive(connection, len(QUESTIONS)))
         if problem is not None:
             raise problem
     except BaseException as error:
@@ -189,7 +202,7 @@ def stale(replies: Sequence[Any]) -> bool:
     return any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies)
 
 
-def _send(connection: Connection, packed: bytes) -> Exception | None:
+def send(connection: Connection, packed: bytes) -> Exception | None:
     """Send it; answers what the connection broke off with."""
     try:
         connection.send_packed_command([packed], check_health=False)
@@ -198,7 +211,7 @@ def _send(connection: Connection, packed: bytes) -> Exception | None:
     return None
 
 
-def _receive(connection: Connection, count: int, replies: list[Any]) -> Exception | None:
+def receive(connection: Connection, count: int, replies: list[Any]) -> Exception | None:
     """Read so many answers into ``replies``; answers what the connection broke off with."""
     try:
         for _ in range(count):
@@ -211,155 +224,12 @@ def _receive(connection: Connection, count: int, replies: list[Any]) -> Exceptio
     return None
 
 
-async def _areceive(connection: AsyncConnection, count: int) -> list[Any]:
-    """Read so many answers; raises what the connection broke off with."""
-    replies: list[Any] = []
+async def areceive(connection: AsyncConnection, count: int, replies: list[Any] | None = None) -> list[Any]:
+    """Read so many answers, into ``replies`` where that is given; raises what the connection broke off with."""
+    replies = [] if replies is None else replies
     for _ in range(count):
         try:
             replies.append(await connection.read_response(disconnect_on_error=False))
         except REFUSALS as error:
             replies.append(error)
     return replies
-
-
-class Pool:
-    """Connections to one server. Safe to use from many threads, and in a forked child.
-
-    Args:
-        server: What the server has to be.
-        label: What it is called in messages.
-        connect: Makes a connection, not yet connected; called anew after every loss, since the primary may be another.
-    """
-
-    def __init__(self, server: Guarded, label: str, connect: Connect) -> None:
-        self._server = server
-        self.label = label
-        self._new = connect
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
-
-    def take(self) -> Connection:
-        """A connection that is connected. Raises `NotApplied`."""
-        return self._take_idle() or connected(self._server, self.label, self._new)
-
-    def _take_idle(self) -> Connection | None:
-        if self._pid != os.getpid():
-            # The parent's sockets are dropped unused: both of us writing to one would mix our requests.
-            self._reset()
-        while self._idle:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is not None and usable(connection):
-                return connection
-        return None
-
-    def give(self, connection: Connection) -> None:
-        """Take the connection back, all of whose answers were read."""
-        with self._lock:
-            self._idle.append(connection)
-
-    def exchange(self, commands: Sequence[Command], work: Work = nothing) -> list[Any]:
-        """Send the commands in one piece, do ``work``, and read as many answers; errors are answers too.
-
-        Returns:
-            For each command what the server answered, an error of the client library if it answered one,
-            `NotApplied` if there is no connection, or `OutcomeUnknown`.
-        """
-        packed = pack(commands)
-        connection = self._take_idle()
-        if connection is None:
-            work()  # to connect can take seconds, and the work should not wait for that
-            try:
-                connection = connected(self._server, self.label, self._new)
-            except NotApplied as error:
-                return [error] * len(commands)
-        replies: list[Any] = []
-        try:
-            failed = _send(connection, packed)
-            work()  # not where its errors would pass for those of the connection
-            failed = failed or _receive(connection, len(commands), replies)
-        except BaseException:
-            connection.disconnect()  # or the next one would read the answer to this
-            raise
-        if failed is not None:
-            replies += [lost(self.label, failed)] * (len(commands) - len(replies))
-        if failed is not None or stale(replies):
-            connection.disconnect()
-        else:
-            self.give(connection)
-        return replies
-
-    def close(self) -> None:
-        """Close the connections that lie idle."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.disconnect()
-
-
-class AsyncPool:
-    """The same for one event loop.
-
-    Args:
-        server: What the server has to be.
-        label: What it is called in messages.
-        connect: Makes a connection, not yet connected.
-        timeout: Seconds that one exchange may take.
-    """
-
-    def __init__(self, server: Guarded, label: str, connect: AsyncConnect, timeout: float) -> None:
-        self._server = server
-        self.label = label
-        self._new = connect
-        self._timeout = timeout
-        self._idle: list[AsyncConnection] = []
-
-    async def take(self) -> AsyncConnection:
-        """See `Pool.take`."""
-        while self._idle:
-            connection = self._idle.pop()
-            if await ausable(connection):
-                return connection
-        return await aconnected(self._server, self.label, self._new)
-
-    def give(self, connection: AsyncConnection) -> None:
-        """See `Pool.give`."""
-        self._idle.append(connection)
-
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See `Pool.exchange`. A call that is cancelled drops its connection."""
-        packed = pack(commands)
-        try:
-            connection = await self.take()
-        except NotApplied as error:
-            return [error] * len(commands)
-        replies: list[Any] = []
-        try:
-            async with asyncio.timeout(self._timeout):
-                await connection.send_packed_command([packed], check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response(disconnect_on_error=False))
-                    except REFUSALS as error:
-                        replies.append(error)
-        except (exceptions.RedisError, OSError) as error:
-            await connection.disconnect(nowait=True)
-            return [*replies, *[lost(self.label, error)] * (len(commands) - len(replies))]
-        except BaseException:
-            await connection.disconnect(nowait=True)  # or the next one would read the answer to this
-            raise
-        if stale(replies):
-            await connection.disconnect(nowait=True)
-        else:
-            self.give(connection)
-        return replies
-
-    async def close(self) -> None:
-        """See `Pool.close`."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect()

@@ -1,0 +1,105 @@
+"""Connections of redis-py on which everything ends at one moment: to connect, to send, and each part of an answer.
+
+Its own timeouts start anew with every address of a host and every piece of an answer, so a peer that trickles can hold up
+a call for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Final
+
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+__all__ = ["TIMED", "TimedSocket"]
+
+
+class TimedSocket:
+    """A socket that neither sends nor receives after ``end``, in seconds of `time.monotonic`.
+
+    What has come until then is still received after it: whoever was held up by something else gets its answer.
+    """
+
+    __slots__ = ("_most", "_socket", "end")
+
+    def __init__(self, sock: socket.socket, end: float) -> None:
+        self._socket = sock
+        self._most: float | None = None
+        self.end = end
+
+    def until(self, end: float) -> None:
+        """Set another end."""
+        self.end = end
+        self._most = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Wait no longer than so many seconds at a time: a look of the library, before the next `until`."""
+        self._most = seconds
+
+    def sendall(self, data: bytes) -> None:
+        """See `socket.socket.sendall`; it counts from the first byte to the last."""
+        self._socket.settimeout(max(self.end - time.monotonic(), 0.001))
+        self._socket.sendall(data)
+
+    def recv(self, *args: Any) -> bytes:
+        """See `socket.socket.recv`."""
+        try:
+            self._wait()
+            return self._socket.recv(*args)
+        except BlockingIOError:
+            raise self._late() from None
+
+    def recv_into(self, *args: Any) -> int:
+        """See `socket.socket.recv_into`."""
+        try:
+            self._wait()
+            return self._socket.recv_into(*args)
+        except BlockingIOError:
+            raise self._late() from None
+
+    def _wait(self) -> None:
+        left = max(self.end - time.monotonic(), 0.0)
+        self._socket.settimeout(left if self._most is None else min(left, self._most))
+
+    def _late(self) -> OSError:
+        return BlockingIOError() if self._most == 0 else TimeoutError("no answer in time")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class _Timed:
+    """A connection that is made with ``end``, until when it has to be connected; later ends are set at its socket."""
+
+    def __init__(self, *, end: float, **settings: Any) -> None:
+        self._end = end
+        made: Any = super()
+        made.__init__(**settings)
+
+    @property
+    def socket_connect_timeout(self) -> float:
+        """What is left, asked for each address that the host has."""
+        return max(self._end - time.monotonic(), 0.001)
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, _: object) -> None:
+        """There is but one bound."""
+
+    @property
+    def socket_timeout(self) -> float:
+        """See `socket_connect_timeout`; for the handshake of TLS."""
+        return self.socket_connect_timeout
+
+    @socket_timeout.setter
+    def socket_timeout(self, _: object) -> None:
+        """There is but one bound."""
+
+    def _connect(self) -> TimedSocket:
+        connect: Any = super()
+        return TimedSocket(connect._connect(), self._end)  # noqa: SLF001 - where the library makes its socket
+
+
+_KINDS: Final = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
+# Made here, since their types and ours do not agree on what is a field and what a property.
+TIMED: Final[dict[str, Any]] = {by: type(f"Timed{kind.__name__}", (_Timed, kind), {}) for by, kind in _KINDS.items()}

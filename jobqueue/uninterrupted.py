@@ -1,0 +1,56 @@
+"""Something that must not be met half-done by a call that interrupts it: an import, the start of a server.
+
+A signal handler or a finalizer runs in the middle of whatever its thread does, and must not wait for that: it would wait for
+itself. So such things are done on a thread of their own, which goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from jobqueue.errors import NotApplied
+
+__all__ = ["uninterrupted"]
+
+T = TypeVar("T")
+
+SECONDS: Final = 60.0
+"""A call that interrupted an import waits for it in vain: so long, and no longer."""
+
+
+def uninterrupted(function: Callable[[], T], what: str) -> T:
+    """Call the function on a thread of its own, and wait for it.
+
+    Args:
+        function: What to call.
+        what: What it does, for the message.
+
+    Raises:
+        NotApplied: It took longer than a minute. What the function raises is raised.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+    ended = threading.Lock()
+    ended.acquire()
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it was waited for
+            errors.append(error)
+        finally:
+            ended.release()
+
+    # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError:  # at the end of the interpreter
+        work()
+    if not ended.acquire(timeout=SECONDS):
+        raise NotApplied(f"{what} took longer than {SECONDS:.0f} s; nothing was changed")
+    if errors:
+        raise errors[0]
+    return results[0]
