@@ -22,6 +22,8 @@ from jobqueue.texts import error_text
 
 __all__ = ["Loop", "check_uvloop", "new_uvloop"]
 
+END_S: Final = 0.5
+"""How long tasks that jobs have left behind may take to end with their loop."""
 _loops: Final[weakref.WeakSet[asyncio.AbstractEventLoop]] = weakref.WeakSet()
 """Those of our own."""
 
@@ -48,6 +50,18 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+async def _end_the_rest(loop: asyncio.AbstractEventLoop) -> None:
+    """End what jobs have left on a loop, as `asyncio.run` does; what goes on although it is cancelled stays as it is."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, going = await asyncio.wait(left, timeout=END_S)
+        for task in going:
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - asyncio would tell nothing new
+    await loop.shutdown_asyncgens()
 
 
 class Loop:
@@ -161,7 +175,7 @@ class Loop:
             except RuntimeError:  # closed since the turn ended
                 self._replace()
                 break
-        rest = loop.shutdown_asyncgens()
+        rest = _end_the_rest(loop)
         # Each may fail: a job may have broken the loop.
         with contextlib.suppress(BaseException):
             loop.run_until_complete(rest)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from tests.faults.ledger import PATIENCE
+import pytest
+
+from jobqueue import JobQueue
+from jobqueue.storage.memory import MemoryStorage
+from tests.faults.ledger import PATIENCE, await_that
+from tests.runner.running import running
 
 APP = """
 import atexit, concurrent.futures, multiprocessing, os, signal, sys, threading
@@ -83,3 +92,49 @@ def test_what_jobs_left_behind_keeps_no_process_alive(tmp_path: Path) -> None:
     said_by = {what: (tmp_path / what).read_text() for what in programs}
     assert [what for what, text in said_by.items() if "the program goes on" in text] == [*LEFT, "idle"]
     assert [what for what, text in said_by.items() if "what jobs have left behind still runs" in text] == [*LEFT]
+
+
+# ---------------------------------------------------------------------------------------------- tasks on the runner's loop
+
+
+def test_tasks_that_jobs_left_on_the_loop_end_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    """As with `asyncio.run` they are cancelled and get to their `finally`. Nothing complains of those that go on."""
+    caplog.set_level(logging.INFO)
+    ended: list[str] = []
+    begun = threading.Semaphore(0)
+    left: list[asyncio.Task[None]] = []
+
+    async def tidy() -> None:
+        begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("tidy")
+
+    async def stubborn() -> None:
+        begun.release()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    with JobQueue(storage=MemoryStorage(), namespace="left") as jobs:
+
+        @jobs.job(name="leaves")
+        async def leaves() -> None:
+            left.append(asyncio.create_task(tidy()))
+            await asyncio.sleep(0)
+
+        @jobs.job(name="stays")
+        async def stays() -> None:
+            await stubborn()
+
+        jobs.enqueue_many([leaves.call(), stays.call()])
+        with running(jobs, grace=0.1) as runner:
+            begun.acquire(timeout=PATIENCE)
+            begun.acquire(timeout=PATIENCE)
+            await_that(lambda: runner.status.done == 1, "the job that leaves a task has ended")
+    assert ended == ["tidy"]
+    left.clear()
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
