@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobqueue.codec import Codec, Parameter
 from jobqueue.errors import DeclarationError, PayloadError
 from jobqueue.job import Declared, function_kind
 
@@ -287,6 +288,27 @@ def test_a_value_arrives_as_it_was_or_the_refusal_names_the_argument(hint: Any, 
         assert same(value, got)
 
 
+simple = st.sampled_from([
+    int, float, bool, str, bytes, bytearray, date, timedelta, UUID, Mood, Level, None,
+    str | None, int | None, float | None, int | bool,
+])  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.data(), st.lists(simple, min_size=1, max_size=3))
+def test_so_do_several_arguments(data: st.DataObject, types: list[Any]) -> None:
+    names = "abc"[: len(types)]
+    codec = Codec("shop.take", [Parameter(name, hint) for name, hint in zip(names, types, strict=True)])
+    fitting = [leaves | st.from_type(type(None) if hint is None else hint) for hint in types]
+    calls = [dict(zip(names, data.draw(st.tuples(*fitting)), strict=True)) for _ in range(data.draw(st.integers(1, 2)))]
+    try:
+        payloads = codec.encode_all(calls)
+    except PayloadError as error:
+        assert str(error).startswith("shop.take: argument `")  # noqa: PT017 - they may arrive as well
+    else:
+        assert same(calls, [codec.arguments(payload) for payload in payloads])
+
+
 @pytest.mark.parametrize(
     ("hint", "value", "words"),
     [
@@ -307,6 +329,9 @@ def test_a_value_arrives_as_it_was_or_the_refusal_names_the_argument(hint: Any, 
         (Any, Mood.GOOD, "<Mood.GOOD: 'good'> would arrive as 'good'"),
         (str, Mood.GOOD, "<Mood.GOOD: 'good'> would arrive as 'good'"),
         (int, Level.LOW, "<Level.LOW: 1> would arrive as 1"),
+        (list[Mood], ["good"], r"`value\[0\]`: 'good' would arrive as <Mood.GOOD: 'good'>"),
+        (dict[str, Mood], {"a": "good"}, r"`value\['a'\]`: 'good' would arrive as <Mood.GOOD: 'good'>"),
+        (dict[Mood, int], {"good": 1}, "`value`: 'good' would arrive as <Mood.GOOD: 'good'>"),
         (Mood, "good", "'good' would arrive as <Mood.GOOD: 'good'>"),
         (int, Whole(3), "a Whole would arrive as an int"),
         (str, Text("a"), "Text has no form in JSON; give a plain str"),
@@ -354,6 +379,25 @@ def test_a_refusal_names_the_argument_among_several() -> None:
     ):
         with pytest.raises(PayloadError, match=rf"^shop\.take: {words}"):
             kind.encode(arguments)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wrong"),
+    [
+        (float, int, 2**53 + 1),
+        (bytes, bytearray, bytearray(b"a")),
+        (str, Mood, Mood.GOOD),
+        (Mood, str, "good"),
+        (date, int, FIRST),
+    ],
+)
+def test_the_type_of_one_argument_excuses_no_other(first: Any, second: Any, wrong: Any) -> None:
+    right = wrong if isinstance(wrong, second) else 1
+    codec = Codec("shop.take", [Parameter("first", first), Parameter("second", second)])
+
+    for calls in ([{"first": wrong, "second": right}], [{"second": right, "first": wrong}] * 2):
+        with pytest.raises(PayloadError, match=r"^shop\.take: argument `first`: "):
+            codec.encode_all(calls)
 
 
 def test_a_moment_in_a_zone_of_one_offset_arrives() -> None:
