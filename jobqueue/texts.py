@@ -6,6 +6,7 @@ They look at types and not at what an object says of itself, and what has to be 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import sysconfig
@@ -102,7 +103,10 @@ def headline(error: BaseException) -> str:
 
     A group, and a `Retry`, say little of what went wrong. So it goes on with the members of that, or the cause of this.
     """
-    own = _lines(error)[0]
+    return _headline(error, _lines(error)[0])
+
+
+def _headline(error: BaseException, own: str) -> str:
     if _is_group(error):
         about = [_lines(leaf)[0] for leaf in itertools.islice(leaves(error), 4)]
         own = f"{own}: {'; '.join([*about[:3], '…'] if len(about) > 3 else about)}"
@@ -329,7 +333,7 @@ def _fitted(told: list[_Told], caller: str | None) -> Iterator[str]:
     own = _Own()
     for order, one in enumerate(told):
         first, *rest = _lines(one.error)
-        first = headline(one.error) if order == 0 else _cut(f"{one.label}{first}", HEADING)
+        first = _headline(one.error, first) if order == 0 else _cut(f"{one.label}{first}", HEADING)
         one.lines.append(f"{first} (told at another place)" if one.again else first)
         notes = [note for note in (*one.members, *one.causes) if isinstance(note, str)]
         room -= sum(_size(one, line) for line in (*one.lines, *notes))
@@ -339,7 +343,9 @@ def _fitted(told: list[_Told], caller: str | None) -> Iterator[str]:
             offers.append(((1, order), one, -1, _cut("\n".join(rest), HEADING if order else MESSAGE)))
         frames = _frames(_TRACEBACK(one.error), None if order else caller)
         one.count = len(frames)
-        offers += [((tier, order), one, at, _frame_text(frames[at])) for at, tier in own.chosen(frames).items()]
+        chosen = own.chosen(frames)
+        texts = _frame_texts(frames, sorted(chosen))
+        offers += [((tier, order), one, at, texts[at]) for at, tier in chosen.items()]
     for _, one, at, text in sorted(offers, key=lambda offer: offer[0]):
         size = _size(one, text)
         if size <= room:
@@ -389,13 +395,29 @@ def _frames(trace: types.TracebackType | None, caller: str | None) -> list[types
     return frames
 
 
-def _frame_text(trace: types.TracebackType) -> str:
-    try:
-        text = traceback.format_tb(trace, limit=1)[0].rstrip("\n")
-    except BaseException:  # noqa: BLE001 - the source line comes from a loader, which may be the job's own
-        code = trace.tb_frame.f_code
-        text = f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}'
-    return _cut(text, FRAME)
+def _frame_texts(frames: list[types.TracebackType], numbers: list[int]) -> dict[int, str]:
+    """The texts of some frames of a traceback, those that follow each other made at once."""
+    texts: dict[int, str] = {}
+    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        try:
+            found = traceback.extract_tb(frames[run[0]], limit=len(run))
+            texts |= {
+                at: _cut(found.format_frame_summary(one).rstrip("\n"), FRAME)
+                for at, one in zip(run, found, strict=True)
+            }
+        except BaseException:  # noqa: BLE001 - the lines of source come from a loader, which may be the job's own
+            for at in run:
+                code = frames[at].tb_frame.f_code
+                texts[at] = _cut(f'  File "{code.co_filename}", line {frames[at].tb_lineno}, in {code.co_name}', FRAME)
+    return texts
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """How the files of libraries begin, this one's too."""
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return (*(f"{path}/" for path in paths if path), f"{Path(__file__).parent}/", "<frozen ")
 
 
 class _Own:
@@ -406,8 +428,6 @@ class _Own:
     """
 
     def __init__(self) -> None:
-        paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-        self._libraries = (*(f"{path}/" for path in paths if path), f"{Path(__file__).parent}/", "<frozen ")
         self._package = ""
 
     def chosen(self, frames: list[types.TracebackType]) -> dict[int, int]:
@@ -427,7 +447,7 @@ class _Own:
 
     def _is_own(self, trace: types.TracebackType) -> bool:
         file = trace.tb_frame.f_code.co_filename.replace("\\", "/")
-        foreign = file.startswith(self._libraries) or "/site-packages/" in file or "/dist-packages/" in file
+        foreign = file.startswith(_libraries()) or "/site-packages/" in file or "/dist-packages/" in file
         return not foreign or (self._package != "" and _package(trace) == self._package)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,15 @@ def _runs(record: JobRecord[Any]) -> str:
     return "∞" if record.retry < 0 else str(record.retry + 1)
 
 
+def _meant(source: JobQueue, name: str) -> str:
+    """The kind that may be meant by the name of an unknown one, among those that the target and its imports declare."""
+    from jobqueue.names import suggestion
+
+    with contextlib.suppress(Exception):  # what cannot be imported here is the business of `run`
+        source.load()
+    return "" if source.registry.get(name) else suggestion(name, source.registry.names())
+
+
 @click.command()
 @click.option("--queue", help="Its queue; spares looking into all of them.")
 @looks_at_jobs("ID")
@@ -218,14 +228,14 @@ def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> 
     TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
     """
     from jobqueue.errors import JobNotFound
-    from jobqueue.names import suggestion
 
     [id, *more] = ids
     if more:
         raise click.UsageError(f"one ID at a time; a TARGET in front of it is module:attribute, not {id!r}")
     with opened(named) as source:
         record = source.get(id, queue=queue)
-        meant = suggestion(record.name, source.registry.names()) if record else ""
+        waits = "" if record is None else _waits_for(record)
+        meant = _meant(source, record.name) if record and waits else ""
         namespace = source.namespace
     if record is None:
         raise JobNotFound(f"no job {id} is stored in namespace {namespace}; it may have ended")
@@ -235,7 +245,6 @@ def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> 
     from jobqueue.cli.tables import print_fields
 
     value = payload_value(record.payload)
-    waits = _waits_for(record)
     print_fields(
         [
             ("id", record.id),

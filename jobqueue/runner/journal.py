@@ -136,7 +136,7 @@ class Journal:
             )
         elif what == "parked":
             self._log.warning(
-                "job %s: this runner does not know the kind%s; it is put back for one that does",
+                "job %s: this runner does not know the kind; it is put back for one that does%s",
                 label, self._meant(task.stored.name),
             )  # fmt: skip
         elif what == "dead" and (task.crashed or task.kind is None):

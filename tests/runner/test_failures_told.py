@@ -51,6 +51,7 @@ TOLD = {
 DISCARDED = {
     "discard from": "no card: KeyError: 'card'",
     "discard returned": "KeyError: 'card'",
+    "discard for": "KeyError: 'card'",
     "group of discards": "no card",
 }
 

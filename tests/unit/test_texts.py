@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobqueue.record import ERROR_LIMIT
-from jobqueue.texts import LINKS, MEMBERS, NESTED, error_text, headline, leaves, one_line, text_of
+from jobqueue.texts import EXCEPTIONS, LINKS, MEMBERS, NESTED, error_text, headline, leaves, one_line, text_of
 
 HERE: Final = "tests.unit.test_texts"
 
@@ -185,7 +185,9 @@ def test_the_frames_of_the_job_stay_where_a_library_goes_deep() -> None:
     for _ in range(100):
         value = [value]
 
-    def own_place() -> None:
+    def own_place(frames: int = 30) -> None:
+        if frames:
+            own_place(frames - 1)
         json.dumps(value, indent=1)
 
     with pytest.raises(TypeError) as caught:
@@ -194,6 +196,8 @@ def test_the_frames_of_the_job_stay_where_a_library_goes_deep() -> None:
     assert text.startswith("TypeError: Object of type object is not JSON serializable\n")
     assert ", in own_place\n    json.dumps(value, indent=1)" in text
     assert ", in default\n" in text, "the innermost of all"
+    assert text.count(", in _iterencode_list\n") > 10
+    assert text.count(" frames left out") == 2
 
 
 def test_the_frames_of_an_installed_application_are_its_own() -> None:
@@ -223,6 +227,20 @@ def test_a_group_of_a_hundred_is_counted() -> None:
         assert f"\n  member {number + 1} of 100: {HERE}.ShopError: number {number}\n" in text
     assert text.count(", in member\n") == MEMBERS
     assert f"\n  90 more members: 85 of {HERE}.ShopError, 5 of KeyError" in text
+
+
+def test_a_text_tells_of_so_many_exceptions_and_has_so_many_bytes() -> None:
+    def group(depth: int) -> Exception:
+        message = "é" * 5_000
+        if not depth:
+            return thrown(ShopError(message), "leaf", 30)  # type: ignore[return-value]
+        return ExceptionGroup(message, [group(depth - 1) for _ in range(12)])
+
+    text = error_text(group(2))
+    assert len(text.encode()) <= ERROR_LIMIT
+    assert sum("member " in line for line in text.split("\n")) == EXCEPTIONS - 1
+    assert ", in leaf\n" in text
+    assert text.count(" more members: ") == 11
 
 
 def test_groups_in_groups_end_somewhere() -> None:
@@ -395,11 +413,11 @@ def test_what_hides_what_led_to_it_is_told_all_the_same() -> None:
 
 
 def test_a_loader_that_raises_leaves_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def format_tb(*_: object, **__: object) -> NoReturn:
+    def extract_tb(*_: object, **__: object) -> NoReturn:
         raise SystemExit
 
     error = thrown(ShopError("x"), "here")
-    monkeypatch.setattr("traceback.format_tb", format_tb)
+    monkeypatch.setattr("traceback.extract_tb", extract_tb)
     assert error_text(error).endswith(f'  File "{__file__}", line {_throw.__code__.co_firstlineno + 1}, in here')
 
 

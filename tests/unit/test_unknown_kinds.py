@@ -87,14 +87,19 @@ def test_the_log_the_list_and_the_record_say_why_a_job_waits(
     server: Server,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for module in ("shop_work", "shop_mail"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     record = producer.enqueue(call(producer, "mail.send"))
     assert record.parked_since is None
     with running(other) as runner:
         await_that(lambda: runner.status.parked, "it is put back")
     assert (
-        f"job mail.send {record.id}: this runner does not know the kind; did you mean 'shop.mail.send'?; "
-        "it is put back for one that does"
+        f"job mail.send {record.id}: this runner does not know the kind; it is put back for one that does; "
+        "did you mean 'shop.mail.send'?"
     ) in caplog.messages
     parked = producer.get(record.id)
     assert parked is not None
@@ -105,8 +110,14 @@ def test_the_log_the_list_and_the_record_say_why_a_job_waits(
     assert run(["jobs", *where]) == 0
     assert f"unknown to its runners since {since}" in capsys.readouterr().out
     assert run(["show", record.id, *where]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert f"waits for a runner that knows its kind; it is unknown to its runners since {since}" in shown
+    told = f"waits for a runner that knows its kind; it is unknown to its runners since {since}"
+    assert told in " ".join(capsys.readouterr().out.split())
+    work = 'from jobqueue import JobQueue\njobs = JobQueue(imports=["shop_mail", "no_such"])\n'
+    (tmp_path / "shop_work.py").write_text(work)
+    mail = "from shop_work import jobs\n@jobs.job(name='web.send')\ndef send() -> None: ...\n"
+    (tmp_path / "shop_mail.py").write_text(mail)
+    assert run(["show", "shop_work:jobs", record.id, "--app-dir", str(tmp_path), *where]) == 0
+    assert f"{told}; did you mean 'web.send'?" in " ".join(capsys.readouterr().out.split())
     assert run(["show", record.id, "--json", *where]) == 0
     assert f'"parked_since": "{parked.parked_since.isoformat(timespec="milliseconds")}"' in capsys.readouterr().out
 

@@ -79,6 +79,14 @@ def discard_returned() -> Discard:
     raise AssertionError
 
 
+def discard_for() -> None:
+    """Gives up because of something, which it names."""
+    try:
+        _card()
+    except KeyError as error:
+        raise Discard(error) from error
+
+
 def deep(left: int = 700) -> None:
     """A recursion."""
     if not left:
@@ -108,6 +116,7 @@ PLAIN: Final[dict[str, Callable[[], Any]]] = {
     "retry returned": retry_returned,
     "discard from": discard_from,
     "discard returned": discard_returned,
+    "discard for": discard_for,
     "deep": deep,
 }
 
