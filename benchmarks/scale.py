@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from benchmarks import jobs as bodies
 from benchmarks.contenders import FUNCTIONS
@@ -11,7 +12,7 @@ from benchmarks.figures import Row
 from benchmarks.measure import Plan
 from benchmarks.stand import Stand, others_cores
 from benchmarks.tally import Tally
-from jobqueue import JobQueue, transitions
+from jobqueue import JobQueue, Place, transitions
 from jobqueue.keys import queue_keys
 from jobqueue.storage.ops import Applied, Moved
 
@@ -23,6 +24,7 @@ PART = 20_000
 """How many jobs are drained of the long and of the short queue; the short one holds that many more at first."""
 CHUNK = 10_000
 LEASE_MS = 100
+PAGED: Final[tuple[Place, ...]] = ("waiting", "ready")
 
 
 def scale(plan: Plan) -> list[Row]:
@@ -36,6 +38,11 @@ def scale(plan: Plan) -> list[Row]:
     due_all = Row(f"{many:,} delayed jobs due at once: all done after, s", more=False)
     lost = Row(f"{many:,} jobs of a dead runner: the longest call at the server, ms", more=False, goal="20 at most")
     lost_all = Row(f"{many:,} jobs of a dead runner: all done after, s", more=False)
+    pages: dict[Place, Row] = {
+        place: Row(f"a page of 100 behind {many - many // 100:,} jobs in {place}, ms", more=False, goal="50 at most")
+        for place in PAGED
+    }
+    scanned = Row(f"{many:,} jobs gone through by scan, s", more=False)
     for round_ in range(plan.rounds):
         plan.say(f"scale {round_ + 1} of {plan.rounds}: {queued}")
         small, big = (_drained(plan, queued, part, rate) for queued in (short + part, long))
@@ -45,7 +52,10 @@ def scale(plan: Plan) -> list[Row]:
     _burst(plan, many, due, due_all, dead=False)
     plan.say(f"scale: {many:,} to be rescued")
     _burst(plan, many, lost, lost_all, dead=True)
-    return [rate, server, stored, due, due_all, lost, lost_all]
+    plan.say(f"scale: pages of {many:,}")
+    for place, row in pages.items():
+        _paged(plan, many, place, row, scanned)
+    return [rate, server, stored, due, due_all, lost, lost_all, *pages.values(), scanned]
 
 
 class _Ours:
@@ -78,6 +88,22 @@ class _Ours:
             assert isinstance(moved, Moved)
             claimed += len(moved.ids)
         storage.close()
+
+
+def _paged(plan: Plan, many: int, place: Place, page: Row, scanned: Row) -> None:
+    """A page far behind, asked for by the record of the job before it, and all of it."""
+    with Stand(FUNCTIONS, plan.environments, tuned=True) as stand:
+        ours = _Ours(stand)
+        with ours.jobs:
+            ours.fill(many, datetime.now(UTC) + timedelta(days=1) if place == "waiting" else None)
+            before = ours.jobs.find(place=place, limit=many - many // 100)[-1]
+            for _ in range(plan.rounds + 2):
+                started = time.perf_counter()
+                assert ours.jobs.find(place=place, after=before)
+                page.add(FUNCTIONS.name, (time.perf_counter() - started) * 1_000)
+            started = time.perf_counter()
+            assert sum(1 for _ in ours.jobs.scan(place=place)) == many
+            scanned.add(FUNCTIONS.name, time.perf_counter() - started)
 
 
 def _drained(plan: Plan, queued: int, part: int, row: Row) -> tuple[float, float, float]:
