@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.pythons import interpreters
 from tests.versions import lower_bounds
 
 ROOT = Path(__file__).parents[1]
@@ -118,3 +119,25 @@ def test_the_source_distribution_has_what_the_page_names(tmp_path: Path, metadat
     with zipfile.ZipFile(build("wheel", tmp_path, root)) as wheel:
         [text] = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA")]
     assert Parser().parsestr(text).get_payload() == metadata.get_payload()
+
+
+def test_the_newest_release_of_each_python_is_found(tmp_path: Path) -> None:
+    """With stand-ins that answer as interpreters do, on the path and where pyenv keeps its own."""
+    answers = {
+        "path/python3.12": "3 12 1 final", "path/python3.10": "3 10 9 final", "path/python3.14": "3 14 0 candidate",
+        "root/versions/3.12.7/bin/python3": "3 12 7 final", "root/versions/3.11.2/bin/python3": "3 11 2 final",
+    }  # fmt: skip
+    for name, answer in answers.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {answer}\n")
+        (tmp_path / name).chmod(0o755)
+    shim = tmp_path / "path/python3.13"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+
+    found = interpreters({"PATH": f"{tmp_path / 'path'}:/nowhere", "PYENV_ROOT": str(tmp_path / "root")})
+
+    assert found == {
+        "3.11": tmp_path / "root/versions/3.11.2/bin/python3",
+        "3.12": tmp_path / "root/versions/3.12.7/bin/python3",
+    }
