@@ -59,6 +59,57 @@ RUNNERS: Final = (
         "            self._ring.update(",
         "            self._ring.difference_update(",
     ),
+    # ------------------------------------------------------------------------------------------------ when a burst ends
+    Variant(
+        "burst-trusts-old-looks",
+        "leaves when nothing is left without asking the queues once more",
+        "runner/core.py",
+        "        self._has_looked = True\n        self._queues.forget(self._queues)\n",
+        "        self._has_looked = True\n",
+    ),
+    Variant(
+        "burst-looks-once",
+        "does not look around again after it has run more jobs",
+        "runner/core.py",
+        "        self._has_looked = False\n        self.leases.hold(task)\n",
+        "        self.leases.hold(task)\n",
+    ),
+    Variant(
+        "burst-leaves-its-jobs",
+        "leaves while jobs of its own run, if the queues are empty",
+        "runner/core.py",
+        "held = self._outstanding.tasks or self._fresh",
+        "held = self._fresh",
+    ),
+    Variant(
+        "burst-takes-due-for-later",
+        "takes a queue whose jobs are due now for empty",
+        "runner/queue_state.py",
+        "self.next_due > now and self.claim is None",
+        "self.claim is None",
+    ),
+    Variant(
+        "burst-too-soon",
+        "starts the successor of a dead runner in a burst before the jobs are handed back",
+        "runner/supervisor.py",
+        "return self._burst and self._graves.is_busy",
+        "return False",
+    ),
+    # ------------------------------------------------------------------------------------------------------- signals
+    Variant(
+        "copy-hurries",
+        "takes the same signal within a second for haste",
+        "runner/signals.py",
+        'return "copy" if is_copy and local - since < ONE_REQUEST_S else "hurry"',
+        'return "hurry"',
+    ),
+    Variant(
+        "hangup-from-nohup",
+        "takes over a hang-up that is ignored",
+        "runner/signals.py",
+        "if number is not signal.SIGHUP or before is signal.SIG_DFL:",
+        "if True:",
+    ),
     # ------------------------------------------------------------------------------------------------ how runs may end
     Variant(
         "text-that-raises",

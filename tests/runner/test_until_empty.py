@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from jobqueue.keys import queue_keys
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.decisions import Leave, LookAround, Rest
+from jobqueue.runner.queue_state import NEVER, PendingClaim, QueueState
+from jobqueue.storage.ops import Batch
 from jobqueue.testing import Fault
 from tests.runner.sim import Sim, World
 
@@ -24,6 +27,17 @@ def world() -> World:
 def burst(world: World, name: str = "a", **options: Any) -> Sim:
     """A runner that leaves when it has nothing more to do."""
     return Sim(world, name, until_empty=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("left", "next_due", "is_empty"),
+    [(0, NEVER, True), (0, 11, True), (0, 10, False), (1, 11, False), (None, 11, False), (0, None, False)],
+)
+def test_a_queue_is_empty_when_it_has_said_so(left: int | None, next_due: int | None, is_empty: bool) -> None:
+    queue = QueueState(queue_keys("test", "low"), left, next_due)
+    assert queue.is_empty(10) is is_empty
+    queue.claim = PendingClaim(Batch("", ()), 1, 0.0)
+    assert not queue.is_empty(10), "the claim may have taken a job"
 
 
 def test_with_nothing_to_do_it_leaves(world: World) -> None:

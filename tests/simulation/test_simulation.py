@@ -91,7 +91,8 @@ def test_a_wrong_number_is_refused() -> None:
 def test_every_invariant_has_a_meaning() -> None:
     numbered = {*(f"I{number}" for number in (*range(1, 20), 22)), "I10b"}
     assert MEANINGS.keys() - numbered == {
-        "extend", "rescue in time", "lock in time", "told to stop", "registered", "clean stop", "no surprise", "progress",
+        "extend", "rescue in time", "lock in time", "told to stop", "registered", "clean stop", "empty", "no surprise",
+        "progress",
     }  # fmt: skip
     assert numbered <= MEANINGS.keys()
     assert "" not in MEANINGS.values()

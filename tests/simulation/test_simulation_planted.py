@@ -258,6 +258,15 @@ def _told_is_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(core.Core, "_interrupt", wrong)
 
 
+def _trusting_old_looks(patch: pytest.MonkeyPatch) -> None:
+    """A runner that is to leave when nothing is left does not ask its queues once more."""
+
+    def wrong(self: core.Core) -> None:
+        self._has_looked = True
+
+    patch.setattr(core.Core, "looked_around", wrong)
+
+
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "finish without expect": (_changed("finish", expect=None), {"I18", "I5"}),
     "move out without expect": (_changed("move_out", expect=None), {"I18", "I5"}),
@@ -293,6 +302,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "a stop that nobody saw interrupts": (_told_is_seen, {"told to stop"}),
     "the numbers of claims that may still arrive are forgotten": (_forgetting_its_numbers, {"I18"}),
     "a job is acknowledged before its queue is registered": (_registering_at_its_leisure, {"registered"}),
+    "a burst that trusts what it saw before": (_trusting_old_looks, {"empty"}),
     "a torn promotion": (_torn_promotion, {"I1", "I2"}),
 }
 

@@ -43,6 +43,7 @@ MEANINGS: Final = {
     "told to stop": "a run that saw that it should stop counts only if it said that it is complete, all others do",
     "registered": "the queue of a job whose producer was told that it is stored is in the registry",
     "clean stop": "a runner that stopped holds nothing",
+    "empty": "a runner that leaves since nothing is left has left no job that was ready or due before its last look",
     "no surprise": "no rule meets anything that it does not expect",
     "progress": "once faults stop, everything accepted ends finished or dead",
 }

@@ -70,6 +70,7 @@ class Referee(Rules):
         self._lock_taken = 0.0
         self._lock: tuple[bytes, int, int] | None = None
         self._look = 0
+        self._moved: dict[bytes, float] = {}  # id → when it came to its place
         self._registry = namespace_keys(queues[0].scope.removesuffix(f":{queues[0].queue}")).queues
         self._replays = Replays(world.seed, self.seen)
 
@@ -94,10 +95,13 @@ class Referee(Rules):
                     assert isinstance(answer, Moved)
                     if again:
                         self._nothing_new(op, answer)
+                    if op.source != op.target:
+                        self._moved.update(dict.fromkeys(answer.ids, self.world.now))
                     self.moved(process, op, answer, self.departures.get(id(batch), (self.world.now, 0)))
                 elif isinstance(op, Put):
                     assert isinstance(answer, Placed)
                     self._put(op, answer)
+                    self._moved.update(dict.fromkeys(op.records, self.world.now))
                 else:
                     self._plain(batch, op, answer)
         elif isinstance(outcome, Refused):
@@ -281,6 +285,15 @@ class Referee(Rules):
         """A runner crashed or ended."""
         self.deaths[runner.incarnation] = self.world.now
         self._alone.pop(runner, None)
+
+    def found_empty(self, runner: SimRunner, since: float, now: int) -> None:
+        """See `Watcher.found_empty`."""
+        for books in self.queues.values():
+            due = [job for job, score in books.waiting.items() if score <= now]
+            left = tuple(job for job in (*books.ready, *due) if self._moved[job] < since)
+            if left:
+                raise InvariantBroken("empty", f"{runner.column} leaves, and {books.keys.queue} is not empty", left)
+        self.seen["empty"] += 1
 
     def left(self, runner: SimRunner, gave_up: bool) -> None:
         """See `Watcher.left`."""

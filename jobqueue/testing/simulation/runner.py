@@ -26,7 +26,7 @@ from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.runner.beat import Beats
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, LookAround, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.execute import begin, cancel, go, run_coroutine
 from jobqueue.runner.queue_state import behind
@@ -58,6 +58,7 @@ class Settings:
     coroutines: int
     lease: int
     grace: float
+    until_empty: bool = False
 
     @property
     def beat(self) -> int:
@@ -94,6 +95,10 @@ class Watcher(Protocol):
 
     def joined(self, runner: SimRunner) -> None:
         """A runner starts."""
+        ...
+
+    def found_empty(self, runner: SimRunner, since: float, now: int) -> None:
+        """A runner leaves, for it looked everywhere once more, from this virtual time on (``now`` by its clock)."""
         ...
 
     def left(self, runner: SimRunner, gave_up: bool) -> None:
@@ -173,7 +178,13 @@ class SimRunner(Actor):
         lanes: set[Lane] = {"thread", *(kind.lane for kind in known.values())}
         self.core = Core(
             Config(
-                self.incarnation, settings.lease, settings.beat, settings.grace, settings.threads, settings.coroutines
+                self.incarnation,
+                settings.lease,
+                settings.beat,
+                settings.grace,
+                settings.threads,
+                settings.coroutines,
+                until_empty=settings.until_empty,
             ),
             settings.weights,
             self._keys,
@@ -245,8 +256,13 @@ class SimRunner(Actor):
 
     def _turn(self) -> Steps:
         core = self.core
+        looked = (0.0, 0)
+        told = False
         while True:
+            told = told or core.stopping
             decision = core.decide(self.moment())
+            if core.stopping and not told:
+                self._watcher.found_empty(self, *looked)
             self._start(decision.start)
             for task in decision.interrupt:
                 self._interrupt(task)
@@ -265,6 +281,9 @@ class SimRunner(Actor):
                 if not self._inbox and not self._words:
                     yield Idle(self.clock.virtual(then.until))
                 self._collect()
+            elif isinstance(then, LookAround):
+                looked = self.world.now, self.clock.now()
+                core.looked_around()
             else:
                 return
 

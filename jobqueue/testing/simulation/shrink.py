@@ -62,7 +62,7 @@ def _with(plan: Simulation, **changes: Any) -> Simulation:
 
 def _smaller(plan: Simulation) -> Iterator[Simulation]:
     """Simpler plans, the boldest first."""
-    for name in ("operators", "deployers", "lock_users"):
+    for name in ("operators", "bursts", "deployers", "lock_users"):
         if getattr(plan, name):
             yield _with(plan, **{name: 0})
     if plan.producers > 1:

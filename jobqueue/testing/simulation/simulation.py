@@ -63,6 +63,7 @@ class Simulation:
         runners: How many runners; each that crashes is started again under a new incarnation.
         producers: How many producers.
         operators: How many look at jobs, requeue and delete them.
+        bursts: How many of the runners leave when nothing is ready or due, and are started again some time later.
         deployers: How many stop runners while they run jobs; each is started again under a new incarnation.
         lock_users: How many compete for one lock.
         jobs: How many jobs; what each does in each of its runs is drawn from the seed.
@@ -80,6 +81,7 @@ class Simulation:
 
     seed: int
     runners: int = attrs.field(default=2, validator=_is_count)
+    bursts: int = attrs.field(default=0, validator=_is_count)
     producers: int = attrs.field(default=1, validator=_is_count)
     operators: int = attrs.field(default=1, validator=_is_count)
     deployers: int = attrs.field(default=1, validator=_is_count)

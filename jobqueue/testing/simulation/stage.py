@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import attrs
+
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.keys import queue_keys
@@ -90,6 +92,9 @@ class Bystander:
     def joined(self, runner: SimRunner) -> None:
         """See `Watcher.joined`."""
 
+    def found_empty(self, runner: SimRunner, since: float, now: int) -> None:
+        """See `Watcher.found_empty`."""
+
     def left(self, runner: SimRunner, gave_up: bool) -> None:
         """See `Watcher.left`."""
 
@@ -118,6 +123,7 @@ class Stage:
         self._deployed = not world.stormy
         self._over = False
         self._starts = 0
+        self._bursts = {f"runner{number}" for number in range(plan.runners, max(0, plan.runners - plan.bursts), -1)}
         self._runners: dict[str, SimRunner | None] = {}
         self._producers: dict[str, Producer] = {}
         storm = 1000 * plan.storm if world.stormy else 0.0
@@ -163,8 +169,9 @@ class Stage:
         self._starts += 1
         # During the storm a deploy is under way: one runner knows a kind that the others do not know yet.
         kinds = {name: kind for name, kind in KINDS.items() if name != "rare" or column == "runner1" or self._deployed}
+        settings = attrs.evolve(self._settings, until_empty=column in self._bursts)
         self._runners[column] = SimRunner(
-            self.world, column, self._starts, self._settings, kinds, self._book, self._runner_gone
+            self.world, column, self._starts, settings, kinds, self._book, self._runner_gone
         )  # fmt: skip
 
     def _runner_gone(self, runner: SimRunner) -> None:
@@ -173,9 +180,10 @@ class Stage:
             self._referee.gone(runner)
             if runner.stopped:
                 self._idle(runner)
-        self.world.at(
-            self.world.now + self.lease * (0.05 + 0.6 * self.world.rng.random()), self._start_runner, runner.column
-        )  # fmt: skip
+        pause = self.lease * (0.05 + 0.6 * self.world.rng.random())
+        if runner.stopped and runner.column in self._bursts and self.world.now > self._calm:
+            pause *= 8  # for hours it may have nothing to do
+        self.world.at(self.world.now + pause, self._start_runner, runner.column)
 
     def _deploy(self, column: str) -> None:
         runner = self._runners.get(column)

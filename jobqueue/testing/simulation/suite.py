@@ -125,6 +125,7 @@ def _varied(seed: int) -> dict[str, Any]:
     """Worlds of different sizes, the same for the same seed."""
     return {
         "runners": (2, 3, 2, 1, 2, 4)[seed % 6],
+        "bursts": (0, 1, 0, 0, 1, 2)[seed % 6],
         "producers": 1 + seed % 2,
         "jobs": (12, 8, 20, 5, 30)[seed % 5],
         "threads": 1 + seed % 3,
