@@ -14,7 +14,7 @@ from jobqueue.endings import checked_ms
 from jobqueue.lifecycle import Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
-from jobqueue.texts import text_of
+from jobqueue.texts import one_line
 
 __all__ = [
     "SUSPECT",
@@ -101,7 +101,7 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
                 after = policy.next_delay(attempt)
             except BaseException as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
                 after = RetryPolicy().next_delay(attempt)
-                text = _noted(text, f"its backoff failed, the default was used: {text_of(error)}")
+                text = _noted(text, f"its backoff failed, the default was used: {one_line(error)}")
         due = now + checked_ms(after)
         return Verdict("retried", "retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
     return Verdict("dead", "bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
@@ -129,12 +129,12 @@ def is_wanted(policy: RetryPolicy, error: BaseException, text: str) -> tuple[boo
     try:
         return policy.wants(error), text
     except BaseException as broken:  # noqa: BLE001 - a class decides for itself what is an instance of it
-        return True, _noted(text, f"its retry policy failed, so it is retried: {text_of(broken)}")
+        return True, _noted(text, f"its retry policy failed, so it is retried: {one_line(broken)}")
 
 
 def unjudged(stored: Stored, error: BaseException, text: str, now: int) -> Verdict:
     """Judge a run that `after_run` could not judge, since that raised ``error``: a failed attempt, by the default policy."""
-    text = _noted(text, f"the run could not be judged: {text_of(error)}")
+    text = _noted(text, f"the run could not be judged: {one_line(error)}")
     return after_run(stored, RaisedElsewhere(wanted=True), text, RetryPolicy(), now)
 
 

@@ -38,7 +38,7 @@ __all__ = [
 
 CAUSED: Final = "caused by "
 """In front of what an exception was raised ``from``."""
-LONGEST: Final = ERROR_LIMIT - 1_000
+LONGEST: Final = ERROR_LIMIT - 2_500
 """Bytes of a text; the rest is left for what a retry policy has to add."""
 EXCEPTIONS: Final = 32
 """Exceptions that one text tells of."""

@@ -19,8 +19,9 @@ from jobqueue.judge import (
     is_suspect,
     unknown_kind,
 )
-from jobqueue.record import Stored
+from jobqueue.record import ERROR_LIMIT, Stored
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
+from jobqueue.texts import error_text
 
 NOW = 1_900_000_000_000
 MINUTE = 60_000
@@ -233,3 +234,27 @@ def test_what_another_process_said_of_its_error_counts(wanted: bool) -> None:
     policy = RetryPolicy(on=(KeyError,)) if wanted else RetryPolicy()
     verdict = after_run(stored(), RaisedElsewhere(wanted), "text", policy, NOW)
     assert verdict.ending == ("retried" if wanted else "dead")
+
+
+def test_what_a_policy_adds_to_a_long_text_takes_nothing_from_its_end() -> None:
+    def backoff(_: int) -> float:
+        raise ValueError("backoff" * 10_000)
+
+    class Refuses(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise ValueError("instance" * 10_000)
+
+    class Never(Exception, metaclass=Refuses):
+        pass
+
+    group = ExceptionGroup("é" * 10_000, [ValueError("é" * 10_000) for _ in range(10)])
+    for member in group.exceptions:
+        member.__cause__ = KeyError("é" * 10_000, member)
+    policy = RetryPolicy(backoff=backoff, give_up_on=(Never,))
+    text = error_text(group)
+    verdict = after_run(stored(), group, text, policy, NOW)
+    told = str(verdict.changes["error"])
+    assert len(told.encode()) <= ERROR_LIMIT
+    assert told.endswith(text.partition("\n")[2])
+    assert "its backoff failed, the default was used: ValueError: backoff" in told
+    assert "its retry policy failed, so it is retried: ValueError: instance" in told
