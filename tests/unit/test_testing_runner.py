@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -154,6 +155,24 @@ def test_beside_an_application_on_its_loop(shop: Shop) -> None:
             return t.history()
 
     assert "+0:01:00  done" in asyncio.run(scenario())
+
+
+apart = JobQueue("redis://nowhere.invalid", namespace="apart")
+
+
+@apart.job(process=True)
+def divide(number: int, pid: int = 0) -> None:
+    if number:
+        divide.enqueue(number - 1, os.getpid())
+
+
+def test_no_job_leaves_the_process_that_knows_of_the_block() -> None:
+    """Another one would enqueue into the storage of production."""
+    with apart.testing() as t:
+        divide.enqueue(3)
+        Runner(apart, job_processes=2).run(signals=False, until_empty=True)
+        assert t.history().count("done") == 4
+        assert t.history().count(f"pid={os.getpid()}") == 3
 
 
 def test_a_jump_over_its_lease_is_a_pause_of_the_runner(shop: Shop) -> None:
