@@ -20,9 +20,11 @@ class Flags:
         cancelled: Set by the runner: the job is to end.
         seen: The run has seen one of the two, or its coroutine was cancelled by the runner. It stays so.
         complete: The job says that it has done all of its work.
+        claim: The mark of its claim, where there is one: for `Context.log_fields`.
     """
 
-    __slots__ = ("cancelled", "complete", "lease_lost", "seen")
+    __slots__ = ("cancelled", "claim", "complete", "lease_lost", "seen")
+    claim: bytes
 
     def __init__(self) -> None:
         self.lease_lost = False
@@ -42,7 +44,7 @@ class Context:
             number than the last one seen has been replaced.
     """
 
-    __slots__ = ("_claim", "_fields", "_flags", "_logger", "_record", "attempt", "fence")
+    __slots__ = ("_fields", "_flags", "_logger", "_record", "attempt", "fence")
 
     def __init__(
         self,
@@ -51,7 +53,6 @@ class Context:
         attempt: int = 1,
         fence: int = 0,
         flags: Flags | None = None,
-        claim: bytes = b"",
         logger: logging.Logger | None = None,
     ) -> None:
         """Make a context; ``record`` may be a function that makes the record at first use."""
@@ -59,13 +60,16 @@ class Context:
         self._flags = flags if flags is not None else Flags()
         self.attempt = attempt
         self.fence = fence
-        self._claim = claim
-        self._logger = logger
+        if logger is not None:
+            self._logger = logger
 
     @property
     def logger(self) -> logging.Logger:
         """Where the job should log to: ``jobqueue.job``. What is logged anywhere in a job says which job it is."""
-        return library_logger("jobqueue.job") if self._logger is None else self._logger
+        try:
+            return self._logger
+        except AttributeError:
+            return library_logger("jobqueue.job")
 
     @property
     def record(self) -> JobRecord[Any]:
@@ -81,7 +85,8 @@ class Context:
         try:
             return self._fields
         except AttributeError:  # nobody has asked before: most jobs log nothing
-            record, runner = self.record, parse_claim(self._claim)[0].decode("ascii", "backslashreplace")
+            record, claim = self.record, getattr(self._flags, "claim", b"")
+            runner = parse_claim(claim)[0].decode("ascii", "backslashreplace")
             values = (record.id, record.name, record.queue, self.attempt, runner, self.fence)
             self._fields: Mapping[str, object] = dict(zip(FIELDS, values, strict=True))
             return self._fields

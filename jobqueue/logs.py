@@ -167,12 +167,15 @@ class Careful(logging.Logger):
     """
 
     def __init__(self, to: AnyLogger | str) -> None:
-        super().__init__(to if isinstance(to, str) else to.name)
-        self._to = to
+        self._is_own = isinstance(to, str)
+        self._to = logging.getLogger(to) if isinstance(to, str) else to
+        super().__init__(self._to.name)
 
     @property
     def _target(self) -> AnyLogger:
-        return library_logger(self._to) if isinstance(self._to, str) else self._to
+        if self._is_own:
+            self._to.disabled = False  # type: ignore[union-attr] # see `library_logger`
+        return self._to
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is that of the standard library
         """See `logging.Logger`."""

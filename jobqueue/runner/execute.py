@@ -84,38 +84,34 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float], report: Repo
     before = _forks
     call = begin(task, monotonic)
     if call is not None:
-        await _go(task, call)
+        assert task.kind is not None
+        limit = task.kind.timeout
+        timeout = None if limit is None else asyncio.timeout(limit / 1000)
+        try:
+            if timeout is None:
+                _returned(task, await call())
+            else:
+                async with timeout:
+                    result = await call()
+                _returned(task, result)
+        except TimeoutError as error:
+            # In a class of the job's all may be otherwise.
+            cause = error.__cause__ if type(error) is TimeoutError else None
+            if limit is not None and timeout is not None and timeout.expired() and cause is not None:
+                # Its cause shows where the job was cancelled, and what it was handling there; the words are those of a
+                # process that took too long.
+                error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(cause.__traceback__)
+                error.__context__ = cause.__context__
+            _raised(task, error)
+        except BaseException as error:  # noqa: BLE001 - as above
+            _raised(task, error)
+        if task.seen:
+            told_to_stop(task)
     if _forks != before:
         _leave(task)
     if report is not None and (report.timed or task.outcome is not None) and not task.handed_back:
         task.took = monotonic() - task.began
         report(task)
-
-
-async def _go(task: Task, call: Callable[[], Any]) -> None:
-    assert task.kind is not None
-    limit = task.kind.timeout
-    timeout = None if limit is None else asyncio.timeout(limit / 1000)
-    try:
-        if timeout is None:
-            _returned(task, await call())
-        else:
-            async with timeout:
-                result = await call()
-            _returned(task, result)
-    except TimeoutError as error:
-        # In a class of the job's all may be otherwise.
-        cause = error.__cause__ if type(error) is TimeoutError else None
-        if limit is not None and timeout is not None and timeout.expired() and cause is not None:
-            # Its cause shows where the job was cancelled, and what it was handling there; the words are those of a process
-            # that took too long.
-            error = TimeoutError(f"timed out after {limit / 1000:g} s").with_traceback(cause.__traceback__)
-            error.__context__ = cause.__context__
-        _raised(task, error)
-    except BaseException as error:  # noqa: BLE001 - as above
-        _raised(task, error)
-    if task.seen:
-        told_to_stop(task)
 
 
 class Report(Protocol):
@@ -172,7 +168,7 @@ def begin(task: Task, monotonic: Callable[[], float]) -> Callable[[], Any] | Non
     assert task.kind is not None
     stored = task.stored
     # As `Task.context`, without a call more for each job.
-    context = Context(task.job_record, attempt=stored.attempt + 1, fence=task.fence, flags=task, claim=task.claim)
+    context = Context(task.job_record, attempt=stored.attempt + 1, fence=task.fence, flags=task)
     set_current(context)
     try:
         return task.kind.bind(stored.payload, context)

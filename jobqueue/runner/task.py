@@ -43,7 +43,7 @@ class Task(Flags):
     """
 
     __slots__ = (
-        "_free", "began", "claim", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome",
+        "_free", "began", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome",
         "queue", "record", "result", "returned", "stored", "text", "took", "unfit", "unsure", "verdict",
     )  # fmt: skip
     began: float
@@ -93,7 +93,7 @@ class Task(Flags):
 
     def context(self) -> Context:
         """What the job can ask about its run, and what its log records say."""
-        return Context(self.job_record, attempt=self.stored.attempt + 1, fence=self.fence, flags=self, claim=self.claim)
+        return Context(self.job_record, attempt=self.stored.attempt + 1, fence=self.fence, flags=self)
 
     def job_record(self) -> JobRecord[Any]:
         """What the job sees of itself."""
