@@ -164,7 +164,7 @@ def _has_port(host: str) -> bool:
 
 def _check_settings(parts: SplitResult) -> None:
     where = f"in the {parts.scheme}:// URL"
-    seen = set(_LOGIN) if "@" in parts.netloc else set()
+    seen: set[str] = set(_LOGIN) if "@" in parts.netloc else set()
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         shown = f"the setting {name!r}" if name in USED or name in UNUSED else "a setting"
         if not value:
