@@ -92,7 +92,6 @@ class Overlapping(Protocol):
         ...
 
 
-@runtime_checkable
 class Bounded(Protocol):
     """What a storage that may keep its callers waiting offers besides."""
 
@@ -116,7 +115,6 @@ class AsyncAnswering(Protocol):
         ...
 
 
-@runtime_checkable
 class AsyncBounded(Protocol):
     """The same as `Bounded`."""
 

@@ -203,9 +203,9 @@ EDGES: Final = (
     Variant(
         "checks-every-time",
         "keeps no connection, so that it asks a server about itself before every call",
-        "storage/redis/link.py",
-        "        with self._lock:\n            self._idle.append(connection)\n",
-        "        connection.disconnect()\n",
+        "storage/redis/pool.py",
+        "        links.idle.append(link)\n",
+        "        self._drop(links, link)\n",
     ),
     Variant(
         "some-evictions",

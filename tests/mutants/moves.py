@@ -319,7 +319,7 @@ MOVES: Final = (
         "clock-of-its-own",
         "trusts the clock of its machine instead of the server's",
         "clock.py",
-        "return wall_ms() if offset is None else int(monotonic_ms() + offset)",
+        "return wall_ms() if known is None else int(monotonic_ms() + known[0])",
         "return wall_ms()",
     ),
     # ------------------------------------------------------------------------------- who is late, and who is to be notified

@@ -19,7 +19,7 @@ from tests.servers import Server
 from tests.storage.test_pool import declared, stopped
 
 SECONDS = 0.5
-LATE = 0.5
+LATE = 1.5
 """How much later an error may come on a machine that is busy."""
 
 Called = Callable[[JobQueue, Any], Coroutine[Any, Any, object]]

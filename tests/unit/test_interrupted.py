@@ -151,7 +151,7 @@ def test_an_exception_at_any_line(server: Server, fresh: bool, monkeypatch: pyte
         reached = throwing(at, functools.partial(job.enqueue, at))
         began = time.monotonic()
         job.enqueue(-at)
-        assert time.monotonic() - began < 2, f"after line {at}"
+        assert time.monotonic() - began < 4, f"after line {at}"
         if not fresh:
             assert jobs.length("low") - before in (1, 2), f"after line {at}"
         made += 2

@@ -21,10 +21,11 @@ class TimedSocket:
     What has come until then is still received after it: whoever was held up by something else gets its answer.
     """
 
-    __slots__ = ("_most", "_socket", "end")
+    __slots__ = ("_most", "_recv_into", "_sendall", "_settimeout", "_socket", "end")
 
     def __init__(self, sock: socket.socket, end: float) -> None:
         self._socket = sock
+        self._settimeout, self._sendall, self._recv_into = sock.settimeout, sock.sendall, sock.recv_into
         self._most: float | None = None
         self.end = end
 
@@ -39,8 +40,9 @@ class TimedSocket:
 
     def sendall(self, data: bytes) -> None:
         """See `socket.socket.sendall`; it counts from the first byte to the last."""
-        self._socket.settimeout(max(self.end - time.monotonic(), 0.001))
-        self._socket.sendall(data)
+        left = self.end - time.monotonic()
+        self._settimeout(max(0.001, left))
+        self._sendall(data)
 
     def recv(self, *args: Any) -> bytes:
         """See `socket.socket.recv`."""
@@ -54,13 +56,15 @@ class TimedSocket:
         """See `socket.socket.recv_into`."""
         try:
             self._wait()
-            return self._socket.recv_into(*args)
+            return self._recv_into(*args)
         except BlockingIOError:
             raise self._late() from None
 
     def _wait(self) -> None:
-        left = max(self.end - time.monotonic(), 0.0)
-        self._socket.settimeout(left if self._most is None else min(left, self._most))
+        left = self.end - time.monotonic()
+        if self._most is not None and self._most < left:
+            left = self._most
+        self._settimeout(left if left > 0 else 0.0)
 
     def _late(self) -> OSError:
         return BlockingIOError() if self._most == 0 else TimeoutError("no answer in time")
