@@ -196,6 +196,7 @@ def test_a_target_that_declares_such_a_url_shows_no_line_of_it(tmp_path: Path) -
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.filterwarnings("ignore:Pickle, copy, and deepcopy support will be removed from itertools")
 def test_nothing_that_is_printed_of_a_queue_shows_its_password(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     jobs = JobQueue(f"redis://me:{CANARY}@127.0.0.1:1/0")
