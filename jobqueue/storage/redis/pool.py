@@ -66,6 +66,7 @@ class Pool:
         self.label = label
         self._new = connect
         self._limits = limits
+        self._patience = limits.patience
         self._links: Links[Connection, Waiter] = Links(limits.max_connections)
 
     def _mine(self) -> Links[Connection, Waiter]:
@@ -94,14 +95,14 @@ class Pool:
         if link is None:
             work()  # to connect can take seconds, and the work should not wait for that
             try:
-                link = self._take(links, time.monotonic() + self._limits.patience if end is None else end)
+                link = self._take(links, time.monotonic() + self._patience if end is None else end)
             except NotApplied as error:
                 return [error] * len(commands)
         connection = link.connection
         assert connection is not None
         replies: list[Any] = []
         try:
-            answered = time.monotonic() + self._limits.patience
+            answered = time.monotonic() + self._patience
             until(connection, answered if end is None or answered < end else end)
             failed = send(connection, packed)
             work()  # not where its errors would pass for those of the connection
@@ -269,6 +270,7 @@ class AsyncPool:
         self.label = label
         self._new = connect
         self._limits = limits
+        self._patience = limits.patience
         self._links: Links[AsyncConnection, asyncio.Future[Link[AsyncConnection] | None]] = Links(
             limits.max_connections
         )
@@ -278,13 +280,13 @@ class AsyncPool:
         """See `Pool.exchange`. A call that is cancelled drops its connection."""
         packed = pack(commands)
         try:
-            link = await self._take(time.monotonic() + self._limits.patience if end is None else end)
+            link = await self._take(time.monotonic() + self._patience if end is None else end)
         except NotApplied as error:
             return [error] * len(commands)
         connection = link.connection
         assert connection is not None
         replies: list[Any] = []
-        patience = self._limits.patience
+        patience = self._patience
         try:
             async with asyncio.timeout(patience if end is None else min(patience, left(end))):
                 await connection.send_packed_command([packed], check_health=False)

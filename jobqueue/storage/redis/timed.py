@@ -14,6 +14,9 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 
 __all__ = ["TIMED", "TimedSocket"]
 
+SMALL: Final = 65_536
+"""Bytes that take no time to send."""
+
 
 class TimedSocket:
     """A socket that neither sends nor receives after ``end``, in seconds of `time.monotonic`.
@@ -21,18 +24,22 @@ class TimedSocket:
     What has come until then is still received after it: whoever was held up by something else gets its answer.
     """
 
-    __slots__ = ("_most", "_recv_into", "_sendall", "_settimeout", "_socket", "end")
+    __slots__ = ("_fresh", "_most", "_recv_into", "_sendall", "_settimeout", "_socket", "end", "fileno")
 
     def __init__(self, sock: socket.socket, end: float) -> None:
         self._socket = sock
+        self.fileno = sock.fileno
         self._settimeout, self._sendall, self._recv_into = sock.settimeout, sock.sendall, sock.recv_into
         self._most: float | None = None
+        self._fresh = False  # whether the socket was told just now how much is left
         self.end = end
 
     def until(self, end: float) -> None:
         """Set another end."""
         self.end = end
         self._most = None
+        self._wait()
+        self._fresh = True
 
     def settimeout(self, seconds: float | None) -> None:
         """Wait no longer than so many seconds at a time: a look of the library, before the next `until`."""
@@ -40,14 +47,19 @@ class TimedSocket:
 
     def sendall(self, data: bytes) -> None:
         """See `socket.socket.sendall`; it counts from the first byte to the last."""
-        left = self.end - time.monotonic()
-        self._settimeout(max(0.001, left))
-        self._sendall(data)
+        if not self._fresh:
+            self._wait()
+        elif len(data) > SMALL:
+            self._fresh = False
+        try:
+            self._sendall(data)
+        except BlockingIOError:
+            raise self._late() from None
 
     def recv(self, *args: Any) -> bytes:
         """See `socket.socket.recv`."""
         try:
-            self._wait()
+            self._wait_on()
             return self._socket.recv(*args)
         except BlockingIOError:
             raise self._late() from None
@@ -55,10 +67,16 @@ class TimedSocket:
     def recv_into(self, *args: Any) -> int:
         """See `socket.socket.recv_into`."""
         try:
-            self._wait()
+            self._wait_on()
             return self._recv_into(*args)
         except BlockingIOError:
             raise self._late() from None
+
+    def _wait_on(self) -> None:
+        if self._fresh:
+            self._fresh = False
+        else:
+            self._wait()
 
     def _wait(self) -> None:
         left = self.end - time.monotonic()
