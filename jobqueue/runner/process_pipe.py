@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from collections import deque
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -136,19 +137,31 @@ class Pipe(Generic[M]):
         self._socket = end
         self._decode = msgspec.msgpack.Decoder(receives).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
+        self._frames: deque[bytes] = deque()
+        self._busy = False
         self._arrived = bytearray()
         self.closed = False
 
     def send(self, message: object) -> None:
-        """Send a message; callable from any thread.
+        """Send a message; callable from any thread, and in a signal handler or a finalizer that interrupts another call.
+
+        Such a call must neither wait for the one that it interrupts, nor write into the middle of its frame: that one sends
+        both.
 
         Raises:
             OSError: The other side is gone.
         """
         frame = self._encode(message)
+        self._frames.append(HEADER.pack(len(frame)) + frame)
         with self._sending:
-            self._socket.sendall(HEADER.pack(len(frame)) + frame)
+            while self._frames and not self._busy:
+                self._busy = True
+                try:
+                    while self._frames:
+                        self._socket.sendall(self._frames.popleft())
+                finally:
+                    self._busy = False
 
     def receive(self) -> M:
         """Wait for the next message; on one thread only.

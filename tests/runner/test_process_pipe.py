@@ -1,0 +1,90 @@
+"""The pipe between a runner and its worker processes."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobqueue.runner.process_pipe import FromChild, Logged, Pipe
+from tests.faults.ledger import PATIENCE
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Pipe[FromChild], Pipe[FromChild]]]:
+    """Both ends."""
+    ours, theirs = socket.socketpair()
+    here: Pipe[FromChild] = Pipe(ours, FromChild)
+    there: Pipe[FromChild] = Pipe(theirs, FromChild)
+    for pipe in (here, there):
+        pipe.patience(PATIENCE)
+    yield here, there
+    here.close()
+    there.close()
+
+
+def record(message: str) -> Logged:
+    """A record with this message, larger than what fits into the pipe at once."""
+    return Logged("app", 20, message, 0.0, "x" * 300_000, "", "", 1, "", "", "{}")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signal_handler_may_send_while_its_thread_sends(ends: tuple[Pipe[FromChild], Pipe[FromChild]]) -> None:
+    """What a job logs in one: it must not wait for the call that it interrupts, nor write into its frame."""
+    here, there = ends
+    arrived: list[str] = []
+    sent: list[str] = []
+
+    def read() -> None:
+        while not arrived or arrived[-1] != "last":
+            message: Any = there.receive()
+            arrived.append(message.message)
+
+    def handle(*_: object) -> None:
+        sent.append(f"handler {len(sent)}")
+        here.send(record(sent[-1]))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.005)
+        number = 0
+        while len(sent) < 20:
+            here.send(record(f"main {number}"))
+            number += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    here.send(record("last"))
+    reader.join(timeout=PATIENCE)
+
+    assert [text for text in arrived if text.startswith("main")] == [f"main {n}" for n in range(number)]
+    assert [text for text in arrived if text.startswith("handler")] == sent
+
+
+def test_an_interruption_between_two_frames_leaves_none_behind(ends: tuple[Pipe[FromChild], Pipe[FromChild]]) -> None:
+    """The handler comes when the call that it interrupts has looked for frames, and found no other."""
+    here, there = ends
+    frames: Any = here._frames
+
+    class Watched(type(frames)):  # type: ignore[misc]
+        """Looks as if a signal came just after the last frame was sent."""
+
+        told = False
+
+        def __bool__(self) -> bool:
+            if not len(self) and not self.told:
+                self.told = True
+                here.send(record("handler"))
+                return False  # what was looked at before
+            return len(self) > 0
+
+    here._frames = Watched(frames)
+    threading.Thread(target=here.send, args=(record("main"),), daemon=True).start()
+    messages: list[Any] = [there.receive(), there.receive()]
+    assert [message.message for message in messages] == ["main", "handler"]
