@@ -35,7 +35,11 @@ async def on_a_thread(work: Callable[[], object], stop: Callable[[], None]) -> N
         await asyncio.shield(ended)
     except asyncio.CancelledError:
         stop()
-        await ended
+        # Some cancel again and again until a task has ended (anyio does): it is still running for all that.
+        while not ended.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([ended])
+        ended.result()
         raise
 
 

@@ -139,6 +139,24 @@ def test_nobody_leaves_before_the_runner_has_stopped(jobs: JobQueue) -> None:
     asyncio.run(main())
 
 
+def test_arun_does_not_leave_before_either(jobs: JobQueue) -> None:
+    async def main() -> None:
+        app = App(jobs)
+        running = asyncio.create_task(app.runner.arun())
+        await app.begin()
+        for _ in range(3):
+            running.cancel()
+            await asyncio.sleep(0.01)
+        assert not running.done()
+        app.may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert (app.ended, app.runner.status.running) == (1, 0)
+        assert app.runner.status.done + app.runner.status.released == 1
+
+    asyncio.run(main())
+
+
 async def for_ever() -> None:
     """What an application does."""
     await asyncio.Event().wait()
