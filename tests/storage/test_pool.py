@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import redis
 
 from jobqueue import DeclarationError, JobQueue, NotApplied
 from jobqueue.storage.redis import links as links_module
+from jobqueue.storage.redis import pool as pool_module
 from tests.conftest import MakeServer
 from tests.servers import Server
 
@@ -53,6 +56,67 @@ def together(count: int, call: Callable[[int], object]) -> list[BaseException]:
     for thread in threads:
         thread.join()
     return raised
+
+
+def test_never_more_than_there_may_be() -> None:
+    """A thread that was held up after it had begun to take a place, while another one took the last."""
+    links: links_module.Links[Any, Any] = links_module.Links(1)
+    enter: Any = links._entered
+    others: list[Any] = []
+
+    def held_up(link: Any) -> Any:
+        if not others:
+            others.append(None)
+            others.append(links.add())
+        return enter(link)
+
+    links._entered = held_up  # type: ignore[method-assign]
+    mine = links.add()
+    assert [mine is None, others[1] is None].count(False) == 1
+    assert len(links) == 1
+
+
+def test_of_many_at_once_as_many_as_there_may_be() -> None:
+    links: links_module.Links[Any, Any] = links_module.Links(3)
+    kept: list[Any] = []
+
+    def take(_: int) -> None:
+        for _ in range(50):
+            link = links.add()
+            if link is not None:
+                kept.append(link)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert together(12, take) == []
+    finally:
+        sys.setswitchinterval(before)
+    assert len(kept) == len(links) == 3
+
+
+def test_connections_are_given_back_though_no_thread_could_be_started_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start: Any = _thread.start_new_thread
+    refused: list[int] = []
+
+    def refuse(*args: Any) -> Any:
+        if args[0] is pool_module._watch and not refused:
+            refused.append(1)
+            raise RuntimeError("can't start new thread")
+        return start(*args)
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    monkeypatch.setattr(links_module, "IDLE_SECONDS", 0.05)
+    client = server.client()
+    before = named(client)
+    with JobQueue(server.url, namespace="pool", max_connections=5) as jobs:
+        job = declared(jobs)
+        while not refused:
+            assert together(THREADS, job.enqueue) == []
+        assert together(THREADS, job.enqueue) == []
+        assert eventually(lambda: named(client) - before == 1)
 
 
 @contextmanager

@@ -32,16 +32,16 @@ class Link(Generic[C]):
 
     Attributes:
         connection: The connection, once there is one.
-        number: Grows from one to the next.
+        number: Grows from one to the next of those that came when there was hardly a place; before that 0.
         since: When it was given back last.
         extra: Whether it is one more than there may be.
     """
 
     __slots__ = ("__weakref__", "connection", "extra", "number", "since")
 
-    def __init__(self, number: int, *, extra: bool = False) -> None:
+    def __init__(self, *, extra: bool = False) -> None:
         self.connection: C | None = None
-        self.number = number
+        self.number = 0
         self.since = 0.0
         self.extra = extra
 
@@ -61,7 +61,7 @@ class Links(Generic[C, W]):
         self.waiters: deque[W] = deque()
         self.watched = False
         self._most = most
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)
         # Each leaves by itself when it dies, by one call that nothing can interrupt.
         self._all: set[weakref.ref[Link[C]]] = set()
 
@@ -84,18 +84,22 @@ class Links(Generic[C, W]):
 
     def add(self) -> Link[C] | None:
         """A new one, if there is a place."""
-        # Entered first and looked at then: of several that come at once the first ones find a place.
-        link = self._entered(Link[C](next(self._numbers)))
-        if len(self._all) <= self._most:
-            return link
-        if sum(other.number < link.number for other in self._alive()) < self._most:
-            return link
-        self.remove(link)
-        return None
+        while True:
+            # Entered first, numbered then, and looked at last: so whoever has a smaller number, or none yet, is seen and
+            # counts as earlier. Of several that come at once too few may find a place, never too many.
+            link = self._entered(Link[C]())
+            if len(self._all) <= self._most:
+                return link
+            link.number = next(self._numbers)
+            if sum(other.number < link.number for other in self._alive()) < self._most:
+                return link
+            self.remove(link)
+            if len(self._all) >= self._most:
+                return None
 
     def add_extra(self) -> Link[C]:
         """One more than there may be."""
-        return self._entered(Link[C](next(self._numbers), extra=True))
+        return self._entered(Link[C](extra=True))
 
     def remove(self, link: Link[C]) -> None:
         """Give its place back."""

@@ -202,9 +202,11 @@ class Pool:
         links.idle.append(link)
         if len(links.idle) > 1 and not links.watched:
             links.watched = True
-            with contextlib.suppress(RuntimeError):  # at the end of the interpreter
+            try:
                 # Not a `threading.Thread`, whose start takes a lock: this may be a signal handler that interrupted one.
                 _thread.start_new_thread(_watch, (weakref.ref(self),))
+            except RuntimeError:  # at the end of the interpreter, or there are too many threads just now
+                links.watched = False
 
     def _hand(self, links: Links[Connection, Waiter], link: Link[Connection] | None) -> bool:
         try:
