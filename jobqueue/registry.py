@@ -56,11 +56,12 @@ class Registry:
                     raise DuplicateJob(
                         f"{name!r} is declared twice, by {_where(other)} and by {_where(kind)}: give one of them name=…"
                     )
+            # Not taken out first: a runner, or a signal handler, that looked meanwhile would find no such kind.
+            self._by_name.update(dict.fromkeys(names, kind))
             for other in earlier.values():
                 self._by_class.pop(other.target, None)
-                for name in (other.name, *other.aliases):
+                for name in {other.name, *other.aliases} - {*names}:
                     self._by_name.pop(name, None)
-            self._by_name.update(dict.fromkeys(names, kind))
             if isinstance(kind.target, type):
                 self._by_class[kind.target] = kind
 

@@ -579,3 +579,31 @@ def test_a_record_can_be_decoded_into_its_call(jobs: JobQueue) -> None:
 
     assert jobs.decode(record) == declared.call(1)
     assert jobs.decode(msgspec.structs.replace(record, payload=b'{"y":"z","x":2}')).arguments == {"x": 2, "y": "z"}
+
+
+def test_who_looks_during_a_reload_finds_the_kind() -> None:
+    jobs = JobQueue("memory://")
+    registry = jobs.registry
+    looks: list[object] = []
+
+    class Seen(dict[str, Any]):
+        """Somebody looks after each change."""
+
+        def pop(self, *args: Any) -> Any:
+            found = super().pop(*args)
+            looks.append(registry.get("seen"))
+            return found
+
+        def update(self, *args: Any, **kwargs: Any) -> None:
+            super().update(*args, **kwargs)
+            looks.append(registry.get("seen"))
+
+    registry._by_name = Seen()
+    for aliases in (("old",), ()):
+
+        @jobs.job(name="seen", aliases=aliases)
+        def job() -> None: ...
+
+    assert len(looks) > 1
+    assert None not in looks
+    assert registry.get("old") is None
