@@ -352,7 +352,7 @@ def test_so_do_several_arguments(data: st.DataObject, types: list[Any]) -> None:
         (dict[int, int], {True: 1}, "`value`: a key: Expected `int`, got `bool`"),
         (list[Any], [1, [object()]], r"`value\[1\]\[0\]`: object has no form in JSON"),
         (list[str], ["a", "\udc00"], r"`value\[1\]`: .*surrogates not allowed"),
-        (set[Any], {(1, 2)}, "`value`: unhashable type: 'list'"),
+        (set[Any], {(1, 2)}, r"`value`: unhashable type: 'list'|`value\[0\]`: Expected a hashable value"),
         (Box, Box("x" * 1000 + "\udc00"), r"`value\.content`: "),
         (list[Any], ("x" * 1000,), "^.{0,300}$"),
     ],
@@ -371,7 +371,7 @@ def test_a_refusal_names_the_argument_among_several() -> None:
     loop: list[Any] = []
     loop.append(loop)
     for arguments, words in (
-        ({"a": 1, "b": {(1, 2)}}, "argument `b`: unhashable type"),
+        ({"a": 1, "b": {(1, 2)}}, r"argument `b(\[0\])?`: (unhashable type|Expected a hashable value)"),
         ({"a": 1, "b": {1}, "c": {None: 1}}, "argument `c`: the key None has no form in JSON"),
         ({"a": 1, "b": {1}, "c": loop}, "argument `c`: it is nested too deep, or contains itself"),
         ({"b": {1}, "a": 10**5000}, "argument `a`: .*digits"),
