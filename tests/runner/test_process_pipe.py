@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 import threading
@@ -38,6 +39,7 @@ def test_a_signal_handler_may_send_while_its_thread_sends(ends: tuple[Pipe[FromC
     here, there = ends
     arrived: list[str] = []
     sent: list[str] = []
+    numbers = itertools.count()
 
     def read() -> None:
         while not arrived or arrived[-1] != "last":
@@ -45,8 +47,9 @@ def test_a_signal_handler_may_send_while_its_thread_sends(ends: tuple[Pipe[FromC
             arrived.append(message.message)
 
     def handle(*_: object) -> None:
-        sent.append(f"handler {len(sent)}")
-        here.send(record(sent[-1]))
+        name = f"handler {next(numbers)}"
+        here.send(record(name))
+        sent.append(name)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -64,7 +67,7 @@ def test_a_signal_handler_may_send_while_its_thread_sends(ends: tuple[Pipe[FromC
     reader.join(timeout=PATIENCE)
 
     assert [text for text in arrived if text.startswith("main")] == [f"main {n}" for n in range(number)]
-    assert [text for text in arrived if text.startswith("handler")] == sent
+    assert sorted(text for text in arrived if text.startswith("handler")) == sorted(sent)  # one may interrupt another
 
 
 def test_an_interruption_between_two_frames_leaves_none_behind(ends: tuple[Pipe[FromChild], Pipe[FromChild]]) -> None:
