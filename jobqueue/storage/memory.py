@@ -43,12 +43,15 @@ class MemoryStorage:
         shared = self._shared
         outcomes: list[Outcome] = []
         rung: set[str] = set()
-        with shared.bell.mutex:
+
+        def work() -> None:
             for batch in batches:
                 outcome, ring = shared.apply(batch)
                 outcomes.append(outcome)
                 if ring:
                     rung.add(batch.scope)
+
+        shared.bell.alone(work)
         if rung:
             shared.bell.ring(rung)
         return outcomes
@@ -78,19 +81,22 @@ class MemoryStorage:
         Lists are lists of bytes, sorted sets lists of (member, score) in order, hashes dicts sorted by field, locks
         (token, until in ms, fence).
         """
-        return self._shared.look(Interpreter.dump)
+        return self._shared.look(lambda contents: contents.dump())
 
     def copy(self) -> MemoryStorage:
         """An independent storage with the same contents; wake-ups that nobody waited for are not copied."""
         other = MemoryStorage()
-        other._shared.version = Version(self._shared.look(Interpreter.copy))
+        other._shared.version = Version(self._shared.look(lambda contents: contents.copy()))
         return other
 
     def restore(self, saved: MemoryStorage) -> None:
         """Make the contents equal to those of ``saved``, for all who share this storage."""
-        contents = saved._shared.look(Interpreter.copy)
-        with self._shared.bell.mutex:
-            self._shared.version = Version(contents)
+        version = Version(saved._shared.look(lambda contents: contents.copy()))
+
+        def work() -> None:
+            self._shared.version = version
+
+        self._shared.bell.alone(work)
 
 
 class Version:
@@ -154,13 +160,16 @@ class _Shared:
 
     def look(self, see: Callable[[Interpreter], T]) -> T:
         """Answer what somebody sees of the contents, which nobody changes meanwhile."""
-        with self.bell.mutex:
+
+        def work() -> T:
             version = self._quiet()
             version.state = "read"
             try:
                 return see(version.contents)
             finally:
                 version.state = "quiet"
+
+        return self.bell.alone(work)
 
     def _quiet(self, *, changing: bool = False) -> Version:
         """A version that nobody is at; one that may be changed has a journal that is not full, and a beginning."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobqueue.storage.interpreter import Interpreter
-from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.memory import MemoryStorage, Version
 from jobqueue.storage.ops import Batch, Fields, HashKey, HashSet, Key, Op, Sizes
 
 SCOPE = "ns:queue"
@@ -97,7 +97,7 @@ class Scene:
         self._thread = threading.Thread(target=self._run, daemon=True)
         shared: Any = self.storage._shared
         shared.bell.mutex = self.mutex
-        shared.contents = Interrupted(steps, self._meanwhile)
+        shared.version = Version(Interrupted(steps, self._meanwhile), Interpreter())
 
     def _run(self) -> None:
         try:

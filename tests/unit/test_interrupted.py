@@ -114,7 +114,12 @@ class Thrown(BaseException):
 
 
 def throwing(at: int, call: Callable[[], object]) -> bool:
-    """Make a call and throw an exception at its n-th line; answers whether it had that many."""
+    """Make a call and throw an exception at its n-th line; answers whether it had that many.
+
+    It is made on a thread of its own. What is thrown at the end of an ``except`` block leaves the exception of that block
+    as the one that the thread handles, and later tests would find it as the context of theirs. And no garbage is collected
+    meanwhile: the callbacks of others would be thrown at as well.
+    """
     seen = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -125,13 +130,27 @@ def throwing(at: int, call: Callable[[], object]) -> bool:
                 raise Thrown
         return trace
 
-    sys.settrace(trace)
+    def traced() -> None:
+        sys.settrace(trace)
+        try:
+            call()
+        except Thrown:
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
+            errors.append(error)
+        finally:
+            sys.settrace(None)
+
+    errors: list[BaseException] = []
+    thread = threading.Thread(target=traced)
+    gc.disable()
     try:
-        call()
-    except Thrown:
-        pass
+        thread.start()
+        thread.join()
     finally:
-        sys.settrace(None)
+        gc.enable()
+    if errors:
+        raise errors[0]
     return seen >= at
 
 
