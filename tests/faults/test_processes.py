@@ -202,8 +202,9 @@ CRASHES: Final = {
     # cell: whether a job is run once more
     **dict.fromkeys(["F1-PRO", "F1-CLM", "F1-REC"], False),
     **dict.fromkeys(["F1-ACK", "F1-RTY", "F1-DLQ", "F1-HB", "F1-SHD"], True),
-    **dict.fromkeys(["F2-PRO", "F2-CLM", "F2-ACK", "F2-RTY", "F2-DLQ", "F2-REC"], False),
+    **dict.fromkeys(["F2-PRO", "F2-CLM", "F2-ACK", "F2-RTY", "F2-DLQ"], False),
     **dict.fromkeys(["F2-HB", "F2-SHD"], True),  # the job was running in the process that died
+    "F2-REC": True,  # its other threads may claim what it has brought back, and start it, before they are all killed
 }
 
 
