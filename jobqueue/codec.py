@@ -8,6 +8,7 @@ decodes those very bytes once. What a job receives is what was checked here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
@@ -113,21 +114,39 @@ class Codec:
             PayloadError: See `encode`; of the first that does not fit.
         """
         try:
-            payloads = [*map(_encode, _convert((calls,), self._batch).all)]
-            decoded = self._decode_lines(b"\n".join(payloads))
-            types = [type(value) for arguments in calls for value in arguments.values()]
-            if self._leaves is None or not self._leaves.issuperset(types):
-                for arguments, got in zip(calls, decoded, strict=True):
-                    self._compare(arguments, got)
-        except Exception as error:
-            if len(calls) == 1:
-                if isinstance(error, msgspec.ValidationError):
-                    error.__traceback__ = None  # of this module alone
-                raise self._refusal(error, calls[0]) from error
-        else:
-            return payloads
-        # Which of them it was, and in what words, comes out when each is alone.
-        return [self.encode(arguments) for arguments in calls]
+            return self._checked(calls)
+        except (PayloadError, msgspec.ValidationError) as error:
+            problem: Exception = error
+        except Exception as error:  # of msgspec, of pydantic, or of a class of the user's
+            problem = error
+            if len(calls) == 1 and self._passes(calls):
+                raise  # a signal handler threw it in here: it says nothing of the arguments
+        try:
+            if len(calls) > 1:
+                # Which of them it was, and in what words, comes out when each is alone.
+                for arguments in calls:
+                    self.encode(arguments)
+                raise problem  # see above
+            if isinstance(problem, msgspec.ValidationError):
+                problem.__traceback__ = None  # of this module alone
+            raise self._refusal(problem, calls[0]) from problem
+        finally:
+            del problem  # it would hold itself, by way of this frame
+
+    def _checked(self, calls: Sequence[Mapping[str, object]]) -> list[bytes]:
+        payloads = [*map(_encode, _convert((calls,), self._batch).all)]
+        decoded = self._decode_lines(b"\n".join(payloads))
+        types = [type(value) for arguments in calls for value in arguments.values()]
+        if self._leaves is None or not self._leaves.issuperset(types):
+            for arguments, got in zip(calls, decoded, strict=True):
+                self._compare(arguments, got)
+        return payloads
+
+    def _passes(self, calls: Sequence[Mapping[str, object]]) -> bool:
+        with contextlib.suppress(Exception):
+            self._checked(calls)
+            return True
+        return False
 
     def decode(self, payload: bytes) -> tuple[Any, ...]:
         """Answer the values of all parameters, in their order, defaults filled in. The runner's fast path.

@@ -387,6 +387,34 @@ def test_no_bytes_make_another_error(payload: bytes) -> None:
         CODEC.decode(payload)
 
 
+class Interruption(Exception):
+    """What a signal handler raises wherever its thread is: a limit of time, say."""
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("always", [False, True])
+def test_what_is_thrown_in_from_outside_is_no_fault_of_the_arguments(many: bool, always: bool) -> None:
+    interruptions = [Interruption()]
+
+    @attrs.define
+    class Slow:
+        number: int
+
+        def __attrs_post_init__(self) -> None:
+            if interruptions and self.number == 1:
+                raise interruptions[0] if always else interruptions.pop()
+
+    codec = Codec("shop.take", [Parameter("value", Slow)])
+    calls = [{"value": object.__new__(Slow)} for _ in range(1 + many)]
+    for number, call in enumerate(calls):
+        call["value"].number = number if many else 1
+
+    with pytest.raises(PayloadError if always else Interruption):
+        codec.encode_all(calls)
+    if not always:
+        assert codec.encode_all(calls)[-1] == b'{"value":{"number":1}}'
+
+
 def test_some_of_the_arguments_can_be_checked_alone() -> None:
     assert CODEC.partial({"size": 3}) == {"size": 3}
     assert CODEC.partial({}) == {}
