@@ -84,7 +84,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # A program that only enqueues does not need the runner, which imports several modules more.
     if name in ("Runner", "RunnerStatus"):
-        from jobqueue.runner import runner
-
+        try:
+            from jobqueue.runner import runner
+        except Exception as error:
+            if told := shadows.explained(error):
+                raise ImportError(told) from error
+            raise
         return getattr(runner, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

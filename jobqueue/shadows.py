@@ -77,13 +77,20 @@ def _library_index() -> int:
 
 
 def _file_of(name: str) -> str | None:
-    return getattr(sys.modules.get(name), "__file__", None)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file and _without_init(file)
+
+
+def _without_init(file: str) -> str:
+    """The file of a module, or the folder of a package."""
+    folder, last = os.path.split(file)
+    return folder if last == "__init__.py" else file
 
 
 def _files_in(error: BaseException) -> set[str]:
     files: set[str] = set()
     trace = error.__traceback__
     while trace is not None:
-        files.add(trace.tb_frame.f_code.co_filename)
+        files.add(_without_init(trace.tb_frame.f_code.co_filename))
         trace = trace.tb_next
     return files

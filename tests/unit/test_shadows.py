@@ -77,3 +77,11 @@ def test_an_error_of_another_cause_blames_no_file(shop: Path, monkeypatch: pytes
     assert shadows.explained(ModuleNotFoundError("no module", name="redis")) is None
     assert shadows.explained(ImportError("no jobs in queue", name="queue")) is not None
     shadows.refuse()
+
+
+@pytest.mark.parametrize("program", ["import jobqueue; jobqueue.Runner", "from jobqueue import *"])
+def test_a_package_that_hides_a_module_is_named_and_where_the_runner_is_imported(tmp_path: Path, program: str) -> None:
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue" / "__init__.py").touch()
+
+    assert said(tmp_path, "-c", program) == f"ImportError: {tmp_path / 'queue'} {TOLD.format('queue')}"
