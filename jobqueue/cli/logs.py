@@ -15,8 +15,8 @@ __all__ = ["HumanFormatter", "JsonFormatter", "set_up_logging"]
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
-    """The traceback of a record; one that comes from a worker process has the text alone."""
-    return formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
+    """The traceback of a record; that of one from a worker process is a text, beside an exception without frames."""
+    return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else None)
 
 
 class HumanFormatter(logging.Formatter):
@@ -26,9 +26,8 @@ class HumanFormatter(logging.Formatter):
         """Answer the record's line."""
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         line = f"{time} {record.levelname:<7} {clean(record.name)}: {clean(record.getMessage())}"
-        if trace := _trace(self, record):
-            trace = clean_lines(trace)
-            line += "".join(f"\n    {part}" for part in trace.split("\n"))
+        for trace in filter(None, (_trace(self, record), record.stack_info)):
+            line += "".join(f"\n    {part}" for part in clean_lines(trace).split("\n"))
         return line
 
 
@@ -36,7 +35,8 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time``, ``level``, ``logger`` and ``message``; then whatever else the record says.
 
     That are the fields of a job, ``outcome`` and ``duration`` (seconds) at its end, and what the application passed as
-    ``extra=``; a name that is taken already gets ``extra_`` before it. ``exception`` holds a traceback.
+    ``extra=``; a name that is taken already gets ``extra_`` before it. ``exception`` holds a traceback, and
+    ``stack`` where ``stack_info=True`` was logged.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -48,11 +48,13 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         trace = _trace(self, record)
-        taken = {*value, "exception"}
+        taken = {*value, "exception", "stack"}
         for name, said in json.loads(extra_of(record)).items():
             value[f"extra_{name}" if name in taken else name] = said
         if trace:
             value["exception"] = trace
+        if record.stack_info:
+            value["stack"] = record.stack_info
         return as_json(value)
 
 

@@ -228,6 +228,7 @@ class _ToRunner(logging.Handler):
                 str(record.name), int(record.levelno), clean(record.getMessage()), float(record.created),
                 trace and shortened(trace), clean(error), str(record.pathname), int(record.lineno),
                 str(record.funcName or ""), str(record.threadName or ""), extra_of(record),
+                record.stack_info and shortened(record.stack_info),
             )  # fmt: skip
             self._pipe.send(message)
         except Exception:  # noqa: BLE001 - as every handler of the standard library does

@@ -104,8 +104,8 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
 class Logged(msgspec.Struct, tag=True, frozen=True):
     """A record of the standard logging.
 
-    ``trace`` is its traceback and ``error`` the text of its exception, if it has one. ``extra`` is what it says of its job,
-    and what the application passed, as JSON; see `jobqueue.logs.extra_of`.
+    ``trace`` is its traceback and ``error`` the text of its exception, if it has one, and ``stack`` its ``stack_info``.
+    ``extra`` is what it says of its job, and what the application passed, as JSON; see `jobqueue.logs.extra_of`.
     """
 
     logger: str
@@ -119,6 +119,7 @@ class Logged(msgspec.Struct, tag=True, frozen=True):
     function: str
     thread: str
     extra: str
+    stack: str | None = None
 
 
 ToChild: TypeAlias = Setup | Run | Go | Tell

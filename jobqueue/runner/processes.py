@@ -361,6 +361,7 @@ class _Worker:
                 record.exc_text = message.trace
                 error = stand_in(message.error)
                 record.exc_info = (type(error), error, None)
+            record.stack_info = message.stack
             for name, value in json.loads(message.extra).items():
                 record.__dict__.setdefault(name, value)
             with carefully(message.message):

@@ -209,6 +209,7 @@ def test_what_a_job_logs_and_enqueues_goes_where_its_runner_does(
     assert said["jobqueue.job"].levelno == logging.WARNING
     assert said["jobqueue.job"].process != os.getpid()
     assert "Mild: with a traceback" in str(said["own"].exc_text)
+    assert "in talks" in str(said["own"].stack_info)
     assert said["own"].exc_info
     assert repr(said["own"].exc_info[1]) == "Mild('with a traceback')"
 

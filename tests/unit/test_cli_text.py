@@ -94,6 +94,17 @@ def test_a_log_record_for_programs_is_one_json_line() -> None:
     assert "ValueError: no" in value["exception"]
 
 
+def test_the_traceback_and_the_stack_of_a_record_are_written() -> None:
+    record = record_with("failed", ValueError("no"))
+    record.exc_text = "Traceback of another process"
+    record.stack_info = 'Stack (most recent call last):\n  File "a.py"'
+    assert HumanFormatter().format(record).split("\n")[1:] == [
+        "    Traceback of another process", "    Stack (most recent call last):", '      File "a.py"',
+    ]  # fmt: skip
+    value = json.loads(JsonFormatter().format(record))
+    assert (value["exception"], value["stack"]) == (record.exc_text, record.stack_info)
+
+
 @contextmanager
 def bare_root() -> Iterator[logging.Logger]:
     """The root without a handler: pytest gives it some for the length of a test."""

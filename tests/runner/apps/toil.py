@@ -192,7 +192,7 @@ def talks(ctx: Context) -> None:
     try:
         raise Mild("with a traceback")
     except Mild:
-        logging.getLogger("own").exception("and an error")
+        logging.getLogger("own").exception("and an error", stack_info=True)
     picky.opts(queue="left").enqueue("mild")
 
 
