@@ -47,7 +47,7 @@ LINKS: Final = 8
 MEMBERS: Final = 10
 """Members of one group."""
 NESTED: Final = 4
-"""How deep groups in groups are told of."""
+"""How deep groups in groups are told of; of those further down the members are."""
 FIRST, LAST, LAST_OWN = 4, 16, 16
 """Frames of one traceback: the outermost, the innermost, and the innermost of the job's own code."""
 FARTHEST: Final = 10_000
@@ -57,7 +57,7 @@ HEADLINE: Final = 1_000
 MESSAGE: Final = 2_000
 """Bytes of the lines behind it."""
 HEADING: Final = 200
-"""Bytes of the first line of another exception than the first; its other lines have as many."""
+"""Bytes of the first line of another exception than the first; its other lines have as many, unless it has no frames."""
 FRAME: Final = 600
 """Bytes of a frame with its line of source."""
 
@@ -301,15 +301,18 @@ class _Walk:
         return True
 
     def _members_of(self, group: _Told) -> None:
-        members = _MEMBERS(group.error)
+        members, what = _MEMBERS(group.error), "member"
+        if group.depth >= NESTED and any(map(_is_group, members)):
+            members, what = tuple(leaves(group.error)), "in its groups,"
         shown = 0
-        for number, member in enumerate(members[: MEMBERS if group.depth < NESTED else 0], 1):
-            one = _Told(member, f"member {number} of {len(members)}: ", group.depth + 1)
+        for number, member in enumerate(members[:MEMBERS], 1):
+            one = _Told(member, f"{what} {number} of {len(members)}: ", group.depth + 1)
             shown += self._is_told(one, group.members)
         if len(members) > shown:
             kinds = Counter(type_name(type(member)) for member in members[shown:]).most_common(MEMBERS)
             which = ", ".join(f"{count:,} of {name}" for name, count in kinds)
-            group.members.append(_cut(f"  {len(members) - shown:,} more members: {which}", HEADING))
+            left = len(members) - shown
+            group.members.append(_cut(f"  {left:,} more member{'s' if left > 1 else ''}: {which}", HEADING))
 
     def _causes_of(self, first: _Told) -> None:
         chain = _chain(first.error)
@@ -339,9 +342,10 @@ def _fitted(told: list[_Told], caller: str | None) -> Iterator[str]:
         room -= sum(_size(one, line) for line in (*one.lines, *notes))
         if one.again:
             continue
-        if rest:
-            offers.append(((1, order), one, -1, _cut("\n".join(rest), HEADING if order else MESSAGE)))
         frames = _frames(_TRACEBACK(one.error), None if order else caller)
+        if rest:  # of a cause without frames it is all there is: it may be the traceback of another process
+            whole = order == 0 or (one.is_cause and not frames)
+            offers.append(((1, order), one, -1, _cut("\n".join(rest), MESSAGE if whole else HEADING)))
         one.count = len(frames)
         chosen = own.chosen(frames)
         texts = _frame_texts(frames, sorted(chosen))

@@ -252,6 +252,35 @@ def test_groups_in_groups_end_somewhere() -> None:
     assert text.startswith(f"ExceptionGroup: nested (1 sub-exception): {HERE}.ShopError: core\n")
 
 
+@pytest.mark.parametrize("depth", [NESTED, NESTED + 1, NESTED + 2, 20])
+def test_what_failed_in_nested_groups_has_its_frames_however_deep_they_are(depth: int) -> None:
+    error: Exception = thrown(ShopError("core"), "innermost")  # type: ignore[assignment]
+    for _ in range(depth):
+        error = ExceptionGroup[Exception]("nested", [error])
+    text = error_text(thrown(error, "outermost"))
+    assert f"1 of 1: {HERE}.ShopError: core\n" in text
+    assert ", in innermost\n" in text
+
+
+def test_members_of_deep_groups_are_counted() -> None:
+    error = ExceptionGroup[Exception](
+        "a", [ExceptionGroup("b", [ShopError(n) for n in range(MEMBERS + 1)]), KeyError(1)]
+    )
+    for _ in range(NESTED):
+        error = ExceptionGroup[Exception]("nested", [error])
+    text = error_text(error)
+    assert f"in its groups, 1 of {MEMBERS + 2}: {HERE}.ShopError: 0\n" in text
+    assert "  2 more members: 1 of tests.unit.test_texts.ShopError, 1 of KeyError" in text
+
+
+def test_the_traceback_of_another_process_is_kept_as_the_cause_that_it_is() -> None:
+    frames = "".join(f'  File "/srv/shop/stock.py", line {n}, in step_{n}\n    step_{n + 1}()\n' for n in range(12))
+    error = ShopError("out of stock")
+    error.__cause__ = Exception(f'\n"""\nTraceback (most recent call last):\n{frames}ShopError: out of stock\n"""')
+    text = error_text(thrown(error))
+    assert all(f", in step_{n}\n" in text for n in range(12))
+
+
 def test_of_a_thousand_causes_the_nearest_and_the_first_are_told() -> None:
     error = ShopError("cause 999")
     for number in range(998, -1, -1):
