@@ -21,6 +21,7 @@ from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
 from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
+from jobqueue.words import article
 
 __all__ = ["Counts", "Looking"]
 
@@ -333,6 +334,6 @@ def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tupl
 
 def _shown(value: object) -> str:
     """What was given instead, without its contents: they may be a job's arguments."""
-    return (
-        "None" if value is None else f"{ascii(value)[:60]}" if isinstance(value, str) else f"a {type(value).__name__}"
-    )
+    if value is None or isinstance(value, str):
+        return ascii(value)[:60]
+    return article(type(value).__name__)

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from jobqueue.words import article
+
 __all__ = ["build", "from_json", "is_model", "lost", "names", "to_json"]
 
 
@@ -52,7 +54,7 @@ def names(model: Any) -> tuple[str, ...]:
 def lost(given: Any, got: Any) -> str | None:
     """Answer what of a model, besides its fields, did not come back."""
     if given.__pydantic_private__ != got.__pydantic_private__:
-        return f"the private attributes of a {type(given).__qualname__} would not arrive"
+        return f"the private attributes of {article(type(given).__qualname__)} would not arrive"
     return None
 
 

@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, final, overload
@@ -421,6 +421,18 @@ class Declaring:
                 "(a subclass needs its own; after a reload, instances of the old class are not known)"
             )
         return Call(kind, {name: getattr(thing, name) for name in kind.codec.parameters})
+
+    def calls_of(self, things: Iterable[object]) -> list[Call[Any]]:
+        """Answer the calls that a user means by several such things; see `call_of`.
+
+        Raises:
+            TypeError: It is one of them, or nothing that can be gone through.
+        """
+        if isinstance(things, Call | Job | JobFunction | BoundFunction | type) or not isinstance(things, Iterable):
+            raise TypeError(
+                f"enqueue_many takes several jobs, as in jobs.enqueue_many([function.call(…), …]), not {things!r}"
+            )
+        return [self.call_of(thing) for thing in things]
 
     def _declare(self, function: Callable[..., Any], declared: Declared) -> JobFunction[..., Any, ..., Any]:
         if isinstance(function, JobFunction):

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from jobqueue import models
+from jobqueue.words import article
 
 __all__ = ["KEPT", "at", "find_non_finite", "first", "parts", "round_trip_differs"]
 
@@ -168,10 +169,9 @@ def _changed(given: Any, got: Any, path: str) -> str:
 
 
 def _a(value: object) -> str:
-    name = type(value).__qualname__
-    return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
+    return article(type(value).__qualname__)
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    text = str(value) if isinstance(value, datetime | time) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -312,6 +312,10 @@ def _walk(node: types.Type, where: str, seen: set[type[Any]]) -> None:
         )
     if isinstance(node, types.DictType):
         _check_key(node.key_type, where)
+    if isinstance(node, types.SetType | types.FrozenSetType) and (part := _unhashable(node.item_type)):
+        raise DeclarationError(
+            f"{where} cannot be stored: a set can hold nothing of type {_name(part)}, which has no hash; take a list"
+        )
     if isinstance(node, types.DataclassType | types.StructType | types.TypedDictType | types.NamedTupleType):
         if node.cls in seen:
             return
@@ -341,7 +345,13 @@ def _parts(node: Any, where: str) -> Iterator[tuple[types.Type, str]]:
 def _check_key(node: types.Type, where: str) -> None:
     """Refuse the key of a dict that has no form as a string, which is what JSON has for keys."""
     if isinstance(node, types.Metadata | types.UnionType):
-        for part, _ in _parts(node, where):
+        parts = [part for part, _ in _parts(node, where)]
+        if any(isinstance(part, types.StrType) for part in parts) and any(isinstance(part, _NUMBERS) for part in parts):
+            raise DeclarationError(
+                f"{where} cannot be stored: a key in JSON is text, so the number 1 and the text '1' are one key; take a "
+                "list of pairs, or keys of one of the two types"
+            )
+        for part in parts:
             _check_key(part, where)
     elif not isinstance(node, _KEYS):
         raise DeclarationError(
@@ -350,12 +360,28 @@ def _check_key(node: types.Type, where: str) -> None:
         )
 
 
+_NUMBERS: Final = types.IntType | types.FloatType
 _KEYS: Final = (
-    types.AnyType, types.BytesType, types.ByteArrayType, types.DateTimeType, types.DateType, types.DecimalType,
+    types.AnyType, types.BytesType, types.DateTimeType, types.DateType, types.DecimalType,
     types.EnumType, types.FloatType, types.IntType, types.LiteralType, types.StrType, types.TimeDeltaType, types.TimeType,
     types.UUIDType,
 )  # fmt: skip
 """What JSON can have as the key of an object: each of these has a form as a string."""
+
+
+def _unhashable(node: types.Type) -> types.Type | None:
+    """The part of a type of which no set can have a value: the type itself, or a member of a union or tuple."""
+    if isinstance(node, types.ListType | types.SetType | types.DictType | types.TypedDictType | types.ByteArrayType):
+        return node
+    if getattr(getattr(node, "cls", None), "__hash__", ...) is None:
+        return node
+    inside = (part for part, _ in _parts(node, "")) if isinstance(node, _HASHED_BY_PARTS) else ()
+    return next(filter(None, map(_unhashable, inside)), None)
+
+
+_HASHED_BY_PARTS: Final = (
+    types.UnionType | types.Metadata | types.TupleType | types.VarTupleType | types.FrozenSetType | types.NamedTupleType
+)
 
 
 def _name(node: types.Type) -> str:

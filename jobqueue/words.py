@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from jobqueue.names import suggestion
 
-__all__ = ["CALL", "FUNCTION", "OPTS", "QUEUE", "explains", "no_attribute", "option_hint", "refuse"]
+__all__ = ["CALL", "FUNCTION", "OPTS", "QUEUE", "article", "explains", "no_attribute", "option_hint", "refuse"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -105,6 +105,11 @@ def option_hint(word: str, parameters: Container[str]) -> str:
         return ""
     write = ours if "where" in ours else f".opts({ours.partition(',')[0]}).enqueue(…)"
     return f"; an option is no argument: write {write}"
+
+
+def article(name: str) -> str:
+    """Answer the name of a class behind the article that it has."""
+    return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
 
 
 def refuse(where: str, word: str, known: Iterable[str], place: Mapping[str, str]) -> NoReturn:

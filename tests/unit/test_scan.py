@@ -328,7 +328,7 @@ async def test_a_record_is_as_good_as_an_id(bench: Bench, name: str) -> None:
         (b"x" * 32, r"not a bytes: an id is a str, write id\.decode\(\)"),
         (uuid4(), r"not a UUID: an id is a str, write id\.hex"),
         (None, "not None: was the job looked for, and not there"),
-        (7, "not a int"),
+        (7, "not an int"),
         (["0" * 32], "not a list"),
         ("\ud800", "is no id of a job: it is no text"),
         ("a call", "not a Call: it has no id until it is enqueued"),
