@@ -7,6 +7,7 @@ itself. So such things are done on a thread of their own, which goes on meanwhil
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -46,7 +47,12 @@ def uninterrupted(function: Callable[[], T], what: str) -> T:
 
     # Not a `threading.Thread`, whose start takes a lock that the interrupted code may hold.
     try:
-        _thread.start_new_thread(work, ())
+        if (
+            sys.is_finalizing()
+        ):  # it has no other thread any more, and before Python 3.12 one that is started never runs
+            work()
+        else:
+            _thread.start_new_thread(work, ())
     except RuntimeError:  # at the end of the interpreter
         work()
     if not ended.acquire(timeout=SECONDS):

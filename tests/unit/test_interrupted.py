@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -241,6 +242,25 @@ def never_for_ever() -> Iterator[None]:
     watch.start()
     yield
     watch.cancel()
+
+
+def test_a_finalizer_at_the_end_of_the_interpreter_waits_for_nothing() -> None:
+    """It is the first call, for which the storage would have to be imported."""
+    program = """
+from jobqueue import JobQueue
+jobs = JobQueue("redis://127.0.0.1:1")
+@jobs.job(name="last")
+def last() -> None: ...
+class Late:
+    def __del__(self, enqueue=last.enqueue, print=print):
+        try:
+            enqueue()
+        except Exception as error:
+            print("refused")
+late = Late()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout == "refused\n"
 
 
 if __name__ == "__main__":
