@@ -146,7 +146,7 @@ def _check_server(parts: SplitResult) -> None:
             f"a {scheme}:// URL names one server: for several use {scheme}+sentinel:// or {scheme}+cluster://"
         )
     if not all(map(_has_port, hosts.split(","))):
-        raise DeclarationError(f"the port in the {scheme}:// URL is no number from 0 to 65535")
+        raise DeclarationError(f"the port in the {scheme}:// URL is no number from 1 to 65535")
     if scheme.endswith("+sentinel"):
         service, _, path = path.partition("/")
         if not service:
@@ -159,10 +159,9 @@ def _check_server(parts: SplitResult) -> None:
 
 def _has_port(host: str) -> bool:
     try:
-        _ = urlsplit(f"//{host}").port
+        return urlsplit(f"//{host}").port != 0  # a client would take 0 for none, and the usual port instead
     except ValueError:
         return False
-    return True
 
 
 def _check_settings(parts: SplitResult) -> None:

@@ -72,8 +72,10 @@ def test_a_queue_is_registered_again_after_the_server_lost_its_data() -> None:
     ("url", "words"),
     [
         ("redis://localhost/abc", "the number of a database"),
-        ("redis://localhost:port/0", "no number from 0 to 65535"),
-        ("rediss://localhost:99999/0", "no number from 0 to 65535"),
+        ("redis://localhost:port/0", "no number from 1 to 65535"),
+        ("rediss://localhost:99999/0", "no number from 1 to 65535"),
+        ("redis://localhost:0/0", "no number from 1 to 65535"),
+        ("redis+cluster://a:1,b:0", "no number from 1 to 65535"),
     ],
 )
 def test_a_url_that_says_something_else_than_it_seems_is_refused_at_declaration(url: str, words: str) -> None:
