@@ -147,11 +147,11 @@ class JobQueue(Declaring, Looking):
             NotApplied: Some were not stored, see its ``stored`` and ``records``.
             OutcomeUnknown: Some may have been stored, see its ``stored`` and ``records``.
         """
-        return self.access.run(self._enqueue(self._new(self.calls_of(jobs))), prepare=False)
+        return self.access.run(self._enqueue(self._new(self._calls_of(jobs))), prepare=False)
 
     async def aenqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_many`."""
-        return await self.access.arun(self._enqueue(self._new(self.calls_of(jobs))), prepare=False)
+        return await self.access.arun(self._enqueue(self._new(self._calls_of(jobs))), prepare=False)
 
     def enqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """Send the ``records`` of a `NotApplied` or `OutcomeUnknown` again: each is stored once.

@@ -422,7 +422,7 @@ class Declaring:
             )
         return Call(kind, {name: getattr(thing, name) for name in kind.codec.parameters})
 
-    def calls_of(self, things: Iterable[object]) -> list[Call[Any]]:
+    def _calls_of(self, things: Iterable[object]) -> list[Call[Any]]:
         """Answer the calls that a user means by several such things; see `call_of`.
 
         Raises:

@@ -13,7 +13,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.limits import limits_in
-from jobqueue.words import article
 
 __all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "without_login"]
 
@@ -58,9 +57,7 @@ def check_url(url: str) -> str:
         DeclarationError: Nothing can, or a part of it would be dropped silently. Says neither user nor password.
     """
     if not isinstance(url, str):
-        raise DeclarationError(
-            f"a URL is a string, such as redis://localhost:6379/0, not {article(type(url).__name__)}"
-        )
+        raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not a {type(url).__name__}")
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in (*REDIS_SCHEMES, "memory", "embedded"):
         known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
