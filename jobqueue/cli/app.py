@@ -29,8 +29,9 @@ INTERRUPTED: Final = 130
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
-        "Exit codes: 0 done; 1 a job was not found, an audit left something broken, or the demo's numbers are wrong; 2 the "
-        "command line or a declaration is wrong; 3 the storage could not be reached, or refused; 130 interrupted."
+        "Exit codes: 0 done; 1 a job was not found, an audit left something broken, the demo's numbers are wrong, or nobody "
+        "read the output to its end; 2 the command line or a declaration is wrong; 3 the storage could not be reached, or "
+        "refused; 130 interrupted."
     ),
 )
 @click.version_option(__version__, prog_name="jobqueue")
