@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, get_args
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
 from jobqueue.words import article
 
-__all__ = ["Counts", "Looking"]
+__all__ = ["Counts", "Looking", "check_records"]
 
 
 @attrs.frozen
@@ -337,3 +337,20 @@ def _shown(value: object) -> str:
     if value is None or isinstance(value, str):
         return ascii(value)[:60]
     return article(type(value).__name__)
+
+
+def check_records(call: str, records: object) -> list[JobRecord[Any]]:
+    """The records that a user gave, as a list.
+
+    Raises:
+        DeclarationError: It is one record, or something else is among them.
+    """
+    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
+        raise DeclarationError(
+            f"{call}(…) takes a list of records, such as the records of an error, not {_shown(records)}"
+        )
+    found = list(records)
+    for record in found:
+        if not isinstance(record, JobRecord):
+            raise DeclarationError(f"{call}(…) takes records, each with all that is to be stored, not {_shown(record)}")
+    return found

@@ -20,7 +20,7 @@ from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, Payloa
 from jobqueue.flows import Flow, New
 from jobqueue.job import Call, Job
 from jobqueue.lock import Lock
-from jobqueue.looking import Looking
+from jobqueue.looking import Looking, check_records
 from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.options import EnqueueOptions
 from jobqueue.record import JobRecord, R
@@ -29,6 +29,7 @@ from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.url import check_url
+from jobqueue.words import explains
 
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
@@ -41,6 +42,7 @@ DEFAULT_QUEUES: Final = ("high", "low")
 MAX_PAYLOAD: Final = 1_000_000
 
 
+@explains("JobQueue")
 class JobQueue(Declaring, Looking):
     """Declares kinds of job, enqueues jobs, and looks at those that are stored.
 
@@ -158,11 +160,11 @@ class JobQueue(Declaring, Looking):
 
         One that was stored by the first sending and has run to its end since is stored, and run, a second time.
         """
-        return self.access.run(self._store(list(records)), prepare=False)
+        return self.access.run(self._store(check_records("enqueue_records", records)), prepare=False)
 
     async def aenqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_records`."""
-        return await self.access.arun(self._store(list(records)), prepare=False)
+        return await self.access.arun(self._store(check_records("aenqueue_records", records)), prepare=False)
 
     def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call; what ``function.enqueue`` does."""

@@ -411,6 +411,8 @@ class Declaring:
                 f"{thing!r} is a function without arguments: write {name}.enqueue(…), or jobs.enqueue({name}.call(…))"
             )
         if not isinstance(thing, Job):
+            if isinstance(thing, JobRecord):  # not shown: its payload may be a secret
+                raise TypeError(f"the record of {thing.id} is no job: write requeue(…), or enqueue_records([…])")
             raise TypeError(f"{thing!r} is no job: {_advice(thing)}")
         cls = type(thing)
         kind = self.registry.of_class(cls)

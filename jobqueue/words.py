@@ -22,6 +22,11 @@ _WORDS: Final = {
     "queue": "lane priority queue queue_name routing_key task_queue",
     "timeout": "hard_time_limit job_timeout max_duration soft_time_limit time_limit timeout",
     "context": "bind ctx pass_context",
+    "threads": "concurrency max_concurrency max_jobs max_workers n_workers num_workers worker_threads workers",
+    "processes": "n_processes num_processes processes worker_processes",
+    "burst": "burst until_empty",
+    "url": "backend broker broker_url connection dsn host redis redis_url",
+    "namespace": "key_prefix name prefix",
 }
 """What is meant, and the names of options that mean it, ours among them: they may stand in the wrong place."""
 
@@ -66,6 +71,19 @@ _PLACES: Final[Mapping[str, Mapping[str, str]]] = {
         "errors": "@jobs.job(retry=RetryPolicy(on=…)), where the kind is declared",
     },
     "Snooze": {"delay": "Snooze(…), the seconds alone"},
+    "Runner": {
+        "threads": "threads=… for functions, coroutines=… for coroutines",
+        "processes": "jobqueue run --processes N, or job_processes=… for kinds with process=True",
+        "burst": "run(until_empty=True)",
+        "queue": "queues=…, names or a mapping of name to weight",
+        "url": "Runner(jobs), where jobs = JobQueue(url)",
+    },
+    "JobQueue": {
+        "url": "JobQueue(url), or client=… for a client of redis-py",
+        "namespace": "namespace=…, a name",
+        "queue": "queues=…, a list of names",
+        "limit": "@jobs.job(retry=…), where a kind is declared",
+    },
 }
 
 _ENQUEUE: Final = "{}.enqueue(…)"

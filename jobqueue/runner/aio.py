@@ -20,7 +20,7 @@ from jobqueue.runner.task import Task
 from jobqueue.runner.threads import STOP, Inbox
 from jobqueue.texts import error_text
 
-__all__ = ["Loop", "check_uvloop", "new_uvloop"]
+__all__ = ["Loop", "loop_maker"]
 
 END_S: Final = 0.5
 """How long tasks that jobs have left behind may take to end with their loop."""
@@ -39,13 +39,16 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def check_uvloop() -> None:
-    """Raise `DeclarationError` where uvloop is not installed."""
+def loop_maker(*, uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes a new event loop; raises `DeclarationError` where it is to be uvloop's and that is not installed."""
+    if not uvloop:
+        return asyncio.new_event_loop
     if importlib.util.find_spec("uvloop") is None:
         raise DeclarationError("uvloop is not installed here: install jobqueue-py[fast], or leave the option out")
+    return _new_uvloop
 
 
-def new_uvloop() -> asyncio.AbstractEventLoop:
+def _new_uvloop() -> asyncio.AbstractEventLoop:
     """A new event loop of uvloop's."""
     import uvloop
 

@@ -24,7 +24,7 @@ from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.logs import AnyLogger, Careful
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
-from jobqueue.runner.aio import Loop, check_uvloop, new_uvloop
+from jobqueue.runner.aio import Loop, loop_maker
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.beside import beside, on_a_thread
 from jobqueue.runner.core import Core
@@ -47,6 +47,7 @@ from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.wrappers import overlapped
 from jobqueue.version import __version__
+from jobqueue.words import explains
 
 __all__ = ["Runner", "RunnerStatus"]
 
@@ -55,6 +56,7 @@ LOOK_AGAIN_S: Final = 0.5
 KEEP_DEAD: Final = timedelta(days=180)
 
 
+@explains("Runner")
 class Runner:
     """Claims jobs and runs them: functions on threads or in processes, coroutines on one event loop.
 
@@ -112,9 +114,7 @@ class Runner:
         self._lease, self._beat = check_lease(lease)
         self._grace = milliseconds(grace, "grace")
         self._keep_dead = milliseconds(keep_dead, "keep_dead")
-        self._new_loop = new_uvloop if uvloop else asyncio.new_event_loop
-        if uvloop:
-            check_uvloop()
+        self._new_loop = loop_maker(uvloop=uvloop)
         self._named = named
         self._log = Careful("jobqueue.runner" if logger is None else logger)
         self._inbox = Inbox(Reporter(self._log))

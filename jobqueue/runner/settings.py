@@ -39,6 +39,8 @@ def check_weights(queues: Mapping[str, int] | Iterable[str]) -> dict[str, int]:
     Raises:
         DeclarationError: A name or a weight cannot be, or there is none.
     """
+    if not isinstance(queues, Iterable):
+        raise DeclarationError(f"queues takes names, or a mapping of name to weight, not {queues!r}")
     if isinstance(queues, str):
         raise DeclarationError(f"queues is a mapping of queue to weight: queues={{{queues!r}: 1}}")
     given = dict(queues) if isinstance(queues, Mapping) else {queue: default_weight(queue) for queue in queues}

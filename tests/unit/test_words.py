@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import jobqueue
-from jobqueue import Job, JobQueue, PayloadError, words
+from jobqueue import DeclarationError, Job, JobQueue, JobRecord, PayloadError, words
 
 public: Any = jobqueue  # a type checker would find all of this
 queue = JobQueue("memory://")
@@ -27,6 +27,11 @@ def slow(n: int, delay: int = 0) -> None: ...
 
 
 def plain(n: int) -> None: ...
+
+
+def _record() -> JobRecord[Any]:
+    with queue.testing():
+        return _ok.enqueue(3)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,17 @@ def plain(n: int) -> None: ...
         (lambda: jobs.enqueue_many(None), TypeError, "jobs.enqueue_many([function.call(…), …])"),
         (lambda: jobs.get(3), TypeError, "the id of a job or its record, not an int"),
         (lambda: jobs.enqueue_many([ok]), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
+        (lambda: jobs.enqueue_records("01a22e4fddc37f2a"), DeclarationError, "takes a list of records"),
+        (lambda: jobs.enqueue_records(["01a22e4fddc37f2a"]), DeclarationError, "takes records, each with all"),
+        (lambda: jobs.enqueue_records(_record()), DeclarationError, "not a JobRecord"),
+        (lambda: jobs.enqueue(_record()), TypeError, "write requeue(…), or enqueue_records([…])"),
+        (lambda: public.Runner(jobs, concurrency=8), TypeError, "threads=…"),
+        (lambda: public.Runner(jobs, processes=2), TypeError, "jobqueue run --processes N"),
+        (lambda: public.Runner(jobs, burst=True), TypeError, "run(until_empty=True)"),
+        (lambda: public.Runner(jobs, queue="low"), TypeError, "queues=…"),
+        (lambda: public.Runner(jobs, queues=2), DeclarationError, "not 2"),
+        (lambda: JobQueue(broker="redis://localhost"), TypeError, "JobQueue(url)"),  # type: ignore[call-arg]
+        (lambda: JobQueue(prefix="shop"), TypeError, "namespace=…"),  # type: ignore[call-arg]
         (lambda: jobs.enqueue(plain, 3), TypeError, "declare it with @jobs.job"),
         (lambda: jobs.enqueue(ok.call(3), 3), TypeError, "has its arguments already"),
         (lambda: jobs.enqueue("shop.mail.send", 3), TypeError, "function.call(…) of a declared function"),
