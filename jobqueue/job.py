@@ -74,7 +74,11 @@ class Declared:
 
 
 def _policy(retry: object) -> RetryPolicy:
-    return retry if isinstance(retry, RetryPolicy) else RetryPolicy(limit=check_limit(retry))
+    if isinstance(retry, RetryPolicy):
+        return retry
+    if not isinstance(retry, int | float | str):
+        raise DeclarationError(f"retry is a number or a RetryPolicy(…), not {retry!r}")
+    return RetryPolicy(limit=check_limit(retry))
 
 
 def _switch(process: object) -> bool | None:

@@ -21,7 +21,7 @@ from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
 from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
-from jobqueue.words import article
+from jobqueue.words import article, belongs_to
 
 __all__ = ["Counts", "Looking", "check_records"]
 
@@ -36,6 +36,7 @@ class Counts:
     dead: int
 
 
+@belongs_to("JobQueue")
 class Looking:
     """Looks at the jobs that are stored and operates on them."""
 

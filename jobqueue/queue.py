@@ -133,11 +133,11 @@ class JobQueue(Declaring, Looking):
             NotApplied: Nothing was stored.
             OutcomeUnknown: It may have been stored.
         """
-        return self.enqueue_call(self._call(job, misplaced, options))
+        return self._enqueue_call(self._call(job, misplaced, options))
 
     async def aenqueue(self, job: Job | Call[R], *misplaced: Never, **options: Unpack[EnqueueOptions]) -> JobRecord[R]:
         """See `enqueue`."""
-        return await self.aenqueue_call(self._call(job, misplaced, options))
+        return await self._aenqueue_call(self._call(job, misplaced, options))
 
     def enqueue_many(self, jobs: Iterable[Job | Call[Any]]) -> list[JobRecord[Any]]:
         """Store many jobs: all or nothing per queue up to 500 jobs and 1 MiB of arguments.
@@ -166,12 +166,10 @@ class JobQueue(Declaring, Looking):
         """See `enqueue_records`."""
         return await self.access.arun(self._store(check_records("aenqueue_records", records)), prepare=False)
 
-    def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
-        """Store a call; what ``function.enqueue`` does."""
+    def _enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         return self.access.run(self._enqueue(self._new([call])), prepare=False)[0]
 
-    async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
-        """See `enqueue_call`."""
+    async def _aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
         return (await self.access.arun(self._enqueue(self._new([call])), prepare=False))[0]
 
     def _call(self, job: Job | Call[R], misplaced: tuple[object, ...], options: EnqueueOptions) -> Call[R]:

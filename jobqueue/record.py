@@ -18,6 +18,7 @@ import msgspec
 
 from jobqueue.errors import PayloadError
 from jobqueue.storage.ops import Kept, Place
+from jobqueue.words import RECORD, no_attribute
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -202,6 +203,11 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     def cursor(self) -> str:
         """Where it stands, as text: ``find(after=…)`` goes on behind it, as behind the record. Fits into a URL."""
         return f"{self.queue}/{self.place}/{self.score}/{self.id}"
+
+    if not TYPE_CHECKING:  # for a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, RECORD.get(name))
 
     def __repr__(self) -> str:
         shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]

@@ -18,7 +18,7 @@ from jobqueue.names import default_kind_name, is_found_elsewhere, suggestion, un
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options, check_known_queue
 from jobqueue.record import JobRecord, R
 from jobqueue.retry import RetryPolicy
-from jobqueue.words import FUNCTION, QUEUE, explains, no_attribute
+from jobqueue.words import FUNCTION, QUEUE, belongs_to, explains, no_attribute
 
 __all__ = ["BoundFunction", "Declaring", "JobFunction", "Registry"]
 
@@ -151,11 +151,11 @@ class BoundFunction(Generic[P, R]):
             NotApplied: Nothing was stored.
             OutcomeUnknown: It may have been stored.
         """
-        return self.queue.enqueue_call(self.call(*args, **kwargs))
+        return self.queue._enqueue_call(self.call(*args, **kwargs))  # noqa: SLF001 - its other half
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
         """See `enqueue`."""
-        return await self.queue.aenqueue_call(self.call(*args, **kwargs))
+        return await self.queue._aenqueue_call(self.call(*args, **kwargs))  # noqa: SLF001 - its other half
 
     if not TYPE_CHECKING:  # for a type checker there is no other attribute
 
@@ -223,11 +223,11 @@ class JobFunction(Generic[C, Ret, P, R]):
             NotApplied: Nothing was stored.
             OutcomeUnknown: It may have been stored.
         """
-        return self.queue.enqueue_call(self.call(*args, **kwargs))
+        return self.queue._enqueue_call(self.call(*args, **kwargs))  # noqa: SLF001 - its other half
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
         """See `enqueue`."""
-        return await self.queue.aenqueue_call(self.call(*args, **kwargs))
+        return await self.queue._aenqueue_call(self.call(*args, **kwargs))  # noqa: SLF001 - its other half
 
     def opts(self, **options: Unpack[EnqueueOptions]) -> BoundFunction[P, R]:
         """Answer the same function with options for its jobs.
@@ -281,6 +281,7 @@ class _Decorator:
         return self._queue._declare(function, self._declared)  # noqa: SLF001 - its other half
 
 
+@belongs_to("JobQueue")
 class Declaring:
     """Declares kinds of job; `JobQueue` adds what is done with them."""
 
@@ -299,11 +300,11 @@ class Declaring:
         def __getattr__(self, name: str) -> Any:
             raise no_attribute(self, name, QUEUE.get(name))
 
-    def enqueue_call(self, call: Call[R]) -> JobRecord[R]:
+    def _enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call."""
         raise NotImplementedError
 
-    async def aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
+    async def _aenqueue_call(self, call: Call[R]) -> JobRecord[R]:
         """Store a call."""
         raise NotImplementedError
 
@@ -439,6 +440,8 @@ class Declaring:
     def _declare(self, function: Callable[..., Any], declared: Declared) -> JobFunction[..., Any, ..., Any]:
         if isinstance(function, JobFunction):
             raise DeclarationError(f"{function!r} is declared already: one function is one kind")
+        if isinstance(function, str):
+            raise DeclarationError(f"{function!r} is no function: a queue is named as in @jobs.job(queue={function!r})")
         self._check_queue(declared.queue)
         name = declared.name
         if name is None:

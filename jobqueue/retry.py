@@ -40,6 +40,10 @@ def check_limit(limit: object) -> int:
     """
     if isinstance(limit, int) and not isinstance(limit, bool) and abs(limit) <= _LARGEST_LIMIT:
         return limit
+    if isinstance(limit, RetryPolicy):
+        raise DeclarationError(
+            "a RetryPolicy belongs to the declaration, as in @jobs.job(retry=…); here it is a number"
+        )
     raise DeclarationError(
         f"retry={limit!r} is no number of retries: use a whole number, 0 for a single run, negative for no end"
     )

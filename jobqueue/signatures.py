@@ -271,7 +271,8 @@ def _check_fields(cls: type[Any], where: str) -> None:
 
 def _annotation(parameter: str, hints: Mapping[str, Any], where: str) -> Any:
     if parameter not in hints:
-        raise DeclarationError(f"{where} has no annotation: say what it is, as in `{parameter}: int`")
+        example = "ctx: Context" if parameter in ("ctx", "self") else f"{parameter}: int"
+        raise DeclarationError(f"{where} has no annotation: say what it is, as in `{example}`")
     return hints[parameter]
 
 

@@ -9,7 +9,19 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from jobqueue.names import suggestion
 
-__all__ = ["CALL", "FUNCTION", "OPTS", "QUEUE", "article", "explains", "no_attribute", "option_hint", "refuse"]
+__all__ = [
+    "CALL",
+    "FUNCTION",
+    "OPTS",
+    "QUEUE",
+    "RECORD",
+    "article",
+    "belongs_to",
+    "explains",
+    "no_attribute",
+    "option_hint",
+    "refuse",
+]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -51,7 +63,7 @@ JOB: Final = {
     "errors": "retry=RetryPolicy(on=…, give_up_on=…)",
     "queue": "queue=…, a name",
     "timeout": "timeout=…, in seconds",
-    "context": "a first parameter annotated Context, which needs no option",
+    "context": "a first parameter `ctx: Context`, which needs no option",
 }
 """What to write where a kind is declared."""
 
@@ -72,19 +84,24 @@ _PLACES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Snooze": {"delay": "Snooze(…), the seconds alone"},
     "Runner": {
+        "*": "Runner(jobs, queues=…)",
         "threads": "threads=… for functions, coroutines=… for coroutines",
         "processes": "jobqueue run --processes N, or job_processes=… for kinds with process=True",
         "burst": "run(until_empty=True)",
         "queue": "queues=…, names or a mapping of name to weight",
         "url": "Runner(jobs), where jobs = JobQueue(url)",
     },
+    "Runner.run": {"burst": "run(until_empty=True)"},
+    "Runner.arun": {"burst": "arun(until_empty=True)"},
     "JobQueue": {
+        "*": "JobQueue(url, namespace=…)",
         "url": "JobQueue(url), or client=… for a client of redis-py",
         "namespace": "namespace=…, a name",
         "queue": "queues=…, a list of names",
         "limit": "@jobs.job(retry=…), where a kind is declared",
     },
 }
+"""Class or function → what is meant → what to write; "*" stands for arguments that must have a name."""
 
 _ENQUEUE: Final = "{}.enqueue(…)"
 FUNCTION: Final = {
@@ -115,6 +132,30 @@ QUEUE: Final = {
 CALL: Final = dict.fromkeys(("enqueue", "aenqueue", "delay", "send", "apply_async"), "jobs.enqueue(call)")
 """Methods of calls elsewhere."""
 
+RECORD: Final = {
+    **dict.fromkeys(
+        ("result", "return_value", "get_result", "latest_result"),
+        "what a job returns to a store of your own: it is not kept",
+    ),
+    **dict.fromkeys(
+        ("get_status", "status", "state", "get_state"), "jobs.get(record).place; get answers None at its end"
+    ),
+    **dict.fromkeys(("refresh", "reload", "info"), "jobs.get(record), which answers a new record"),
+    **dict.fromkeys(("delete", "cancel", "abort", "revoke", "forget"), "jobs.delete(record)"),
+    "requeue": "jobs.requeue(record)",
+    **dict.fromkeys(("args", "kwargs", "arguments"), "jobs.decode(record).arguments"),
+}
+"""Methods and attributes of stored jobs elsewhere."""
+
+_ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
+    "Runner": {
+        **dict.fromkeys(("work", "start", "main", "run_forever"), "runner.run()"),
+        "async_run": "await runner.arun()",
+        **dict.fromkeys(("close", "shutdown", "terminate", "request_stop"), "runner.stop()"),
+    }
+}
+"""Class → its methods elsewhere."""
+
 
 def option_hint(word: str, parameters: Container[str]) -> str:
     """Answer what to write instead of an option among the arguments of a call, or nothing if it is none."""
@@ -143,25 +184,65 @@ def refuse(where: str, word: str, known: Iterable[str], place: Mapping[str, str]
 
 
 def explains(where: str) -> Callable[[T], T]:
-    """Make a function, or the ``__init__`` of a class, say what to write instead of an option that it has not."""
+    """Make a function, or the ``__init__`` of a class, say what to write instead of an option that it has not.
+
+    A class does so for those of its methods, and for attributes, of which this module has words.
+    """
 
     def decorate(target: Any) -> Any:
         if isinstance(target, type):
-            target.__init__ = decorate(target.__init__)  # type: ignore[misc]
+            _explain_class(target, where)
             return target
         options = [
             name for name, parameter in inspect.signature(target).parameters.items()
             if parameter.kind is not parameter.POSITIONAL_ONLY and name not in ("self", "cls")
         ]  # fmt: skip
 
-        @functools.wraps(target)
-        def explained(*args: Any, **given: Any) -> Any:
+        place = _PLACES[where]
+
+        def check(args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
             for word in given:
                 if word not in options:
-                    refuse(where, word, options, _PLACES[where])
+                    refuse(where, word, options, place)
+            if "*" in place and len(args) > 2:
+                raise TypeError(f"{where} takes one argument without a name; write {place['*']}")
+
+        @functools.wraps(target)
+        def explained(*args: Any, **given: Any) -> Any:
+            check(args, given)
             return target(*args, **given)
 
-        return explained
+        @functools.wraps(target)
+        async def awaited(*args: Any, **given: Any) -> Any:
+            check(args, given)
+            return await target(*args, **given)
+
+        return awaited if inspect.iscoroutinefunction(target) else explained
+
+    return decorate
+
+
+def _explain_class(cls: Any, name: str) -> None:
+    for method in list(vars(cls)):
+        where = name if method == "__init__" else f"{name}.{method}"
+        if where in _PLACES:
+            setattr(cls, method, explains(where)(getattr(cls, method)))
+    if name in _ATTRIBUTES:
+
+        def unknown(self: object, attribute: str) -> Any:
+            raise no_attribute(self, attribute, _ATTRIBUTES[name].get(attribute))
+
+        cls.__getattr__ = unknown
+
+
+def belongs_to(name: str) -> Callable[[T], T]:
+    """Make the methods of a base class bear the name of the class that users know, which Python's own errors then tell."""
+
+    def decorate(cls: T) -> T:
+        for method in vars(cls).values():
+            if inspect.isfunction(method):
+                method.__qualname__ = inspect.unwrap(method).__qualname__ = f"{name}.{method.__name__}"
+        return cls
 
     return decorate
 

@@ -102,7 +102,7 @@ class Runner:
         logger: AnyLogger | None = None,
     ) -> None:
         if not isinstance(jobs, JobQueue):
-            raise DeclarationError(f"a Runner runs the jobs of a JobQueue, not of {jobs!r}")
+            raise DeclarationError(f"a Runner takes a JobQueue, as in Runner(jobs, queues=…), not {jobs!r}")
         self.jobs = jobs
         self.status = RunnerStatus()
         self._threads = check_count("threads", threads, 1)

@@ -171,7 +171,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         call = self.jobs.call_of(data.draw(self._calls, label="job"))
         self.fate = fate
         try:
-            record = self.jobs.enqueue_call(call.opts(delay=delay / 1000))
+            record = self.jobs.enqueue(call.opts(delay=delay / 1000))
         except (NotApplied, OutcomeUnknown) as error:
             if isinstance(error, OutcomeUnknown):
                 for record in error.records:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
 
 import jobqueue
-from jobqueue import DeclarationError, Job, JobQueue, JobRecord, PayloadError, words
+from jobqueue import DeclarationError, Job, JobQueue, JobRecord, PayloadError, Runner, words
 
 public: Any = jobqueue  # a type checker would find all of this
 queue = JobQueue("memory://")
@@ -32,6 +33,9 @@ def plain(n: int) -> None: ...
 def _record() -> JobRecord[Any]:
     with queue.testing():
         return _ok.enqueue(3)
+
+
+record: Any = _record()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,6 @@ def _record() -> JobRecord[Any]:
         (lambda: ok.opts(max_retries=3), TypeError, "retry=…"),
         (lambda: ok.opts(time_limit=3), TypeError, "timeout=… where the kind is declared"),
         (lambda: jobs.job(max_retries=3), TypeError, "retry=…"),
-        (lambda: jobs.job(bind=True), TypeError, "a first parameter annotated Context"),
         (lambda: jobs.job(delay=3), TypeError, "function.opts(delay=…).enqueue(…)"),
         (lambda: jobs.job(queu="low"), TypeError, "did you mean 'queue'?"),
         (lambda: type("Mail", (Job,), {}, max_retries=3), TypeError, "retry=…"),
@@ -91,6 +94,29 @@ def _record() -> JobRecord[Any]:
         (lambda: public.Retry(max=3), TypeError, "@jobs.job(retry=…)"),
         (lambda: public.Retry(countdown=3), TypeError, "Retry(after=…)"),
         (lambda: public.Snooze(seconds=3), TypeError, "Snooze(…)"),
+        (lambda: jobs.job("high"), DeclarationError, "@jobs.job(queue='high')"),
+        (lambda: jobs.job(plain, 3), TypeError, "JobQueue.job()"),
+        (lambda: jobs.job(name="x")(lambda ctx: None), DeclarationError, "as in `ctx: Context`"),
+        (lambda: jobs.job(name="x")(lambda self, n: None), DeclarationError, "as in `ctx: Context`"),
+        (lambda: jobs.job(bind=True), TypeError, "a first parameter `ctx: Context`"),
+        (lambda: jobs.enqueue_call(func=plain, args=(3,)), AttributeError, "function.enqueue(…)"),
+        (lambda: ok.opts(retry=public.RetryPolicy()), DeclarationError, "belongs to the declaration"),
+        (lambda: jobs.job(retry={"max": 3}), DeclarationError, "a number or a RetryPolicy"),
+        (lambda: jobs.length(), TypeError, "JobQueue.length()"),
+        (lambda: jobs.scan(limit=3), TypeError, "JobQueue.scan()"),
+        (lambda: jobs.register(), TypeError, "JobQueue.register()"),
+        (lambda: public.JobQueue("high", connection=3), TypeError, "client=…"),
+        (lambda: public.JobQueue("high", "low"), TypeError, "JobQueue(url, namespace=…)"),
+        (lambda: public.JobQueue(max_conections=3), TypeError, "did you mean 'max_connections'?"),
+        (lambda: public.Runner(["high"], jobs), TypeError, "Runner(jobs, queues=…)"),
+        (lambda: public.Runner(["high"]), DeclarationError, "Runner(jobs, queues=…)"),
+        (lambda: public.Runner(jobs).run(burst=True), TypeError, "until_empty=True"),
+        (lambda: asyncio.run(public.Runner(jobs).arun(burst=True)), TypeError, "until_empty=True"),
+        (lambda: public.Runner(jobs).work(), AttributeError, "runner.run()"),
+        (lambda: record.result, AttributeError, "it is not kept"),
+        (lambda: record.get_status(), AttributeError, "jobs.get(record).place"),
+        (lambda: record.refresh(), AttributeError, "jobs.get(record)"),
+        (lambda: record.delete(), AttributeError, "jobs.delete(record)"),
     ],
 )  # fmt: skip
 def test_what_is_written_elsewhere_is_refused_in_words(write: Any, error: type[Exception], instead: str) -> None:
@@ -100,7 +126,10 @@ def test_what_is_written_elsewhere_is_refused_in_words(write: Any, error: type[E
 
 
 def test_nothing_else_is_to_be_had() -> None:
-    for thing, name in ((ok, "delay"), (ok, "nothing"), (jobs, "task"), (ok.call(3), "send"), (ok.opts(delay=3), "s")):
+    for thing, name in (
+        (ok, "delay"), (ok, "nothing"), (jobs, "task"), (ok.call(3), "send"), (ok.opts(delay=3), "s"),
+        (record, "result"), (record, "nothing"), (Runner(jobs), "work"), (Runner(jobs), "nothing"),
+    ):  # fmt: skip
         assert not hasattr(thing, name)
         with pytest.raises(AttributeError) as caught:
             getattr(thing, name)
