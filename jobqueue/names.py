@@ -27,6 +27,7 @@ __all__ = [
     "origin_of",
     "printable",
     "suggestion",
+    "unknown_kind",
     "unwrapped",
 ]
 
@@ -98,6 +99,19 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     alike = max(names, key=lambda other: _same_end(name, other), default="")
     near = [alike] if names and _same_end(name, alike) else difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_kind(name: str, known: Iterable[str]) -> str:
+    """Answer what to say of a kind that is none of those known here: which one may be meant, or what is missing."""
+    names = list(known)
+    if meant := suggestion(name, names):
+        return meant
+    module = name.partition(".<locals>")[0].rpartition(".")[0]
+    if "<locals>" in name:
+        return "; it is declared inside of a function: only who has called that knows it"
+    if not module or any(other.startswith(f"{module}.") for other in names):
+        return ""
+    return f"; is the module that declares it, such as {module!r}, named by imports=[…] or --import?"
 
 
 def _same_end(name: str, other: str) -> int:

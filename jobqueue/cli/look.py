@@ -14,6 +14,7 @@ from jobqueue.cli.text import (
     claimed_at,
     clean,
     clean_lines,
+    died_at,
     moment,
     moment_or_none,
     payload_start,
@@ -173,6 +174,8 @@ def jobs(
         *(
             [("runner", lambda record: _runner_of(record, runners)), ("started", _started)]
             if place == "working"
+            else [("died", _died)]
+            if place == "dead"
             else [("due", lambda record: moment(record.due))]
         ),
         ("error", lambda record: _waits_for(record) or shortened(record.error or "", ERROR_WIDTH)),
@@ -199,6 +202,11 @@ def _started(record: JobRecord[Any]) -> str:
     return "" if since is None else moment(since)
 
 
+def _died(record: JobRecord[Any]) -> str:
+    since = died_at(record)
+    return "" if since is None else moment(since)
+
+
 def _waits_for(record: JobRecord[Any]) -> str:
     """What a job waits for that is due, but of a kind that its runners do not know; else nothing."""
     if record.parked_since is None or record.place not in ("waiting", "ready"):
@@ -212,11 +220,11 @@ def _runs(record: JobRecord[Any]) -> str:
 
 def _meant(source: JobQueue, name: str) -> str:
     """The kind that may be meant by the name of an unknown one, among those that the target and its imports declare."""
-    from jobqueue.names import suggestion
+    from jobqueue.names import unknown_kind
 
     with contextlib.suppress(Exception):  # what cannot be imported here is the business of `run`
         source.load()
-    return "" if source.registry.get(name) else suggestion(name, source.registry.names())
+    return "" if source.registry.get(name) else unknown_kind(name, source.registry.names())
 
 
 @click.command()
@@ -252,7 +260,7 @@ def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> 
             ("queue", record.queue),
             ("place", record.place),
             ("created", moment(record.created)),
-            ("due", moment(record.due)),
+            ("died", _died(record)) if record.place == "dead" else ("due", moment(record.due)),
             *([("waits for", f"a runner that knows its kind; it is {waits}{meant}")] if waits else []),
             ("failed runs", f"{record.attempt} of {_runs(record)}"),
             ("crashes", str(record.recoveries)),
@@ -284,6 +292,7 @@ def record_value(record: JobRecord[Any], *, arguments: bool = True) -> dict[str,
         "started": moment_or_none(claimed_at(record)),
         "created": moment_or_none(record.created),
         "due": moment_or_none(record.due),
+        "died": moment_or_none(died_at(record)),
         "parked_since": moment_or_none(record.parked_since),
         "error": record.error,
         **(payload_value(record.payload) if arguments else {}),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobqueue.record import JobRecord
 
 __all__ = [
-    "as_json", "claimed_at", "clean", "clean_lines", "moment", "moment_or_none", "payload_start", "payload_value",
+    "as_json", "claimed_at", "clean", "clean_lines", "died_at", "moment", "moment_or_none", "payload_start", "payload_value",
     "shortened", "span",
 ]  # fmt: skip
 
@@ -56,6 +56,11 @@ def span(seconds: float) -> str:
 def claimed_at(record: JobRecord[Any]) -> datetime | None:
     """About when the runner that holds the job claimed it, of which the fence is made; None if nobody holds it."""
     return timestamp(record.fence) if record.fence else None
+
+
+def died_at(record: JobRecord[Any]) -> datetime | None:
+    """When the job was given up; None if it is not dead."""
+    return timestamp(record.score) if record.place == "dead" else None
 
 
 def payload_start(payload: bytes, width: int) -> str:

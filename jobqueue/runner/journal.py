@@ -11,7 +11,7 @@ import attrs
 
 from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.logs import about
-from jobqueue.names import suggestion
+from jobqueue.names import unknown_kind
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.report import Reporter, duration, fields_of, labelled, printable
 from jobqueue.runner.rescue import Rescued
@@ -97,7 +97,7 @@ class Journal:
         self._report = report
         self._log = report.log
         # A batch may have hundreds of jobs of one kind, and to look for what is near takes a millisecond.
-        self._meant = functools.lru_cache(maxsize=64)(lambda name: suggestion(name, known()))
+        self._meant = functools.lru_cache(maxsize=64)(lambda name: unknown_kind(name, known()))
         self._troubled = False
         self._duties = Lasting()
 

@@ -154,7 +154,7 @@ class Runner:
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         there = lasting()
-        with SignalsToStop(self.stop, self._inbox):
+        with SignalsToStop(self.stop, self._inbox, self._log):
             hard = self._pump(None, until_empty)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.

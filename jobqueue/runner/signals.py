@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import logging
 import os
 import signal
 import socket
@@ -18,6 +20,7 @@ __all__ = ["STOPS", "Doorbell", "SignalsToStop", "StopRequests"]
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ONE_REQUEST_S: Final = 1.0
 """So long after the first signal another may be its copy. Nobody waits for a stop so shortly before asking for haste."""
+GOODBYE_S: Final = 0.5
 WAKE: Final = Word("signal")
 """Means nothing but that the main thread should look: the handler says the rest."""
 
@@ -80,12 +83,17 @@ class SignalsToStop:
     Args:
         stop: Called for the first signal; a second leaves the process with 128 and its number.
         inbox: Where the main thread waits.
+        log: Says so.
         monotonic: Tells local seconds.
     """
 
-    def __init__(self, stop: Callable[[], None], inbox: Inbox, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stop: Callable[[], None], inbox: Inbox, log: logging.Logger,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._stop = stop
         self._inbox = inbox
+        self._log = log
         self._monotonic = monotonic
         self._requests = StopRequests()
 
@@ -114,6 +122,23 @@ class SignalsToStop:
             return
         meaning = self._requests.take(number, self._monotonic())
         if meaning == "hurry":
+            self._say_goodbye(signal.Signals(number).name)
             os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
         if meaning == "stop":
             self._stop()
+
+    def _say_goodbye(self, name: str) -> None:
+        """Log on another thread, for a moment at most: a handler of the log may be what this signal has interrupted."""
+        said = threading.Lock()
+        said.acquire()
+
+        def say() -> None:
+            try:
+                self._log.warning(
+                    "%s, the second signal: leaving at once; jobs that run here come back when their leases end", name
+                )
+            finally:
+                said.release()
+
+        _thread.start_new_thread(say, ())
+        said.acquire(timeout=GOODBYE_S)

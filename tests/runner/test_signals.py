@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class Heard:
         self.stops += 1
 
     def handling(self) -> SignalsToStop:
-        return SignalsToStop(self.stop, Inbox(), lambda: self.now)
+        return SignalsToStop(self.stop, Inbox(), logging.getLogger("leaving"), lambda: self.now)
 
 
 @pytest.fixture
@@ -59,16 +60,21 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_the_second_signal_leaves_unless_it_comes_at_once(heard: Heard, number: signal.Signals) -> None:
+def test_the_second_signal_leaves_unless_it_comes_at_once(
+    heard: Heard, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
     before = [signal.getsignal(one) for one in STOPS]
     with heard.handling():
         os.kill(os.getpid(), number)
         heard.now += 0.9
         os.kill(os.getpid(), number)
         assert (heard.stops, heard.left) == (1, [])
+        assert not caplog.messages
         heard.now += 0.1
         os.kill(os.getpid(), number)
         assert (heard.stops, heard.left) == (1, [128 + number])
+        [message] = caplog.messages
+        assert message.startswith(f"{number.name}, the second signal: leaving at once")
     assert [signal.getsignal(one) for one in STOPS] == before
 
 

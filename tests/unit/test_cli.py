@@ -180,6 +180,7 @@ def test_show_tells_everything(queue: JobQueue, call: Cli, capsys: pytest.Captur
         "started": None,
         "created": record.created.isoformat(timespec="milliseconds"),
         "due": record.due.isoformat(timespec="milliseconds"),
+        "died": None,
         "error": None,
         "parked_since": None,
         "arguments": {"to": "Zoë"},
@@ -341,6 +342,7 @@ def test_an_audit_finds_and_mends(
     assert call("show", lost.id, "--json") == 0
     shown = output_of(capsys)
     assert (shown["place"], shown["arguments"]) == ("dead", {"to": "b"})
+    assert shown["created"] <= shown["died"]
     assert "in no place" in shown["error"]
     assert call("requeue", lost.id) == 0
     assert queue.get(whole.id) is not None

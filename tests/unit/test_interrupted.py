@@ -22,6 +22,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.storage.redis.pool import Pool
+from tests.conftest import MakeServer
 from tests.servers import Server, kinds, start_server
 
 COUNT = 1_000
@@ -107,6 +108,55 @@ def test_a_finalizer_that_enqueues(server: Server) -> None:
     gc.collect()
     assert ended == 300
     assert jobs.length("low") == 600
+    jobs.close()
+
+
+class Alarm:
+    """A handler that is no function."""
+
+    def __call__(self, *_: object) -> None:
+        raise TimeoutError("the alarm")
+
+
+def ring(*_: object) -> None:
+    raise TimeoutError("the alarm")
+
+
+def refuse(error: type[Exception], *_: object) -> None:
+    raise error("the alarm")
+
+
+HANDLERS: dict[str, Any] = {
+    "a function": ring,
+    "an object": Alarm(),
+    "a method": Alarm().__call__,
+    "a partial": functools.partial(refuse, ConnectionError),
+}
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
+@pytest.mark.parametrize("name", HANDLERS)
+def test_a_handler_that_throws_what_sockets_throw(own_server: MakeServer, name: str, connected: bool) -> None:
+    """It bounds the call, as it was meant to, and is no trouble of the connection."""
+    server = own_server(kinds()[0])
+    jobs = JobQueue(server.url, namespace="alarm", max_connections=1, timeout=30)
+    job = declared(jobs)
+    job.enqueue(0)
+    if not connected:
+        links_of(jobs).idle.clear()
+        gc.collect()
+    before = signal.signal(signal.SIGALRM, HANDLERS[name])
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises((TimeoutError, ConnectionError), match=r"^the alarm$"):
+            job.enqueue(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        os.kill(server.pid, signal.SIGCONT)
+    job.enqueue(2)
+    assert jobs.length("low") in (2, 3)
     jobs.close()
 
 

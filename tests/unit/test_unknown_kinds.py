@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobqueue import Context, Job, JobQueue, UnknownElsewhere
 from jobqueue.cli.app import run
-from jobqueue.names import suggestion
+from jobqueue.names import suggestion, unknown_kind
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.wrappers import Over
 from tests.faults.ledger import await_that
@@ -38,6 +38,20 @@ def test_the_more_alike_one_is_meant() -> None:
     assert suggestion("shop.mail.sned", known) == "; did you mean 'shop.mail.send'?"
     assert suggestion("other", known) == ""
     assert suggestion("", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("shop.mail.send_mail", "; did you mean 'shop.mail.send_email'?"),
+        ("shop.mail.parse", ""),  # its module is imported, and declares it no more
+        ("shop.pdf.Report", "; is the module that declares it, such as 'shop.pdf', named by imports=[…] or --import?"),
+        ("shop.web.view.<locals>.f", "; it is declared inside of a function: only who has called that knows it"),
+        ("parse", ""),
+    ],
+)
+def test_what_is_missing_where_a_kind_is_unknown(name: str, hint: str) -> None:
+    assert unknown_kind(name, ["shop.mail.send_email", "shop.mail.remind"]) == hint
 
 
 @given(st.lists(st.text("ab.", max_size=6), max_size=5), st.text("ab.", max_size=6))

@@ -10,9 +10,14 @@ Everything has an end, in seconds of `time.monotonic`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import select
+import signal
+import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from types import CodeType
 from typing import Any, Final, Protocol, TypeAlias
 
 from redis import exceptions
@@ -34,6 +39,7 @@ __all__ = [
     "left",
     "nothing",
     "pack",
+    "raise_thrown",
     "receive",
     "send",
     "stale",
@@ -132,6 +138,7 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
         if connection is not None:
             connection.disconnect()
         if isinstance(error, exceptions.RedisError | OSError):
+            raise_thrown(error)
             raise unreachable(label, error) from error
         raise
     return connection
@@ -209,6 +216,31 @@ def send(connection: Connection, packed: bytes) -> Exception | None:
     except (exceptions.RedisError, OSError) as error:
         return error
     return None
+
+
+def raise_thrown(failed: BaseException) -> None:
+    """Raise what a handler of a signal has thrown into an exchange, if the connection broke off with that.
+
+    Many handlers throw a `TimeoutError`, to bound what they interrupt. It is an `OSError`, like those of a socket, and the
+    library takes it for one; it is known by the handler among its frames.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # handlers run there alone
+    codes = {_code_of(handler) for handler in map(signal.getsignal, signal.valid_signals()) if callable(handler)}
+    error: BaseException | None = failed
+    for _ in range(10):  # of a longer chain the rest is no business of ours
+        if error is None:
+            return
+        if any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)):
+            raise error
+        error = error.__context__
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def receive(connection: Connection, count: int, replies: list[Any]) -> Exception | None:

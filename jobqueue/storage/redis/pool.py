@@ -37,6 +37,7 @@ from jobqueue.storage.redis.link import (
     left,
     nothing,
     pack,
+    raise_thrown,
     receive,
     send,
     stale,
@@ -107,6 +108,8 @@ class Pool:
             failed = send(connection, packed)
             work()  # not where its errors would pass for those of the connection
             failed = failed or receive(connection, len(commands), replies)
+            if failed is not None:
+                raise_thrown(failed)
         except BaseException:
             self._drop(links, link)  # or the next one would read the answer to this
             raise
