@@ -54,22 +54,22 @@ EDGES: Final = (
         "dump-beside-writers",
         "dumps half of a batch that another thread applies",
         _CONTENTS,
-        "self._shared.look(Interpreter.dump)",
+        "self._shared.look(lambda contents: contents.dump())",
         "self._shared.version.contents.dump()",
     ),
     Variant(
         "copy-beside-writers",
         "copies half of a batch that another thread applies",
         _CONTENTS,
-        "Version(self._shared.look(Interpreter.copy))",
-        "Version(self._shared.version.contents.copy())",
+        "other._shared.version = Version(self._shared.look(lambda contents: contents.copy()))",
+        "other._shared.version = Version(self._shared.version.contents.copy())",
     ),
     Variant(
         "restore-under-readers",
         "replaces the contents in the middle of what another thread reads",
         _CONTENTS,
-        "        with self._shared.bell.mutex:\n            self._shared.version = Version(contents)",
-        "        if True:\n            self._shared.version = Version(contents)",
+        "self._shared.bell.alone(work)",
+        "work()",
     ),
     # ------------------------------------------------------------------------------------------------ the pytest plugin
     Variant(
