@@ -44,7 +44,7 @@ def test_the_more_alike_one_is_meant() -> None:
     ("name", "hint"),
     [
         ("shop.mail.send_mail", "; did you mean 'shop.mail.send_email'?"),
-        ("shop.mail.x", ""),  # its module is imported, and declares it no more
+        ("shop.mail.zzzzzzzzzzzzzzzz", ""),  # its module is imported, and declares it no more
         ("shop.pdf.Report", "; is the module that declares it, such as 'shop.pdf', named by imports=[…] or --import?"),
         ("shop.web.view.<locals>.f", "; it is declared inside of a function: only who has called that knows it"),
         ("parse", ""),
