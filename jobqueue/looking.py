@@ -93,11 +93,11 @@ class Looking:
             name: Only of this kind.
             limit: How many at most.
             after: Go on behind this job, the last one of the page before. Its record, or its `JobRecord.cursor`, leads on
-                even when a waiting or dead job has left since; its id only while it is there. A ready job is searched in its
-                list.
+                even when the job has left since; its id only while it is there. Behind a ready job that has left comes the
+                head of its list, from which claims take jobs: what was left standing before it comes again.
 
         Raises:
-            JobNotFound: The job ``after`` is not there any more, or is in none of these queues and places.
+            JobNotFound: The id ``after`` is not there any more, or the job is in none of these queues and places.
             DeclarationError: ``after`` is neither an id nor a record.
             ValueError: There is no such place, or ``limit`` is below 1.
         """

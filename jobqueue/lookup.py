@@ -178,13 +178,17 @@ def _stood(keys: Sequence[QueueKeys], after: str) -> Flow[tuple[str, str, int, s
     if where is None:
         raise _no_anchor(
             after,
-            "it is not here any more; its record, or its cursor, knows where a waiting or dead job stood; or use scan()",
+            "it is not here any more; its record, or its cursor, knows where it stood; or use scan()",
         )
     return where[0].queue, where[1].place, where[1].score, after
 
 
-def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes]]:
-    """The cursor behind this job in ``ready``: a walk along the list, by its ids alone."""
+def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes] | None]:
+    """The cursor behind this job in ``ready``: a walk along the list, by its ids alone.
+
+    None, the head of the list, if it has left: claims take jobs from there, so that those before it have left as well, and
+    so have those of a page that was deleted. What was left standing before it comes again.
+    """
     anchor = id.encode()
     for _ in range(TRIES):
         start = 0
@@ -198,7 +202,7 @@ def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes]]:
         where = yield from locate([queue], id)
         if where is None or where[1].place != "ready":
             break
-    raise _no_anchor(id, "a ready job is searched in its list, which it has left: use scan()")
+    return None
 
 
 def _no_anchor(id: str, instead: str) -> JobNotFound:

@@ -88,8 +88,8 @@ CALLS: Final = (
         "silent-end-of-a-search",
         "answers that nothing is behind a job that has left its list meanwhile",
         _LOOKUP,
-        '    raise _no_anchor(id, "a ready job',
-        '    return start + len(ids), b""\n    raise _no_anchor(id, "a ready job',
+        "            break\n    return None\n\n\ndef _no_anchor",
+        '            break\n    return start + len(ids), b""\n\n\ndef _no_anchor',
     ),
     Variant(
         "requeued-by-another",

@@ -273,11 +273,34 @@ def test_the_id_of_a_job_that_left_leads_nowhere_and_says_what_does(bench: Bench
     assert bench.jobs.dead(after=first) == bench.jobs.dead(after=first.cursor) == [second]
 
 
-def test_a_ready_job_that_left_leads_nowhere(bench: Bench) -> None:
-    first, _ = bench.jobs.enqueue_many(bench.many(2))
-    bench.jobs.delete(first)
-    with pytest.raises(JobNotFound, match=r"which it has left: use scan\(\)"):
-        bench.jobs.find(place="ready", after=first)
+def test_behind_a_ready_job_that_left_comes_what_is_left(bench: Bench) -> None:
+    """It is at the head: those before it have been claimed, or were deleted with it."""
+    expected = bench.jobs.enqueue_many(bench.many(25))
+    seen: list[JobRecord[Any]] = []
+    while page := bench.jobs.find(place="ready", limit=10, after=seen[-1] if seen else None):
+        seen += page
+        for record in page:
+            bench.jobs.delete(record)
+    assert [record.id for record in seen] == [record.id for record in expected]
+
+
+def test_pages_of_all_places_may_be_deleted_too(bench: Bench) -> None:
+    expected = {record.id for record in (*dead(bench, 15), *bench.jobs.enqueue_many(bench.many(15)))}
+    expected |= {record.id for record in bench.jobs.enqueue_many(bench.many(15, delay=60))}
+    seen: list[JobRecord[Any]] = []
+    while page := bench.jobs.find(limit=4, after=seen[-1] if seen else None):
+        seen += page
+        for record in page:
+            bench.jobs.delete(record)
+    assert len(seen) == 45
+    assert {record.id for record in seen} == expected
+
+
+def test_what_was_left_standing_before_a_ready_job_that_left_comes_again(bench: Bench) -> None:
+    first, second, third = bench.jobs.enqueue_many(bench.many(3))
+    bench.jobs.delete(second)
+    found = bench.jobs.find(place="ready", after=second)
+    assert [record.id for record in found] == [first.id, third.id]
 
 
 def test_a_record_from_elsewhere_is_no_place_to_go_on_from(bench: Bench) -> None:
