@@ -27,7 +27,7 @@ __all__ = [
     "before",
     "class_name",
     "error_text",
-    "headline",
+    "first_line",
     "leaves",
     "one_line",
     "said",
@@ -44,8 +44,8 @@ EXCEPTIONS: Final = 32
 """Exceptions that one text tells of."""
 LINKS: Final = 8
 """Causes of one exception, and their causes: the nearest, and the farthest."""
-MEMBERS: Final = 10
-"""Members of one group."""
+MEMBERS: Final = (30, 20, 10)
+"""Members of one group: the most of these with which everything said has room, or the last."""
 NESTED: Final = 4
 """How deep groups in groups are told of; of those further down the members are."""
 FIRST, LAST, LAST_OWN = 4, 16, 16
@@ -53,11 +53,15 @@ FIRST, LAST, LAST_OWN = 4, 16, 16
 FARTHEST: Final = 10_000
 """Causes of causes that are looked at."""
 HEADLINE: Final = 1_000
-"""Bytes of the first line."""
-MESSAGE: Final = 2_000
-"""Bytes of the lines behind it."""
+"""Bytes of a first line alone, and of the first message, if there is no room for all."""
 HEADING: Final = 200
-"""Bytes of the first line of another exception than the first; its other lines have as many, unless it has no frames."""
+"""Bytes of another message, if there is no room for all."""
+PORTIONS: Final = (500, 2_000, LONGEST)
+"""Bytes of a message where there is more room: all have one of these before any has the next."""
+FRAMES: Final = 4_000
+"""Bytes that long messages leave for frames."""
+GAP: Final = 40
+"""Bytes that say how much is left out."""
 FRAME: Final = 600
 """Bytes of a frame with its line of source."""
 
@@ -98,21 +102,20 @@ def one_line(error: BaseException) -> str:
     return _cut(_lines(error)[0], HEADLINE)
 
 
-def headline(error: BaseException) -> str:
-    """The first line of the text of an exception: its type and message. This never raises.
-
-    A group, and a `Retry`, say little of what went wrong. So it goes on with the members of that, or the cause of this.
-    """
-    return _headline(error, _lines(error)[0])
+def first_line(text: str) -> str:
+    """The first line of the text of an exception, not too long for a log."""
+    return _cut(text.split("\n", 1)[0], HEADLINE)
 
 
 def _headline(error: BaseException, own: str) -> str:
+    """The first line of a text: what the exception says itself. Of a group or a `Retry` that is little, so it goes on."""
     if _is_group(error):
         about = [_lines(leaf)[0] for leaf in itertools.islice(leaves(error), 4)]
-        own = f"{own}: {'; '.join([*about[:3], '…'] if len(about) > 3 else about)}"
-    elif issubclass(type(error), Retry) and (led := before(error)) is not None:
-        own = f"{own}: {headline(led[1]) if _is_group(led[1]) else _lines(led[1])[0]}"
-    return _cut(own, HEADLINE)
+        return f"{own}: {_cut('; '.join([*about[:3], '…'] if len(about) > 3 else about), HEADLINE)}"
+    if issubclass(type(error), Retry) and (led := before(error)) is not None:
+        line = _lines(led[1])[0]
+        return f"{own}: {_cut(_headline(led[1], line) if _is_group(led[1]) else line, HEADLINE)}"
+    return own
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -207,9 +210,9 @@ def _cut(text: str, limit: int) -> str:
 def error_text(error: BaseException, caller: str | None = None) -> str:
     """The text of an exception as it is kept with a job: what it says, its frames, and all that led to it.
 
-    Its first line is what people look for, and what lists show: `headline`. Then come the frames of its traceback, the
-    members of a group, and its causes: what it was raised ``from``, or what was being handled when it was raised.
-    Everything is bounded. Of what does not fit, the messages and the innermost frames of the job's own code go last.
+    Its first line is what people look for, and what lists show. Then come the frames of its traceback, the members of a
+    group, and its causes: what it was raised ``from``, or what was being handled. What fits is told whole. Of what does
+    not, the messages and the innermost frames of the job's own code go last.
 
     No local variables: they hold what arguments hold.
 
@@ -218,9 +221,15 @@ def error_text(error: BaseException, caller: str | None = None) -> str:
         caller: The file that called the job. Where the traceback begins there, its first frame says nothing.
     """
     try:
-        return clean("\n".join(_fitted(_Walk(error).told, caller)))
+        told = [_Told(error)]
+        for walk in (_Walk(error, most) for most in MEMBERS):
+            told = walk.told
+            _describe(told, caller)
+            if (_fit(told) and walk.is_whole) or walk.widest <= MEMBERS[-1]:
+                break
+        return clean("\n".join(_written(told[0])))
     except BaseException:  # noqa: BLE001 - memory ran out, or a thread was interrupted
-        return clean(headline(error))
+        return clean(one_line(error))
 
 
 @attrs.define(eq=False)
@@ -235,8 +244,11 @@ class _Told:
         again: Whether it is told of at another place.
         members: What is told of its members.
         causes: What is told of its causes, and theirs, in order.
-        lines: What is written of it.
+        message: What it says, behind the label.
+        size: Bytes of that.
+        room: Bytes of it that are written.
         frames: The frames that are written: number → text.
+        tiers: How soon each may be written: number → tier.
         count: How many there are.
     """
 
@@ -247,8 +259,11 @@ class _Told:
     again: bool = False
     members: list[_Told | str] = attrs.field(factory=list)
     causes: list[_Told | str] = attrs.field(factory=list)
-    lines: list[str] = attrs.field(factory=list)
+    message: str = ""
+    size: int = 0
+    room: int = LONGEST
     frames: dict[int, str] = attrs.field(factory=dict)
+    tiers: dict[int, int] = attrs.field(factory=dict)
     count: int = 0
 
 
@@ -275,11 +290,15 @@ class _Walk:
 
     Attributes:
         told: What was found, in this order.
+        widest: Members of the largest group.
+        is_whole: Whether the bound on exceptions left out no cause.
     """
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, most: int) -> None:
         root = _Told(error)
         self.told = [root]
+        self.widest, self.is_whole = 0, True
+        self._most = most
         self._seen = {id(error)}
         self._ahead = deque([root])
         while self._ahead:
@@ -304,14 +323,14 @@ class _Walk:
         members, what = _MEMBERS(group.error), "member"
         if group.depth >= NESTED and any(map(_is_group, members)):
             members, what = tuple(leaves(group.error)), "in its groups,"
+        self.widest = max(self.widest, len(members))
         shown = 0
-        for number, member in enumerate(members[:MEMBERS], 1):
+        for number, member in enumerate(members[: self._most], 1):
             one = _Told(member, f"{what} {number} of {len(members)}: ", group.depth + 1)
             shown += self._is_told(one, group.members)
-        if len(members) > shown:
-            kinds = Counter(type_name(type(member)) for member in members[shown:]).most_common(MEMBERS)
+        if left := len(members) - shown:
+            kinds = Counter(type_name(type(member)) for member in members[shown:]).most_common(MEMBERS[-1])
             which = ", ".join(f"{count:,} of {name}" for name, count in kinds)
-            left = len(members) - shown
             group.members.append(_cut(f"  {left:,} more member{'s' if left > 1 else ''}: {which}", HEADING))
 
     def _causes_of(self, first: _Told) -> None:
@@ -324,52 +343,72 @@ class _Walk:
             one = _Told(cause, label, first.depth, is_cause=True)
             if not self._is_told(one, first.causes):
                 first.causes.append(f"{label}{type_name(type(cause))} …")
+                self.is_whole = False
                 break
             if one.again:
                 break
 
 
-def _fitted(told: list[_Told], caller: str | None) -> Iterator[str]:
-    """The lines of a text that is short enough: what matters most comes first into what room there is."""
-    room = LONGEST
-    offers: list[tuple[tuple[int, int], _Told, int, str]] = []  # rank, of whom, the number of a frame or -1, text
+def _describe(told: list[_Told], caller: str | None) -> None:
+    """Make the texts of what is told, with no regard to their room."""
     own = _Own()
     for order, one in enumerate(told):
         first, *rest = _lines(one.error)
-        first = _headline(one.error, first) if order == 0 else _cut(f"{one.label}{first}", HEADING)
-        one.lines.append(f"{first} (told at another place)" if one.again else first)
-        notes = [note for note in (*one.members, *one.causes) if isinstance(note, str)]
-        room -= sum(_size(one, line) for line in (*one.lines, *notes))
         if one.again:
-            continue
-        frames = _frames(_TRACEBACK(one.error), None if order else caller)
-        if rest:  # of a cause without frames it is all there is: it may be the traceback of another process
-            whole = order == 0 or (one.is_cause and not frames)
-            offers.append(((1, order), one, -1, _cut("\n".join(rest), MESSAGE if whole else HEADING)))
-        one.count = len(frames)
-        chosen = own.chosen(frames)
-        texts = _frame_texts(frames, sorted(chosen))
-        offers += [((tier, order), one, at, texts[at]) for at, tier in chosen.items()]
-    for _, one, at, text in sorted(offers, key=lambda offer: offer[0]):
-        size = _size(one, text)
-        if size <= room:
-            room -= size
-            if at < 0:
-                one.lines += text.split("\n")
-            else:
-                one.frames[at] = text
-    return _written(told[0])
+            first, rest = f"{_cut(first, HEADING)} (told at another place)", []
+        elif order == 0:
+            first = _headline(one.error, first)
+        one.message = ("\n" + "  " * one.depth).join([f"{one.label}{first}", *rest])
+        one.size = _bytes(one.message)
+        if not one.again:
+            frames = _frames(_TRACEBACK(one.error), None if order else caller)
+            one.count = len(frames)
+            one.tiers = own.chosen(frames)
+            one.frames = _frame_texts(frames, sorted(one.tiers))
 
 
-def _size(one: _Told, text: str) -> int:
-    """Bytes that a text takes with its indentation, and a line that frames are left out."""
-    return len(text.encode("utf-8", "backslashreplace")) + (text.count("\n") + 1) * (2 * one.depth + 1) + 40
+def _fit(told: list[_Told]) -> bool:
+    """Leave out what has no room. Answer whether every message is whole, and has its innermost frames."""
+    if sum(_bytes(line) + 1 for line in _written(told[0])) <= LONGEST:
+        return True
+    room, kept, is_whole = LONGEST, 0, True
+    offers: list[tuple[int, int, int, int, int]] = []  # what matters most comes first
+    for order, one in enumerate(told):
+        one.room = min(one.size, HEADING if order else HEADLINE)
+        notes = [note for note in (*one.members, *one.causes) if isinstance(note, str)]
+        room -= one.room + sum(_size(one, note) for note in ("", *notes)) + GAP * (1 + (one.size > one.room))
+        kept += sum(_size(one, text) for at, text in one.frames.items() if one.tiers[at])
+        offers += [(one.tiers[at], 0, 0, order, at) for at in one.frames]
+        offers += [(1, portion, one.depth, order, -1) for portion in PORTIONS]
+    chosen: set[tuple[int, int]] = set()
+    for tier, portion, _, order, at in sorted(offers):
+        one = told[order]
+        if portion:
+            size = max(0, min(portion, one.size, one.room + room - min(kept, FRAMES)) - one.room)
+            one.room += size
+        else:
+            is_next = at + 1 == one.count or bool(chosen & {(order, at - 1), (order, at + 1)})
+            size = _size(one, one.frames[at]) + (0 if is_next else GAP)
+            if size > room:
+                del one.frames[at]
+                is_whole = is_whole and tier > 0
+                continue
+            chosen.add((order, at))
+        room -= size
+    return is_whole and all(one.room == one.size for one in told)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
+
+
+def _size(one: _Told, text: str) -> int:  # with its margin
+    return _bytes(text) + (text.count("\n") + 1) * (2 * one.depth + 1)
 
 
 def _written(one: _Told) -> Iterator[str]:
     margin = "  " * one.depth
-    for line in one.lines:
-        yield margin + line
+    yield margin + _cut(one.message, one.room)
     if one.frames:
         last = -1
         for at in (*sorted(one.frames), one.count):
@@ -380,10 +419,7 @@ def _written(one: _Told) -> Iterator[str]:
                     yield margin + line
             last = at
     for note in (*one.members, *one.causes):
-        if isinstance(note, str):
-            yield f"{margin}{note}"
-        else:
-            yield from _written(note)
+        yield from [margin + note] if isinstance(note, str) else _written(note)
 
 
 # ---------------------------------------------------------------------------------------------------------------- frames
@@ -444,7 +480,7 @@ class _Own:
             soon[last - at] = 4 + at
         own = (number for number in range(last, -1, -1) if self._is_own(frames[number]))
         for at, number in enumerate(itertools.islice(own, LAST_OWN)):
-            soon[number] = at and at + 1  # 1 is the rest of the message
+            soon[number] = at and at + 1  # 1 is for messages
         if frames:
             soon[last] = 0
         return soon

@@ -20,6 +20,7 @@ from jobqueue.logs import Careful, about, name_jobs
 from jobqueue.retry import Retry
 from jobqueue.runner import execute
 from jobqueue.runner.task import Task
+from jobqueue.texts import first_line
 
 __all__ = ["Reporter", "fields_of", "labelled", "printable", "stand_in"]
 
@@ -78,7 +79,7 @@ class Reporter:
             shown = stand_in(task.text)
         with contextlib.suppress(BaseException), about({**fields_of(task), "outcome": what, **duration(task)}):
             self.log.log(
-                level, "job %s failed (%s): %s", labelled(task), what, printable(task.text.split("\n", 1)[0]),
+                level, "job %s failed (%s): %s", labelled(task), what, printable(first_line(task.text)),
                 exc_info=(type(shown), shown, trace),
             )  # fmt: skip
 

@@ -80,6 +80,24 @@ def test_all_that_led_to_a_failure_is_kept_in_every_lane(jobs: JobQueue, caplog:
     assert sorted(said) == sorted([*DISCARDED.values()] * len(LANES))
 
 
+def test_a_long_message_is_kept_whole_and_short_in_the_line_of_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    message = f"begin {'x' * 9_000} end"
+    with JobQueue("memory://") as shop:
+
+        @shop.job(retry=0)
+        def fail() -> None:
+            raise ValueError(message)
+
+        fail.enqueue()
+        run_until_drained(shop)
+        [record] = shop.find(place="dead")
+    assert str(record.error).startswith(f"ValueError: {message}\n")
+    [said] = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert "ValueError: begin" in said
+    assert said.endswith(" end")
+    assert len(said) < 1_200
+
+
 def test_what_a_worker_process_logs_keeps_its_innermost_frames(
     jobs: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:

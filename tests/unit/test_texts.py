@@ -7,6 +7,7 @@ import asyncio
 import copy
 import itertools
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobqueue.record import ERROR_LIMIT
-from jobqueue.texts import EXCEPTIONS, LINKS, MEMBERS, NESTED, error_text, headline, leaves, one_line, text_of
+from jobqueue.texts import EXCEPTIONS, LINKS, LONGEST, MEMBERS, NESTED, error_text, leaves, one_line, text_of
 
 HERE: Final = "tests.unit.test_texts"
 
@@ -63,8 +64,8 @@ def recursion(limit: int) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """The first line of its text, after a check of what holds for every text."""
     text = error_text(error)
-    assert len(text.encode()) <= ERROR_LIMIT
-    assert text.split("\n")[0] == headline(error)
+    assert len(text.encode()) <= LONGEST < ERROR_LIMIT
+    assert text.startswith(one_line(error)[:600])
     return text.split("\n")[0]
 
 
@@ -166,7 +167,7 @@ def test_a_text_is_bounded_and_keeps_the_innermost_frame(plan: Plan, more: int) 
     with recursion(sys.getrecursionlimit() + 500):
         error = plan.make()
     text = error_text(error)
-    assert len(text.encode()) <= ERROR_LIMIT
+    assert len(text.encode()) <= LONGEST < ERROR_LIMIT
     assert f"in place_{plan.number}_\n" in f"{text}\n"
 
 
@@ -223,10 +224,25 @@ def test_a_group_of_a_hundred_is_counted() -> None:
         f"ExceptionGroup: a hundred (100 sub-exceptions): {HERE}.ShopError: number 0; {HERE}.ShopError: number 1; "
         f"{HERE}.ShopError: number 2; …"
     )
-    for number in range(MEMBERS):
+    for number in range(MEMBERS[0]):
         assert f"\n  member {number + 1} of 100: {HERE}.ShopError: number {number}\n" in text
-    assert text.count(", in member\n") == MEMBERS
-    assert f"\n  90 more members: 85 of {HERE}.ShopError, 5 of KeyError" in text
+    assert text.count(", in member\n") == MEMBERS[0]
+    assert f"\n  70 more members: 65 of {HERE}.ShopError, 5 of KeyError" in text
+
+
+def test_more_members_are_told_only_where_messages_and_causes_leave_room() -> None:
+    def group(size: int, message: str, cause: bool) -> str:
+        members = [ShopError(f"number {number} {message}") for number in range(size)]
+        for number, member in enumerate(members):
+            member.__cause__ = KeyError(number) if cause else None
+        return error_text(ExceptionGroup("many", members))
+
+    assert " more member" not in group(MEMBERS[0], "", cause=False)
+    assert " 10 more members: " in group(MEMBERS[0], "x" * 550, cause=False)
+    assert " 20 more members: " in group(MEMBERS[0], "x" * 2_000, cause=False)
+    text = group(MEMBERS[0], "", cause=True)
+    assert " 20 more members: " in text
+    assert text.count("caused by KeyError: ") == 10
 
 
 def test_a_text_tells_of_so_many_exceptions_and_has_so_many_bytes() -> None:
@@ -237,7 +253,7 @@ def test_a_text_tells_of_so_many_exceptions_and_has_so_many_bytes() -> None:
         return ExceptionGroup(message, [group(depth - 1) for _ in range(12)])
 
     text = error_text(group(2))
-    assert len(text.encode()) <= ERROR_LIMIT
+    assert len(text.encode()) <= LONGEST < ERROR_LIMIT
     assert sum("member " in line for line in text.split("\n")) == EXCEPTIONS - 1
     assert ", in leaf\n" in text
     assert text.count(" more members: ") == 11
@@ -264,13 +280,13 @@ def test_what_failed_in_nested_groups_has_its_frames_however_deep_they_are(depth
 
 def test_members_of_deep_groups_are_counted() -> None:
     error = ExceptionGroup[Exception](
-        "a", [ExceptionGroup("b", [ShopError(n) for n in range(MEMBERS + 1)]), KeyError(1)]
+        "a", [ExceptionGroup("b", [ShopError(n) for n in range(MEMBERS[0] + 1)]), KeyError(1)]
     )
     for _ in range(NESTED):
         error = ExceptionGroup[Exception]("nested", [error])
     text = error_text(error)
-    assert f"in its groups, 1 of {MEMBERS + 2}: {HERE}.ShopError: 0\n" in text
-    assert "  2 more members: 1 of tests.unit.test_texts.ShopError, 1 of KeyError" in text
+    assert f"in its groups, 1 of {MEMBERS[0] + 2}: {HERE}.ShopError: 0\n" in text
+    assert "  5 more members: 4 of tests.unit.test_texts.ShopError, 1 of KeyError" in text
 
 
 def test_the_traceback_of_another_process_is_kept_as_the_cause_that_it_is() -> None:
@@ -372,7 +388,7 @@ def test_the_first_line_says_type_and_message(error: BaseException, first: str |
         assert one_line(error) == text_of(error).split("\n")[0]
     else:
         assert first_line(error).startswith("ValueError: xxxx")
-        assert len(first_line(error)) < 1_100
+        assert len(one_line(error)) < 1_100
 
 
 def test_the_rest_of_a_message_comes_next_then_its_place_and_its_notes() -> None:
@@ -395,6 +411,68 @@ def test_a_long_message_leaves_room_for_the_frames() -> None:
     assert "end\n" in text
     assert " bytes left out … " in text
     assert ", in here\n" in text
+
+
+def test_what_fits_is_told_whole() -> None:
+    """The statement or the body is in the cause of most errors of a database or an HTTP client."""
+    told = "insert into t values " + "z" * 600 + " MIDDLE " + "z" * 900 + " END"
+    error = thrown(RuntimeError("order 7"))
+    error.__cause__ = thrown(ValueError(told))
+    assert f"caused by ValueError: {told}\n" in error_text(error)
+    error.__cause__ = ValueError(told.replace(" ", "\n"))
+    assert error_text(error).endswith(told.replace(" ", "\n"))
+    assert error_text(ValueError(told)) == f"ValueError: {told}"
+
+
+def test_a_message_that_is_too_long_leaves_room_for_that_of_the_cause_and_for_frames() -> None:
+    error = thrown(ValueError("x" * 10**6), "outer", 10)
+    error.__cause__ = thrown(ShopError("y" * 1_500), "inner", 10)
+    text = error_text(error)
+    assert "y" * 1_500 in text
+    assert " frames left out" not in text
+    assert text.index(" bytes left out … ") < text.index("\n")
+    assert len(text) > LONGEST - 1_500
+
+
+def test_the_first_exception_and_its_causes_have_room_before_members() -> None:
+    error = ExceptionGroup("x" * 4_000, [ShopError("m" * 4_000), ShopError("m" * 4_000)])
+    error.__cause__ = ShopError("y" * 4_000)
+    text = error_text(error)
+    assert "x" * 4_000 in text
+    assert "y" * 4_000 in text
+    assert text.count(" bytes left out … ") == 3, "in the first line, of what members say, and of the members"
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 12)), min_size=1, max_size=LINKS),
+    st.lists(st.tuples(st.integers(0, 1_200), st.integers(0, 8)), max_size=22),
+    st.sampled_from(["z", "é", "z\n"]),
+)
+def test_what_is_left_out_has_no_room(
+    chain: list[tuple[int, int]], members: list[tuple[int, int]], letter: str
+) -> None:
+    error: BaseException | None = None
+    for number, (size, frames) in enumerate(chain):
+        above: BaseException = ShopError(f"<{number} {letter * size}>")
+        if members and number == len(chain) - 1:
+            inner = [thrown(ShopError(f"<{letter * size}>"), frames=frames) for size, frames in members]
+            above = BaseExceptionGroup("together", inner)
+        thrown(above, frames=frames)
+        above.__cause__, error = error, above
+    assert error is not None
+    text = error_text(error)
+    size = len(text.encode())
+    assert size <= LONGEST
+    told = text.partition("\n")[2] if members else text  # the first line of a group ends with an extract
+    left = [int(number.replace(",", "")) for number in re.findall(r"… ([\d,]+) bytes left out …", told)]
+    frames_left = sum(map(int, re.findall(r"… (\d+) frames? left out", text)))
+    members_left = sum(map(int, re.findall(r"  (\d+) more member", text)))
+    largest = max((size * len(letter.encode()) * 3 + (frames + 2) * 200 for size, frames in members), default=0)
+    if left or frames_left or members_left:
+        assert size + sum(left) + frames_left * 200 + members_left * largest > LONGEST - 100
+    if sum(left) > 4_000:
+        assert size > 10_000, "the room is used"
 
 
 def test_locals_and_arguments_are_not_told() -> None:
