@@ -43,6 +43,7 @@ USED: Final = (
     "ssl_password", "ssl_min_version", "ssl_ciphers",
 )  # fmt: skip
 """Settings that an error may name. Any other name may be a part of a password with a raw ``&``."""
+_OF_THE_QUEUE: Final = ("namespace", "imports", "queues", "max_payload", "allow_eviction")
 _LOGIN: Final = ("username", "password")
 ENCODE: Final = (
     "percent-encode it: [ is %5B, ] is %5D, / is %2F, ? is %3F, # is %23, @ is %40, % is %25 and a space is %20, "
@@ -183,6 +184,8 @@ def _check_settings(parts: SplitResult) -> None:
 
 def similar_setting(name: str) -> str:
     """What may have been meant by a setting that nothing knows, as an end of a sentence. The name itself is not repeated."""
+    if name in _OF_THE_QUEUE:
+        return f": write JobQueue(url, {name}=…)"
     found = difflib.get_close_matches(name, USED, 1)
     return f": did you mean {found[0]!r}?" if found else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -223,3 +224,14 @@ def with_shutdown(each: socket.socket) -> None:
     with contextlib.suppress(OSError):
         each.shutdown(socket.SHUT_RDWR)
     each.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_an_error_says_how_long_was_waited(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        jobs = JobQueue(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
+        errors = [await error_of(blocking(jobs.counts)), await error_of(jobs.acounts())]
+
+    for error, _ in errors:
+        assert re.search(r"\(no answer within [01]\.[0-9] s, see timeout=\)", str(error))
+        assert ("does it speak TLS there" in str(error)) == (scheme == "rediss")

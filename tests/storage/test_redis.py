@@ -662,6 +662,8 @@ async def test_one_client_serves_both_flavours(server: Server) -> None:
         ("rediss://:secret@h:1", "rediss://h:1"),
         ("unix://u:secret@/tmp/s?db=1", "unix:///tmp/s"),
         ("redis+sentinel://u:secret@a:1,b:2/shop/3", "redis+sentinel://a:1,b:2/shop/3"),
+        ("redis://u:secret@[::1]:7/2", "redis://[::1]:7/2"),
+        ("redis+cluster://u:secret@[::1]:7,b", "redis+cluster://[::1]:7,b:6379"),
     ],
 )
 def test_the_label_of_a_server_has_no_password(url: str, label: str) -> None:

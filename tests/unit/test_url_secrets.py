@@ -31,7 +31,7 @@ URLS: Final = (
 )  # fmt: skip
 LABELS: Final = {
     "redis://h:7/2", "rediss://h:7/2", "unix:///run/s", "redis+sentinel://h:7,i:26379/shop/2", "rediss+sentinel://h:7/shop",
-    "redis+cluster://h:7,i:8", "rediss+cluster://h:7", "redis://::1:7/2",
+    "redis+cluster://h:7,i:8", "rediss+cluster://h:7", "redis://[::1]:7/2",
 }  # fmt: skip
 
 # The canary stands in several pieces, so that a part of the password shows as well.
@@ -139,6 +139,8 @@ def test_what_is_no_string_is_not_repeated(url: Any) -> None:
 def test_a_misspelt_setting_is_answered_with_the_right_one() -> None:
     with pytest.raises(DeclarationError, match="did you mean 'socket_keepalive'"):
         open_backend("redis://h/0?socket_keepaliv=1")
+    with pytest.raises(DeclarationError, match=r"write JobQueue\(url, namespace=…\)"):
+        JobQueue("redis://h?namespace=shop").access.opened()
 
 
 RAW: Final = (

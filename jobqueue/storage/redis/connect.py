@@ -85,13 +85,18 @@ class Place:
         if self.by == "unix":
             return f"unix://{settings.get('path', '')}"
         if self.nodes:
-            nodes = ",".join(f"{host}:{port}" for host, port in self.nodes)
+            nodes = ",".join(_shown(host, port) for host, port in self.nodes)
             return (
                 f"{scheme}+sentinel://{nodes}/{self.service}{database}"
                 if self.service
                 else f"{scheme}+cluster://{nodes}"
             )
-        return f"{scheme}://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}{database}"
+        return f"{scheme}://{_shown(settings.get('host', 'localhost'), settings.get('port', 6379))}{database}"
+
+
+def _shown(host: str, port: int) -> str:
+    """An address as a URL has it: one of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class RedisServer:

@@ -88,17 +88,27 @@ def passes(error: BaseException) -> bool:
     return ANSWERS.get(code_of(error), ANSWERS["ERR"]).passes
 
 
-def unreachable(label: str, error: BaseException, scopes: Iterable[str] = ()) -> NotApplied:
-    """There was no connection, so nothing was sent."""
+def unreachable(
+    label: str, error: BaseException, scopes: Iterable[str] = (), waited: float | None = None
+) -> NotApplied:
+    """There was no connection, so nothing was sent.
+
+    Args:
+        label: The server.
+        error: What happened.
+        scopes: Whose keys were meant.
+        waited: For how long one was waited for, in seconds.
+    """
     if isinstance(error, REFUSALS) or code_of(error) == "MAXCLIENTS":
         return refused(label, error, scopes)
     if isinstance(error, MasterNotFoundError):
         return NotApplied(
             f"no sentinel of {label} names a primary; nothing was changed. Do the sentinels run, and know this service?"
         )
+    tls = "does it speak TLS there, " if label.startswith("rediss") else ""  # one that does not says nothing at all
     return NotApplied(
-        f"{label} cannot be reached ({_text(error)}); nothing was changed. Is the server running, is the "
-        "address right, and is its maxclients high enough?"
+        f"{label} cannot be reached ({_text(error, waited)}); nothing was changed. Is the server running, is the "
+        f"address right, {tls}and is its maxclients high enough?"
     )
 
 
@@ -151,7 +161,7 @@ def broke_off(error: BaseException) -> bool:
     return isinstance(error, exceptions.ResponseError) and "@user_script" in str(error)
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, waited: float | None = None) -> str:
     if isinstance(error, TimeoutError | exceptions.TimeoutError):
-        return "no answer in time"
+        return "no answer in time" if waited is None else f"no answer within {waited:.1f} s, see timeout="
     return str(error).partition(" script: ")[0].rstrip(".") or type(error).__name__

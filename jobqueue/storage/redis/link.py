@@ -125,6 +125,7 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
     """A new connection, to a server that may be used. Raises `NotApplied`."""
     connection = None
     replies: list[Any] = []
+    began = time.monotonic()
     try:
         connection = connect(end)
         connection.connect()
@@ -139,7 +140,7 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
             connection.disconnect()
         if isinstance(error, exceptions.RedisError | OSError):
             raise_thrown(error)
-            raise unreachable(label, error) from error
+            raise unreachable(label, error, waited=time.monotonic() - began) from error
         raise
     return connection
 
@@ -169,6 +170,7 @@ def usable(connection: Connection) -> bool:
 async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: float) -> AsyncConnection:
     """See `connected`."""
     connection = None
+    began = time.monotonic()
     try:
         async with asyncio.timeout(left(end)):
             connection = await connect(end)
@@ -181,7 +183,7 @@ async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: fl
         if connection is not None:
             await connection.disconnect(nowait=True)
         if isinstance(error, exceptions.RedisError | OSError):
-            raise unreachable(label, error) from error
+            raise unreachable(label, error, waited=time.monotonic() - began) from error
         raise
     return connection
 
