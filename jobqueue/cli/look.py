@@ -35,6 +35,8 @@ PLACES = ("waiting", "ready", "working", "dead")
 ERROR_WIDTH = 60
 ARGUMENTS_WIDTH = 40
 MOST_NAMES = 20
+SEARCHED = 1_000
+"""Jobs among which a kind is looked for that may have been meant."""
 
 
 @click.command()
@@ -158,6 +160,7 @@ def jobs(
         # One more than is shown tells whether there are more.
         found = source.find(queue=queue, place=place, name=name, limit=limit + 1, after=after)
         runners = {runner.id: runner for runner in source.runners()} if place == "working" and not json_output else {}
+        why_none = "" if found or json_output else _why_none(source, queue, name)
     shown, more = found[:limit], len(found) > limit
     if json_output:
         values = [record_value(record, arguments=not no_arguments) for record in shown]
@@ -187,8 +190,25 @@ def jobs(
         [[cell(record) for _, cell in columns] for record in shown],
         empty="no such jobs",
     )
+    if why_none:
+        click.echo(f"jobqueue: {clean(why_none)}", err=True)
     if more:
         click.echo(f"more: --after {clean(shown[-1].cursor)}")
+
+
+def _why_none(source: JobQueue, queue: str | None, name: str | None) -> str:
+    """What may be wrong with what was asked for, where nothing was found; nothing if it is only not there."""
+    from jobqueue.names import suggestion
+
+    counts = source.counts()
+    if not counts:
+        return f"no queue was ever used in namespace {source.namespace}{_instead(_namespaces(source))}"
+    if queue is not None and queue not in counts:
+        return f"no queue {queue!r} was ever used here{suggestion(queue, counts)}"
+    if name is None:
+        return ""
+    names = {record.name for record in source.find(queue=queue, limit=SEARCHED)}
+    return "" if name in names else f"no kind {name!r} is among the jobs here{suggestion(name, names)}"
 
 
 def _runner_of(record: JobRecord[Any], runners: Mapping[str, RunnerInfo]) -> str:

@@ -156,8 +156,23 @@ def test_jobs_are_filtered(queue: JobQueue, call: Cli, capsys: pytest.CaptureFix
     ]:
         assert call("jobs", "--json", *options) == 0
         assert [job["id"] for job in output_of(capsys)["jobs"]] == [record.id for record in expected]
-    assert call("jobs", "--name", "other") == 0
-    assert capsys.readouterr().out == "no such jobs\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--name", "sned"], "jobqueue: no kind 'sned' is among the jobs here; did you mean 'send'?\n"),
+        (["--queue", "lwo"], "jobqueue: no queue 'lwo' was ever used here; did you mean 'low'?\n"),
+        (["--name", "send", "--place", "dead"], ""),
+        (["--queue", "low", "--place", "dead"], ""),
+    ],
+)
+def test_where_there_are_no_such_jobs_it_is_said_what_may_be_meant(
+    options: list[str], why: str, queue: JobQueue, call: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(queue, "a")
+    assert call("jobs", *options) == 0
+    assert capsys.readouterr() == ("no such jobs\n", why)
 
 
 # --------------------------------------------------------------------------------------------------------------- show
