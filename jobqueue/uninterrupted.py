@@ -19,18 +19,19 @@ __all__ = ["uninterrupted"]
 T = TypeVar("T")
 
 SECONDS: Final = 60.0
-"""A call that interrupted an import waits for it in vain: so long, and no longer."""
+"""By default. A call that interrupted an import waits for it in vain: so long, and no longer."""
 
 
-def uninterrupted(function: Callable[[], T], what: str) -> T:
+def uninterrupted(function: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
     """Call the function on a thread of its own, and wait for it.
 
     Args:
         function: What to call.
         what: What it does, for the message.
+        seconds: How long to wait for it.
 
     Raises:
-        NotApplied: It took longer than a minute. What the function raises is raised.
+        NotApplied: It took longer than that, and goes on. What the function raises is raised.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -55,8 +56,8 @@ def uninterrupted(function: Callable[[], T], what: str) -> T:
             _thread.start_new_thread(work, ())
     except RuntimeError:  # at the end of the interpreter
         work()
-    if not ended.acquire(timeout=SECONDS):
-        raise NotApplied(f"{what} took longer than {SECONDS:.0f} s; nothing was changed")
+    if not ended.acquire(timeout=seconds):
+        raise NotApplied(f"{what} took longer than {seconds:g} s; nothing was changed")
     if errors:
         raise errors[0]
     return results[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
+import contextlib
+import functools
 import logging
 import os
 import signal
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, Literal, TypeAlias
 
+from jobqueue.errors import NotApplied
 from jobqueue.runner.threads import Inbox, Word
+from jobqueue.uninterrupted import uninterrupted
 
 __all__ = ["STOPS", "Doorbell", "SignalsToStop", "StopRequests"]
 
@@ -129,16 +132,6 @@ class SignalsToStop:
 
     def _say_goodbye(self, name: str) -> None:
         """Log on another thread, for a moment at most: a handler of the log may be what this signal has interrupted."""
-        said = threading.Lock()
-        said.acquire()
-
-        def say() -> None:
-            try:
-                self._log.warning(
-                    "%s, the second signal: leaving at once; jobs that run here come back when their leases end", name
-                )
-            finally:
-                said.release()
-
-        _thread.start_new_thread(say, ())
-        said.acquire(timeout=GOODBYE_S)
+        line = "%s, the second signal: leaving at once; jobs that run here come back when their leases end"
+        with contextlib.suppress(NotApplied):  # the process leaves in any case
+            uninterrupted(functools.partial(self._log.warning, line, name), "the last line of the log", GOODBYE_S)

@@ -160,6 +160,26 @@ def test_a_handler_that_throws_what_sockets_throw(own_server: MakeServer, name: 
     jobs.close()
 
 
+def at_line(at: int, call: Callable[[], object], act: Callable[[], object]) -> bool:
+    """Make a call, and do something at its n-th line; answers whether it had that many."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal seen
+        if event == "line":
+            seen += 1
+            if seen == at:
+                act()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return seen >= at
+
+
 class Thrown(BaseException):
     """What is thrown into a call."""
 
@@ -171,26 +191,19 @@ def throwing(at: int, call: Callable[[], object]) -> bool:
     as the one that the thread handles, and later tests would find it as the context of theirs. And no garbage is collected
     meanwhile: the callbacks of others would be thrown at as well.
     """
-    seen = 0
+    reached = False
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if event == "line":
-            seen += 1
-            if seen == at:
-                raise Thrown
-        return trace
+    def throw() -> None:
+        raise Thrown
 
     def traced() -> None:
-        sys.settrace(trace)
+        nonlocal reached
         try:
-            call()
+            reached = at_line(at, call, throw)
         except Thrown:
-            pass
+            reached = True
         except BaseException as error:  # noqa: BLE001 - it is raised again below
             errors.append(error)
-        finally:
-            sys.settrace(None)
 
     errors: list[BaseException] = []
     thread = threading.Thread(target=traced)
@@ -202,7 +215,7 @@ def throwing(at: int, call: Callable[[], object]) -> bool:
         gc.enable()
     if errors:
         raise errors[0]
-    return seen >= at
+    return reached
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["connected", "connecting"])
@@ -256,32 +269,12 @@ def test_a_call_inside_of_another_at_any_line(server: Server) -> None:
         job = declared(jobs)
         job.enqueue(0)
         at, made = 1, 1
-        while inside(at, functools.partial(job.enqueue, 1), functools.partial(job.enqueue, 2)):
+        while at_line(at, functools.partial(job.enqueue, 1), functools.partial(job.enqueue, 2)):
             at, made = at + 1, made + 2
         assert at > 100, "it was not traced"
         assert jobs.length("low") == made + 1
         assert not jobs.audit().broken
         jobs.close()
-
-
-def inside(at: int, call: Callable[[], object], other: Callable[[], object]) -> bool:
-    """Make a call, and another one at its n-th line; answers whether it had that many."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal seen
-        if event == "line":
-            seen += 1
-            if seen == at:
-                other()
-        return trace
-
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(None)
-    return seen >= at
 
 
 @pytest.fixture(autouse=True)
