@@ -25,7 +25,6 @@ __all__ = [
     "main_module",
     "module_of",
     "origin_of",
-    "printable",
     "suggestion",
     "unknown_kind",
     "unwrapped",
@@ -77,17 +76,6 @@ def check_kind_name(name: object) -> str:
     if isinstance(name, str) and 0 < len(name) <= _KIND_LENGTH and name.isprintable():
         return name
     raise DeclarationError(f"{name!r} is no name of a kind of job: use 1 to {_KIND_LENGTH} printable characters")
-
-
-def printable(text: str) -> str:
-    """Answer the text in one line, with everything that is not printable written as an escape.
-
-    What is stored may hold anything. Control characters could move the cursor, recolour or rename the terminal; line ends
-    could forge a line; the marks of right-to-left writing could show another text than the one that is there.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

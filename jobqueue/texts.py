@@ -21,6 +21,7 @@ import attrs
 
 from jobqueue.record import ERROR_LIMIT, clean
 from jobqueue.retry import Retry
+from jobqueue.safe_text import printable
 
 __all__ = [
     "CAUSED",
@@ -156,7 +157,7 @@ def type_name(cls: type) -> str:
         module = None
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
-    return _cut(name if name.isprintable() else name.encode("unicode_escape").decode(), HEADING)
+    return printable(name, HEADING)
 
 
 def _lines(error: Any) -> list[str]:

@@ -48,7 +48,7 @@ class Module:
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
     "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
-    "uninterrupted": 0,
+    "uninterrupted": 0, "safe_text": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
@@ -68,7 +68,7 @@ LEVELS: Final[Mapping[str, int]] = {
 EXTRAS: Final = ("cli", "web", "metrics", "__main__")
 """Nothing below imports them, and the command alone may load the command line."""
 
-KNOWS_NO_JOBS: Final = ("errors", "logs", "storage")
+KNOWS_NO_JOBS: Final = ("errors", "logs", "safe_text", "storage")
 """All that a module of `storage` may import of the package: a storage that knew a rule of jobs would be a second copy."""
 
 LAZY_TESTING: Final = "queue"

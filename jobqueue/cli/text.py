@@ -7,8 +7,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.names import printable as clean
 from jobqueue.record import timestamp
+from jobqueue.safe_text import printable
 
 if TYPE_CHECKING:
     from jobqueue.record import JobRecord
@@ -17,6 +17,11 @@ __all__ = [
     "as_json", "claimed_at", "clean", "clean_lines", "died_at", "moment", "moment_or_none", "payload_start", "payload_value",
     "shortened", "span",
 ]  # fmt: skip
+
+
+def clean(text: str) -> str:
+    """Answer the text in one line, whole, with everything that is not printable written as an escape."""
+    return printable(text, None)
 
 
 def clean_lines(text: str) -> str:

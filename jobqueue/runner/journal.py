@@ -13,9 +13,10 @@ from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.logs import about
 from jobqueue.names import unknown_kind
 from jobqueue.runner.decisions import Notice
-from jobqueue.runner.report import Reporter, duration, fields_of, labelled, printable
+from jobqueue.runner.report import Reporter, duration, fields_of, labelled
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
+from jobqueue.safe_text import LINE, printable
 
 __all__ = ["Journal", "Lasting", "RunnerStatus", "tell_dead"]
 
@@ -126,9 +127,11 @@ class Journal:
     def _tell(self, what: str, task: Task) -> None:
         label = labelled(task)
         if what == "discarded":
-            self._log.info("job %s asked to be discarded: %s", label, printable(task.text) or "it does not say why")
+            self._log.info(
+                "job %s asked to be discarded: %s", label, printable(task.text, LINE) or "it does not say why"
+            )
         elif what == "crashed":
-            self._log.error("job %s: %s; it will run again", label, printable(task.text))
+            self._log.error("job %s: %s; it will run again", label, printable(task.text, LINE))
         elif what == "late":
             self._log.warning(
                 "job %s: its result is discarded: another runner took the job, or somebody removed its keys",
@@ -141,7 +144,7 @@ class Journal:
             )  # fmt: skip
         elif what == "dead" and (task.crashed or task.kind is None):
             # Nothing was raised. Of all other failures `Reporter` tells.
-            self._log.error("job %s failed (dead): %s", label, printable(task.text.split("\n", 1)[0]))
+            self._log.error("job %s failed (dead): %s", label, printable(task.text.split("\n", 1)[0], LINE))
         else:
             self._log.debug("job %s: %s%s", label, what, f" after {task.took / 1000:.3f} s" if task.took else "")
 
@@ -169,7 +172,7 @@ class Journal:
         for incarnation, count in returned.items():
             self._log.warning(
                 "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
-                incarnation,
+                printable(incarnation),
                 count,
             )
         tell_dead(self._log, rescued)
@@ -182,5 +185,5 @@ def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
             with about(job.log_fields):
                 log.error(
                     "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
-                    printable(job.id.decode("utf-8", "replace")), job.queue,
+                    printable(job.id), job.queue,
                 )  # fmt: skip

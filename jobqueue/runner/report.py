@@ -20,9 +20,10 @@ from jobqueue.logs import Careful, about, name_jobs
 from jobqueue.retry import Retry
 from jobqueue.runner import execute
 from jobqueue.runner.task import Task
+from jobqueue.safe_text import LINE, printable
 from jobqueue.texts import first_line
 
-__all__ = ["Reporter", "fields_of", "labelled", "printable", "stand_in"]
+__all__ = ["Reporter", "fields_of", "labelled", "stand_in"]
 
 _UNWRITABLE: Final = re.compile(r"\\ud[89a-f]")
 """Half a character, as `clean` writes it: a record of that exception could not be written to a file."""
@@ -79,7 +80,7 @@ class Reporter:
             shown = stand_in(task.text)
         with contextlib.suppress(BaseException), about({**fields_of(task), "outcome": what, **duration(task)}):
             self.log.log(
-                level, "job %s failed (%s): %s", labelled(task), what, printable(first_line(task.text)),
+                level, "job %s failed (%s): %s", labelled(task), what, printable(first_line(task.text), LINE),
                 exc_info=(type(shown), shown, trace),
             )  # fmt: skip
 
@@ -133,9 +134,4 @@ def duration(task: Task) -> dict[str, object]:
 
 def labelled(task: Task) -> str:
     """The kind and the id of a job, for a line about it."""
-    return f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id.decode('utf-8', 'replace'))}"
-
-
-def printable(text: str) -> str:
-    """Text of a job that cannot break a line of the log or speak to a terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return f"{printable(task.stored.name) or '(unreadable)'} {printable(task.id)}"

@@ -12,10 +12,11 @@ import msgspec
 
 from jobqueue.errors import PayloadError, UnknownJob
 from jobqueue.job import Call, Job, Kind
-from jobqueue.names import printable, suggestion
+from jobqueue.names import suggestion
 from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord, timestamp
 from jobqueue.registry import BoundFunction, JobFunction
+from jobqueue.safe_text import LINE, printable
 from jobqueue.testing.history import Story
 from jobqueue.testing.matching import differs, is_matcher
 
@@ -167,7 +168,7 @@ def _job(jobs: JobQueue, name: str, payload: bytes) -> str:
         arguments = _arguments(kind.decode(payload).arguments) if kind is not None else _short.repr(payload)
     except Exception:  # noqa: BLE001 - it is only shown; classes of users may raise anything
         arguments = _short.repr(payload)
-    return printable(f"{name or '(unreadable)'}({arguments})")
+    return printable(f"{name or '(unreadable)'}({arguments})", LINE)
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
@@ -190,8 +191,8 @@ def told(jobs: JobQueue, stories: Sequence[Story]) -> Iterable[str]:
     if len(stories) > MOST:
         yield f"  … {len(stories) - MOST} jobs earlier"
     for story in stories[-MOST:]:
-        id = printable(story.id.decode("utf-8", "backslashreplace"))
+        id = printable(story.id)
         yield f"  {_job(jobs, story.stored.name, story.stored.payload)} {id}:"
         if len(story.events) > MOST:
             yield f"    … {len(story.events) - MOST} steps earlier"
-        yield from (f"    +{event.after}  {printable(event.what)}" for event in story.events[-MOST:])
+        yield from (f"    +{event.after}  {printable(event.what, LINE)}" for event in story.events[-MOST:])

@@ -570,7 +570,7 @@ RUNNERS: Final = (
         "lines-without-ids",
         "logs what became of a job without its id",
         "runner/report.py",
-        " {printable(task.id.decode('utf-8', 'replace'))}\"",
+        ' {printable(task.id)}"',
         '"',
     ),
     Variant(
