@@ -172,7 +172,9 @@ def _lines(error: Any) -> list[str]:
     notes: list[str] = []
     try:
         # Told that it is one of a chain, it does not walk through the chain.
-        entries = list(traceback.TracebackException(cls, error, None, _seen=set()).format_exception_only())
+        alone = traceback.TracebackException(cls, error, None, _seen=set())
+        alone.exceptions = None  # Python 3.13 misses it then
+        entries = list(alone.format_exception_only())
         if issubclass(cls, SyntaxError):
             place = list(itertools.takewhile(lambda entry: entry.startswith("  "), entries))
         elif entries[0].startswith(f"{name}: "):

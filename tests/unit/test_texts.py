@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-import json
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,22 +182,22 @@ def test_a_recursion_of_5_000_frames_shows_where_it_ended() -> None:
 
 
 def test_the_frames_of_the_job_stay_where_a_library_goes_deep() -> None:
-    value: Any = object()
-    for _ in range(100):
+    value: Any = threading.Lock()
+    for _ in range(60):
         value = [value]
 
     def own_place(frames: int = 30) -> None:
         if frames:
             own_place(frames - 1)
-        json.dumps(value, indent=1)
+        copy.deepcopy(value)
 
     with pytest.raises(TypeError) as caught:
         own_place()
     text = error_text(caught.value)
-    assert text.startswith("TypeError: Object of type object is not JSON serializable\n")
-    assert ", in own_place\n    json.dumps(value, indent=1)" in text
-    assert ", in default\n" in text, "the innermost of all"
-    assert text.count(", in _iterencode_list\n") > 10
+    assert text.startswith("TypeError: cannot pickle '_thread.lock' object\n")
+    assert ", in own_place\n    copy.deepcopy(value)" in text
+    assert "    rv = reductor(4)\n" in f"{text}\n", "the innermost of all"
+    assert text.count(", in _deepcopy_list\n") > 5
     assert text.count(" frames left out") == 2
 
 
