@@ -19,8 +19,23 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Place, Placed, Query, Records, Sizes
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    Fields,
+    Found,
+    Kept,
+    Page,
+    Peek,
+    Place,
+    Placed,
+    Query,
+    Records,
+    Sizes,
+    Where,
+)
 from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.shape import LIST_SEARCH_MAX
 
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
 
@@ -291,8 +306,8 @@ def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Fl
                 why = outcome
             elif queue in unknown:
                 why = unknown[queue]
-            elif lost := _foreign(part, outcome):
-                why = StorageRefused(f"queue {queue!r} holds another job with this id, which was not changed")
+            else:
+                lost, why = yield from _unsettled(queue_keys(namespace, queue), part, outcome)
             if why is None or lost is not part:
                 missing.difference_update([record.id for record in part])
             if why is not None:
@@ -351,10 +366,12 @@ def register(namespace: str, queues: Sequence[str], clock: Clock) -> Flow[dict[s
     return unknown
 
 
-def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord[Any]]:
-    """Those whose id belongs to another job."""
-    if not any(isinstance(answer, Placed) and "different" in answer.states for answer in outcome.answers):
-        return []
+def _unsettled(
+    keys: QueueKeys, part: Sequence[JobRecord[Any]], outcome: Applied
+) -> Flow[tuple[Sequence[JobRecord[Any]], NotApplied | OutcomeUnknown | None]]:
+    """The records that do not count as stored although their `Put` was applied, and why."""
+    if all(set(answer.states) == {"stored"} for answer in outcome.answers if isinstance(answer, Placed)):
+        return (), None
     states: dict[str, str] = {}
     answers = iter(outcome.answers)
     for place in ("ready", "waiting"):
@@ -363,7 +380,41 @@ def _foreign(part: Sequence[JobRecord[Any]], outcome: Applied) -> list[JobRecord
             placed = next(answers)
             assert isinstance(placed, Placed)
             states.update(zip(ids, placed.states, strict=True))
-    return [record for record in part if states[record.id] == "different"]
+    foreign = [record for record in part if states[record.id] == "different"]
+    same = [record for record in part if states[record.id] == "same"]
+    try:
+        nowhere = yield from without_place(keys, [record.id.encode() for record in same])
+    except NotApplied as error:
+        return foreign + same, OutcomeUnknown(f"sent before, and whether it is in a place could not be seen: {error}")
+    if nowhere:
+        broken = [record for record in same if record.id.encode() in nowhere]
+        return foreign + broken, OutcomeUnknown(
+            f"its record is in queue {keys.queue!r} since it was sent before, but in none of the places from which jobs are "
+            "run: `jobqueue audit --mend` takes it to dead, and `jobqueue requeue` from there to ready"
+        )
+    why = StorageRefused(f"queue {keys.queue!r} holds another job with this id, which was not changed")
+    return foreign, why if foreign else None
+
+
+def without_place(keys: QueueKeys, ids: Sequence[bytes]) -> Flow[set[bytes]]:
+    """Those of the ids that have a record but are in no place, so that nothing will ever run them."""
+    if not ids:
+        return set()
+    found, [length] = yield Read((Where(keys.scope, tuple(ids)), Sizes((keys.ready,))))
+    left = _nowhere(ids, found)
+    if left:  # what was stored just now is at the tail: a search of a long list costs the server much more than this
+        [tail] = yield Read((Peek(keys.ready, max(length - transitions.LIMIT, 0), 2 * transitions.LIMIT),))
+        left = sorted({*left} - {*tail})
+    nowhere: set[bytes] = set()
+    for start in range(0, len(left), LIST_SEARCH_MAX):
+        some = tuple(left[start : start + LIST_SEARCH_MAX])
+        [found] = yield Read((Where(keys.scope, some, search=True),))
+        nowhere.update(_nowhere(some, found))
+    return nowhere
+
+
+def _nowhere(ids: Sequence[bytes], found: Sequence[Found]) -> list[bytes]:
+    return [id for id, where in zip(ids, found, strict=True) if where.stored and not where.places]
 
 
 def retold(

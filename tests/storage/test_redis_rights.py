@@ -223,6 +223,19 @@ def test_a_selector_for_one_key_is_no_right_to_the_others(bench: Bench, step: st
         assert bench.dump() == before
 
 
+def test_a_selector_for_the_list_is_no_right_to_ring(bench: Bench) -> None:
+    """A single job is stored by a way of its own, which writes into two lists."""
+    bench.prepare()
+    bench.operator.delete("{shop:q}:wake")
+    before = bench.dump()
+    bench.allow("+@all", "-rpush", "~*", "(+rpush ~{shop:q}:ready)")
+
+    [outcome] = bench.storage.apply([bench.batch("enqueue", {})])
+
+    assert "RPUSH on {shop:q}:" in told(outcome)
+    assert bench.dump() == before
+
+
 @pytest.mark.parametrize("keys", ["~{shop:q}:re*", "%R~{shop:*", "~other*"])
 def test_a_user_of_some_keys_only_is_told_the_pattern(bench: Bench, keys: str) -> None:
     for step in STEPS:

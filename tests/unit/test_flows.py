@@ -152,6 +152,51 @@ def test_sending_again_does_not_disturb_a_job_wherever_it_is(bench: Bench, place
     assert bench.memory.dump() == before
 
 
+@pytest.mark.parametrize("place", ["ready", "waiting"])
+@pytest.mark.parametrize("count", [1, 25])
+def test_a_record_without_a_place_does_not_count_as_stored(bench: Bench, place: str, count: int) -> None:
+    """[F28] What a torn step left behind: nothing would ever run it, so who sends it again is told."""
+    delay = 60 if place == "waiting" else 0
+    records = bench.jobs.enqueue_many(bench.many(count, delay=delay) + bench.many(3))
+    lost = records[count // 2]
+    contents = bench.memory._shared.contents
+    if place == "waiting":
+        contents.set_remove(bench.keys().waiting.full, [lost.id.encode()])
+    else:
+        contents.lists[bench.keys().ready.full].remove(lost.id.encode())
+    before = bench.memory.dump()
+
+    with pytest.raises(OutcomeUnknown, match=r"none of the places.*jobqueue audit --mend") as caught:
+        bench.jobs.enqueue_records(records)
+
+    assert ids(caught.value.records) == [lost.id]
+    assert ids(caught.value.stored) == [record.id for record in records if record is not lost]
+    assert bench.memory.dump() == before
+
+
+def test_sent_again_into_a_long_queue_it_is_found(bench: Bench) -> None:
+    """Behind and before more jobs than are looked at without a search, and while others are stored and taken."""
+    records = bench.jobs.enqueue_many(bench.many(1_200))
+    bench.meddle = lambda: bench.claim(2)
+    some = [records[0], records[1], records[3], *records[600:612], records[-1]]
+
+    assert bench.jobs.enqueue_records(some) == some
+
+
+def test_where_nobody_can_look_an_old_record_is_not_counted_as_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    record = bench.work.enqueue(1)
+
+    def read(_queries: object) -> None:
+        raise StorageRefused("the user of this connection may not run LPOS")
+
+    monkeypatch.setattr(bench.storage, "read", read)
+    with pytest.raises(OutcomeUnknown, match="whether it is in a place could not be seen") as caught:
+        bench.jobs.enqueue_records([record])
+    assert ids(caught.value.records) == [record.id]
+
+
 # --------------------------------------------------------------------------------------------------------------- many
 
 

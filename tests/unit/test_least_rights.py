@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, JobRecord, OutcomeUnknown, Runner, StorageRefused
 from jobqueue.cli.app import run
 from tests.servers import Server, kinds, start_server
 
 PAGE: Final = Path(__file__).parents[2] / "docs/how-to/deploy.md"
 ROLES: Final = dict(re.findall(r"^ACL SETUSER (\w+) on >secret (.+)$", PAGE.read_text(), re.MULTILINE))
 SHOP: Final = """
-from jobqueue import JobQueue
+from jobqueue import JobQueue, JobRecord, OutcomeUnknown, Runner, StorageRefused
 
 jobs = JobQueue(namespace="shop")
 
@@ -119,3 +119,116 @@ def test_nobody_may_do_more(secured: Server, typed: As, role: str, words: tuple[
     assert "ACL" in told or "+" in told
     looked = typed("reader", "stats", "--namespace", "shop", "--json")
     assert looked["queues"]["low"]["ready"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------ one right less
+
+
+def restrict(operator: Any, role: str, lacking: str = "") -> None:
+    """Give the user ``app`` the rights of the role from now on, all but one."""
+    rules = [rule for rule in ROLES[role].split() if rule != lacking]
+    operator.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rules)
+    operator.script_flush()
+
+
+def placed(operator: Any) -> list[bytes]:
+    """The jobs of the queue ``low``: each has a record and is in one place."""
+    jobs: list[bytes] = operator.lrange("{shop:low}:ready", 0, -1)
+    for name in ("waiting", "working", "dead"):
+        jobs += operator.zrange(f"{{shop:low}}:{name}", 0, -1)
+    assert sorted(jobs) == sorted(operator.hkeys("{shop:low}:records"))
+    return jobs
+
+
+def names(error: StorageRefused, right: str) -> None:
+    """The refusal is one line, which names this right and no other that the user has."""
+    told = str(error)
+    assert "\n" not in told
+    assert "nothing was changed" in told
+    assert {*re.findall(r"\+([a-z|]+)", told)} <= {right[1:]}, (right, told)
+    assert ("~{shop" if right.startswith("~") else right[1:]) in told.replace("+", "").lower(), (right, told)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new", "used"])
+async def test_a_producer_without_one_right_is_refused_or_stores(secured: Server, new: bool) -> None:
+    """[F28] Never half: what a call says of its jobs is what became of them, whichever right is missing."""
+    refused = set()
+    with secured.client() as operator:
+        for right in [rule for rule in ROLES["producer"].split() if rule[0] in "+~"]:
+            operator.flushall()
+            restrict(operator, "producer")
+            async with JobQueue(f"unix://app:secret@{secured.socket}", namespace="shop") as producer:
+
+                @producer.job(name="ok")
+                def ok(number: int) -> None: ...
+
+                if not new:
+                    ok.enqueue(0)
+                restrict(operator, "producer", right)
+                stored = [] if new else placed(operator)
+                left: list[JobRecord[Any]] = []
+                for calls in ([ok.call(1)], [ok.opts(delay=60).call(2)], [ok.call(3), ok.opts(delay=60).call(4)]):
+                    try:
+                        stored += [record.id.encode() for record in await producer.aenqueue_many(calls)]
+                        stored += [record.id.encode() for record in producer.enqueue_many(calls)]
+                    except StorageRefused as error:
+                        names(error, right)
+                        refused.add(right)
+                        left += error.records
+                    assert sorted(placed(operator)) == sorted(stored)
+                restrict(operator, "producer")
+                producer.enqueue_records(left)
+                assert sorted(placed(operator)) == sorted([*stored, *(record.id.encode() for record in left)])
+    assert {"+rpush", "+zadd", "+hset", "+hmget", "+hexists", "+type", "+evalsha", "~{shop:*}:*"} <= refused
+    assert "+eval" in refused, "the server knew no script"
+
+
+def test_a_job_that_was_sent_before_needs_the_rights_to_be_looked_for(secured: Server) -> None:
+    with secured.client() as operator:
+        operator.flushall()
+        restrict(operator, "producer")
+        with JobQueue(f"unix://app:secret@{secured.socket}", namespace="shop") as producer:
+
+            @producer.job(name="ok")
+            def ok(number: int) -> None: ...
+
+            records = [ok.enqueue(1), ok.opts(delay=60).enqueue(2)]
+            assert producer.enqueue_records(records) == records
+            operator.lrem("{shop:low}:ready", 1, records[0].id)
+            with pytest.raises(OutcomeUnknown, match="none of the places") as caught:
+                producer.enqueue_records(records)
+            assert list(caught.value.records) == records[:1]
+            restrict(operator, "producer", "+lpos")
+            with pytest.raises(OutcomeUnknown, match=r"may not run LPOS on \S+; nothing was changed: add \+lpos "):
+                producer.enqueue_records(records)
+
+
+def test_a_runner_without_one_right_runs_all_or_is_refused_at_its_start(secured: Server) -> None:
+    refused = set()
+    ran: list[int] = []
+    with secured.client() as operator:
+        for right in [rule for rule in ROLES["runner"].split() if rule[0] in "+~"]:
+            operator.flushall()
+            restrict(operator, "runner")
+            ran.clear()
+            jobs = JobQueue(f"unix://app:secret@{secured.socket}", namespace="shop")
+
+            @jobs.job(name="ok")
+            def ok(number: int) -> None:
+                ran.append(number)
+
+            jobs.enqueue_many([ok.call(number) for number in range(3)])
+            jobs.close()
+            restrict(operator, "runner", right)
+            try:
+                Runner(jobs, threads=1).run(until_empty=True, signals=False)
+            except StorageRefused as error:
+                names(error, right)
+                refused.add(right)
+                assert len(placed(operator)) == 3
+                assert not ran
+            else:
+                assert sorted(ran) == [0, 1, 2]
+                assert placed(operator) == []
+            jobs.close()
+    assert {"+blpop", "+zadd", "+hdel", "+rpush", "+lpush", "+evalsha", "~{shop}:*"} <= refused

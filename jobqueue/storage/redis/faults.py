@@ -99,6 +99,8 @@ def unreachable(
         scopes: Whose keys were meant.
         waited: For how long one was waited for, in seconds.
     """
+    if isinstance(error.__cause__, REFUSALS):
+        error = error.__cause__  # the asyncio client wraps what the server answers while it connects
     if isinstance(error, REFUSALS) or code_of(error) == "MAXCLIENTS":
         return refused(label, error, scopes)
     if isinstance(error, MasterNotFoundError):
