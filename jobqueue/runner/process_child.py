@@ -44,6 +44,10 @@ SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 PR_SET_PDEATHSIG: Final = 1
 ORPHANED: Final = 70
 """The exit code of a worker process whose runner is gone."""
+LONGEST_EXTRA: Final = 2**20
+"""Characters of what a log record says besides its text. More is left out: its message would be too long for the runner."""
+FORKED: Final = 1
+"""The exit code of a process that a job forked and that came to the end of the job as well."""
 
 _importing = False
 
@@ -69,9 +73,7 @@ def main() -> None:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    pipe: Pipe[ToChild] = Pipe(socket.socket(fileno=descriptor), ToChild)
-    os.register_at_fork(after_in_child=pipe.close)
-    _Worker(pipe).work()
+    _Worker(Pipe(socket.socket(fileno=descriptor), ToChild)).work()
 
 
 def _die_with(parent: int) -> None:
@@ -92,13 +94,15 @@ class _Worker:
         self._setup = first
         sys.path[:] = first.path
         sys.argv[:] = first.argv
-        _log_to(pipe, first.levels)
+        self._lines = _log_to(pipe, first.levels)
         threading.Thread(target=self._listen, name="jobqueue-pipe", daemon=True).start()
 
     def work(self) -> None:
         """Run what comes, until the runner is gone or has no more use for this process."""
         while (frame := self._frames.get()) is not None:
-            answer = self._prepare(frame) if isinstance(frame, Run) else self._run()
+            answer = self._prepare(frame) if isinstance(frame, Run) else self._run(frame)
+            if self._pipe.closed:
+                os._exit(FORKED)  # a process that a job forked, in a way that Python does not see, is no worker
             with contextlib.suppress(Exception):  # a job may have closed it, or put something else in its place
                 sys.stdout.flush()  # whoever is killed later has lost nothing of it
             self._pipe.send(answer)
@@ -109,39 +113,41 @@ class _Worker:
                 frame = self._pipe.receive()
                 task = self._task
                 if isinstance(frame, Tell):
-                    if task is not None:
+                    if task is not None and frame.run == self._lines.run:
                         task.lease_lost, task.cancelled = frame.lease_lost, frame.cancelled
                 elif isinstance(frame, Run | Go):
                     self._frames.put(frame)
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):
             if self._task is not None:
                 os._exit(ORPHANED)
             self._frames.put(None)
 
     def _prepare(self, frame: Run) -> Ready | Ended:
+        self._lines.run = frame.run
         try:
             queue, kind = self._find(frame)
             if self._setup.url not in (None, queue.url) or self._setup.namespace != queue.namespace:
                 queue.relocate(url=self._setup.url, namespace=self._setup.namespace)
         except BaseException as error:  # noqa: BLE001 - a module may raise anything, also SystemExit
-            return Ended("raised", error_text(error, __file__))
+            return Ended(frame.run, "raised", error_text(error, __file__))
         self._task = Task(
             queue_keys(self._setup.namespace, frame.queue), frame.id, frame.claim, frame.fence, frame.record,
             decode(frame.record), kind, math.inf,
         )  # fmt: skip
-        return Ready()
+        return Ready(frame.run)
 
-    def _run(self) -> Ended:
+    def _run(self, frame: Go) -> Ended:
         task = self._task
+        assert frame.run == self._lines.run
         assert task is not None
         assert task.kind is not None
         run_function(task, time.monotonic)
         self._task = None
         try:
-            return _ended(task)
+            return _ended(frame.run, task)
         except BaseException as error:  # noqa: BLE001 - what the job raised or returned has the last word in there
             failed(task, error)
-            return Ended("raised", task.text)
+            return Ended(frame.run, "raised", task.text)
 
     # ------------------------------------------------------------------------------------------------------- imports
 
@@ -186,32 +192,37 @@ class _Worker:
             raise
 
 
-def _ended(task: Task) -> Ended:
+def _ended(run: bytes, task: Task) -> Ended:
     """What the runner is told of a run. Raises what the objects of the job raise."""
     outcome, text = task.outcome, task.text
     if task.handed_back:
-        return Ended("handed back")
+        return Ended(run, "handed back")
     if outcome is None:
-        return Ended("done")
+        return Ended(run, "done")
     if task.unfit:
-        return Ended("unfit", text)
+        return Ended(run, "unfit", text)
     if isinstance(outcome, Snooze):
-        return Ended("snooze", after=checked_ms(outcome.delay_ms))
+        return Ended(run, "snooze", after=checked_ms(outcome.delay_ms))
     if isinstance(outcome, Discard):
-        return Ended("discard", text)
+        return Ended(run, "discard", text)
     if isinstance(outcome, Retry):
         after = outcome.after_ms
-        return Ended("retry", text, after=None if after is None else checked_ms(after))
+        return Ended(run, "retry", text, after=None if after is None else checked_ms(after))
     assert task.kind is not None
     wanted, text = is_wanted(task.kind.retry, outcome, text)
-    return Ended("raised", text, wanted=wanted)
+    return Ended(run, "raised", text, wanted=wanted)
 
 
 class _ToRunner(logging.Handler):
-    """Hands records to the runner, so that they go wherever its own go."""
+    """Hands records to the runner, so that they go wherever its own go.
+
+    Attributes:
+        run: The run that this process is at.
+    """
 
     def __init__(self, pipe: Pipe[ToChild]) -> None:
         super().__init__()
+        self.run = b""
         self._pipe = pipe
         self._formatter = logging.Formatter()
 
@@ -224,10 +235,12 @@ class _ToRunner(logging.Handler):
         try:
             trace = self._formatter.formatException(record.exc_info) if record.exc_info else record.exc_text
             error = text_of(record.exc_info[1]) if record.exc_info else (trace or "").rpartition("\n")[2]
+            extra = extra_of(record)
             message = Logged(
-                str(record.name), int(record.levelno), clean(record.getMessage()), float(record.created),
-                trace and shortened(trace), clean(error), str(record.pathname), int(record.lineno),
-                str(record.funcName or ""), str(record.threadName or ""), extra_of(record),
+                self.run, str(record.name), int(record.levelno), clean(record.getMessage()),
+                float(record.created), trace and shortened(trace), clean(error), str(record.pathname),
+                int(record.lineno), str(record.funcName or ""), str(record.threadName or ""),
+                extra if len(extra) <= LONGEST_EXTRA else "{}",
                 record.stack_info and shortened(record.stack_info),
             )  # fmt: skip
             self._pipe.send(message)
@@ -235,8 +248,10 @@ class _ToRunner(logging.Handler):
             self.handleError(record)
 
 
-def _log_to(pipe: Pipe[ToChild], levels: dict[str, int]) -> None:
+def _log_to(pipe: Pipe[ToChild], levels: dict[str, int]) -> _ToRunner:
     name_jobs()
-    logging.getLogger().addHandler(_ToRunner(pipe))
+    handler = _ToRunner(pipe)
+    logging.getLogger().addHandler(handler)
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    return handler

@@ -2,25 +2,34 @@
 
 A frame is four bytes of length and one message as MessagePack. Records cross as the bytes that are stored; what is named in
 a message is a declared kind, and no object is ever pickled.
+
+Every message but the first names its run, by random bytes that the runner draws for it. A program that a job has started
+may hold the pipe although nothing hands it on; it cannot speak for a run that it was not told of.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 import threading
+import time
+import weakref
 from collections import deque
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ["Ended", "FromChild", "Go", "Logged", "Pipe", "Ready", "Run", "Setup", "Tell", "ToChild"]
+from jobqueue.durations import LONGEST_MS
+
+__all__ = ["Ended", "FromChild", "Go", "Logged", "OfRun", "Pipe", "Ready", "Run", "Setup", "Tell", "ToChild"]
 
 M = TypeVar("M")
 HEADER: Final = struct.Struct(">I")
 PART: Final = 65_536
 LONGEST: Final = 256 * 2**20
-"""Bytes of a message. More is none: a job has written into the pipe."""
+"""Bytes of a message at most, where the sender is trusted: records may be as long as the application allows."""
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
@@ -45,7 +54,17 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     levels: dict[str, int]
 
 
-class Run(msgspec.Struct, tag=True, frozen=True):
+class OfRun(msgspec.Struct, frozen=True):
+    """A message about one run.
+
+    Attributes:
+        run: Which one.
+    """
+
+    run: bytes
+
+
+class Run(OfRun, tag=True, frozen=True):
     """Make ready to run a job. The names are those of the kind in the runner's own registry.
 
     Attributes:
@@ -69,22 +88,22 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     fence: int
 
 
-class Go(msgspec.Struct, tag=True, frozen=True):
+class Go(OfRun, tag=True, frozen=True):
     """Run it."""
 
 
-class Tell(msgspec.Struct, tag=True, frozen=True):
+class Tell(OfRun, tag=True, frozen=True):
     """What the job's context shows from now on."""
 
     lease_lost: bool
     cancelled: bool
 
 
-class Ready(msgspec.Struct, tag=True, frozen=True):
+class Ready(OfRun, tag=True, frozen=True):
     """The kind was found: the job can be run."""
 
 
-class Ended(msgspec.Struct, tag=True, frozen=True):
+class Ended(OfRun, tag=True, frozen=True):
     """How a run ended.
 
     Attributes:
@@ -98,20 +117,21 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
     how: Literal["done", "raised", "unfit", "handed back", "snooze", "discard", "retry"]
     text: str = ""
     wanted: bool = True
-    after: int | None = None
+    after: Annotated[int, msgspec.Meta(ge=0, le=LONGEST_MS)] | None = None
 
 
-class Logged(msgspec.Struct, tag=True, frozen=True):
+class Logged(OfRun, tag=True, frozen=True):
     """A record of the standard logging.
 
     ``trace`` is its traceback and ``error`` the text of its exception, if it has one, and ``stack`` its ``stack_info``.
-    ``extra`` is what it says of its job, and what the application passed, as JSON; see `jobqueue.logs.extra_of`.
+    ``extra`` is what it says of its job, and what the application passed, as JSON; see `jobqueue.logs.extra_of`. A thread
+    that an earlier job has left behind may still log under that job's run.
     """
 
     logger: str
     level: int
     message: str
-    created: float
+    created: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
     trace: str | None
     error: str
     pathname: str
@@ -127,32 +147,45 @@ FromChild: TypeAlias = Ready | Ended | Logged
 
 
 class Pipe(Generic[M]):
-    """One end.
+    """One end. Nothing that a job starts or forks has it: it is not inherited, and closed in a forked child.
 
     Args:
         end: A connected socket.
         receives: The messages that arrive here.
+        longest: How many bytes such a message may have.
     """
 
-    def __init__(self, end: socket.socket, receives: Any) -> None:
+    def __init__(self, end: socket.socket, receives: Any, longest: int = LONGEST) -> None:
+        end.set_inheritable(False)
         self._socket = end
+        self._pid = os.getpid()
+        self._longest = longest
         self._decode = msgspec.msgpack.Decoder(receives).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._sending = threading.RLock()
         self._frames: deque[bytes] = deque()
         self._busy = False
         self._arrived = bytearray()
-        self.closed = False
+        self._patience: float | None = None
+        self._closed = False
+        _pipes.add(self)
 
-    def send(self, message: object) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether this process has no end of it: it was closed, or left with the parent by a fork."""
+        return self._closed or self._pid != os.getpid()
+
+    def send(self, message: OfRun | Setup) -> None:
         """Send a message; callable from any thread, and in a signal handler or a finalizer that interrupts another call.
 
         Such a call must neither wait for the one that it interrupts, nor write into the middle of its frame: that one sends
         both.
 
         Raises:
-            OSError: The other side is gone.
+            OSError: The other side is gone, or this end is closed.
         """
+        if self.closed:
+            raise OSError(errno.EBADF, "this process has no end of the pipe")
         frame = self._encode(message)
         self._frames.append(HEADER.pack(len(frame)) + frame)
         with self._sending:
@@ -170,18 +203,25 @@ class Pipe(Generic[M]):
         Raises:
             TimeoutError: It did not come within the time that was set with `patience`.
             EOFError: The other side is gone.
-            ValueError: What came is no message.
+            ValueError: What came is not a message, or is too long for one. Says nothing of what it holds.
         """
         arrived = self._arrived
+        end = None if self._patience is None else time.monotonic() + self._patience
         while True:
             if len(arrived) >= HEADER.size:
-                end = HEADER.size + HEADER.unpack_from(arrived)[0]
-                if end > LONGEST:
-                    raise ValueError("what came through the pipe is no message: did the job write into it?")
-                if len(arrived) >= end:
-                    message: M = self._decode(memoryview(arrived)[HEADER.size : end])
-                    del arrived[:end]
+                size = HEADER.unpack_from(arrived)[0]
+                if size > self._longest:
+                    raise ValueError("what came through the pipe is too long for a message")
+                if len(arrived) >= HEADER.size + size:
+                    message = self._message(bytes(memoryview(arrived)[HEADER.size : HEADER.size + size]))
+                    del arrived[: HEADER.size + size]
                     return message
+            if end is not None:
+                # Of the whole message: a sender that trickles must not keep its reader here.
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._socket.settimeout(left)
             try:
                 more = self._socket.recv(PART)
             except ConnectionError:
@@ -190,11 +230,31 @@ class Pipe(Generic[M]):
                 raise EOFError
             arrived += more
 
+    def _message(self, data: bytes) -> M:
+        try:
+            message: M = self._decode(data)
+        except (ValueError, RecursionError):
+            raise ValueError("what came through the pipe is not a message") from None
+        return message
+
     def patience(self, seconds: float | None) -> None:
         """How long a call of `receive` or `send` may take."""
+        self._patience = seconds
         self._socket.settimeout(seconds)
 
     def close(self) -> None:
         """Close this end."""
-        self.closed = True
+        self._closed = True
         self._socket.close()
+
+
+_pipes: Final[weakref.WeakSet[Pipe[Any]]] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A process that a job has forked is neither a runner nor a worker process."""
+    for pipe in list(_pipes):
+        pipe.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -39,7 +40,7 @@ from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Rea
 from jobqueue.runner.report import stand_in
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
-from jobqueue.texts import error_text, said
+from jobqueue.texts import error_text, said, shortened
 
 __all__ = ["Processes", "cores"]
 
@@ -50,6 +51,8 @@ LOOK_MS: Final = 100.0
 """How often a thread looks whether its process lives and its job is still to go on."""
 CANCELLED_MS: Final = 500.0
 """How long a job may go on after it was told to end. The runner's own patience, a second, has to be longer."""
+LONGEST: Final = 4 * 2**20
+"""Bytes of a message from a worker process at most. What it sends itself is shorter."""
 LEAVE_S: Final = 1.0
 """How long a process without a job may take to leave."""
 
@@ -131,9 +134,9 @@ class Processes:
             return worker
         held.append(task)
         try:
-            if worker is None:
+            if worker is None or not _ran(worker, task):
                 worker = _Worker(self._setup(), self._monotonic, self._closed)
-            worker.run(task)
+                worker.run(task)
         except _Gone as gone:
             worker = None
             gone.tell(task)
@@ -221,6 +224,15 @@ def _fail(task: Task, error: BaseException, text: str) -> None:
     task.text = text
 
 
+def _ran(worker: _Worker, task: Task) -> bool:
+    """Run a job in a process that has run others; answers False if what they have left behind ended it before."""
+    try:
+        worker.run(task)
+    except _NeverBegan:
+        return False
+    return True
+
+
 class _Worker:
     """One process, as the thread sees it that it belongs to.
 
@@ -232,8 +244,10 @@ class _Worker:
         self.jobs = 0
         self._monotonic = monotonic
         self._closed = closed
+        self._run = b""
+        self._runs: set[bytes] = set()
         ours, theirs = socket.socketpair()
-        self._pipe: Pipe[FromChild] = Pipe(ours, FromChild)
+        self._pipe: Pipe[FromChild] = Pipe(ours, FromChild, LONGEST)
         with theirs:
             package = str(Path(__file__).parents[2])
             command = [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno()), str(os.getpid()), package]
@@ -255,11 +269,13 @@ class _Worker:
         """
         assert task.kind is not None
         module, qualname = origin_of(task.kind.target)
+        self._run = run = secrets.token_bytes(16)
+        self._runs.add(run)
         self._send(
-            Run(task.kind.name, module, qualname, task.queue.queue, task.id, task.record, task.claim, task.fence)
+            Run(run, task.kind.name, module, qualname, task.queue.queue, task.id, task.record, task.claim, task.fence)
         )
         try:
-            answer = self._answer(task, START_MS)
+            answer = self._answer(task, START_MS, (Ready, Ended))
         except _Crashed as error:
             raise _NeverBegan(error.how) from error
         except _TimedOut as error:
@@ -269,9 +285,9 @@ class _Worker:
                 task.handed_back = True  # nothing starts under a lease that is not certain
                 return
             task.began = self._monotonic()
-            self._send(Go())
+            self._send(Go(run))
             try:
-                answer = self._answer(task, task.kind.timeout)
+                answer = self._answer(task, task.kind.timeout, (Ended,))
             finally:
                 task.took = self._monotonic() - task.began
         assert isinstance(answer, Ended)
@@ -291,14 +307,15 @@ class _Worker:
         with contextlib.suppress(OSError):  # it is gone, or as good as gone: who waits for its answer will see
             self._pipe.send(message)
 
-    def _answer(self, task: Task, limit: float | None) -> FromChild:
-        """Wait for the end of what it was told to do, within so many ms."""
+    def _answer(self, task: Task, limit: float | None, expected: tuple[type[FromChild], ...]) -> FromChild:
+        """Wait for the end of what it was told to do, within so many ms: for one of these messages."""
+        run = self._run
         end = math.inf if limit is None else self._monotonic() + limit
         why: type[_Gone] = _TimedOut
-        told = Tell(lease_lost=False, cancelled=False)
+        told = Tell(run, lease_lost=False, cancelled=False)
         while True:
             now = self._monotonic()
-            tell = Tell(task.lease_lost, task.cancelled)
+            tell = Tell(run, task.lease_lost, task.cancelled)
             if tell.cancelled and not told.cancelled:
                 # Whichever comes first ends the run: from now on the stop, and its own limit no more.
                 end, why = now + CANCELLED_MS, _Stopped
@@ -311,20 +328,25 @@ class _Worker:
             self._pipe.patience(max(1.0, min(LOOK_MS, end - now)) / 1000)
             try:
                 message = self._pipe.receive()
+                if not isinstance(message, Logged):
+                    if message.run != run or not isinstance(message, expected):
+                        raise ValueError("an answer of another run")
+                    return message
+                self._log(message)
             except TimeoutError:
                 # A process that the job forked may hold the other end of the pipe: its end alone proves nothing.
                 if self._process.poll() is not None:
                     raise self._died(told) from None
             except EOFError:
                 raise self._died(told) from None
-            else:
-                if not isinstance(message, Logged):
-                    return message
-                self._log(message)
+            except ValueError:
+                # Not a result, whatever it says: something that a job has started or left behind writes into the pipe.
+                self.kill()
+                raise self._died(told, "sent what is not a message of its run, and was killed") from None
 
-    def _died(self, told: Tell) -> _Gone:
+    def _died(self, told: Tell, how: str = "") -> _Gone:
         """What its death means for its job, which was told so."""
-        how = self._how()
+        how = how or self._how()
         return _Stopped() if told.cancelled else _Crashed(how)
 
     def _how(self) -> str:
@@ -349,6 +371,10 @@ class _Worker:
             self._process.wait()
 
     def _log(self, message: Logged) -> None:
+        """Log a line of its. Raises `ValueError`: it is not one."""
+        if message.run not in self._runs:
+            raise ValueError("a line of no run")
+        extra = _extra(message)
         logger = logging.getLogger(message.logger)
         if logger.isEnabledFor(message.level):
             record = logging.LogRecord(
@@ -362,15 +388,25 @@ class _Worker:
                 error = stand_in(message.error)
                 record.exc_info = (type(error), error, None)
             record.stack_info = message.stack
-            for name, value in json.loads(message.extra).items():
+            for name, value in extra.items():
                 record.__dict__.setdefault(name, value)
             with carefully(message.message):
                 logger.handle(record)
 
 
+def _extra(message: Logged) -> dict[str, object]:
+    try:
+        extra = json.loads(message.extra)
+    except RecursionError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise ValueError("a line that says no more in JSON")
+    return extra
+
+
 def _write(ended: Ended, task: Task) -> None:
     """Write into the task how its run ended, with values that mean what the real ones meant in the other process."""
-    task.text = ended.text
+    task.text = shortened(ended.text)
     after = timedelta(milliseconds=ended.after or 0)
     if ended.how == "handed back":
         task.seen = task.handed_back = True

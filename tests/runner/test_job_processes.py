@@ -23,7 +23,7 @@ from jobqueue.keys import queue_keys
 from jobqueue.looking import Counts
 from jobqueue.record import Stored, encode
 from jobqueue.runner import process_child
-from jobqueue.runner.process_pipe import Ended, FromChild, Pipe, ToChild
+from jobqueue.runner.process_pipe import Ended, FromChild, Go, Pipe, ToChild
 from jobqueue.runner.processes import Processes
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
@@ -331,7 +331,9 @@ def test_a_job_that_a_worker_process_does_not_start_is_handed_back() -> None:
         child._pipe = pipe
         child._task = task_of(toil.jobs, "note", "nowhere", "a")
         child._task.lease_lost = True
-        assert child._run() == Ended("handed back")
+        child._lines = process_child._ToRunner(pipe)
+        child._lines.run = b"run"
+        assert child._run(Go(b"run")) == Ended(b"run", "handed back")
 
 
 def test_a_job_that_does_not_end_when_it_is_told_to_is_killed_and_handed_back(
@@ -540,15 +542,3 @@ def test_a_program_that_runs_a_runner_when_it_is_imported_is_told(tmp_path: Path
         text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert "put that below `if __name__ ==" in done.stdout
-
-
-def test_what_a_job_writes_into_the_pipe_is_no_message() -> None:
-    """Its first bytes would be a length, and the runner would wait for so many more for ever."""
-    ours, theirs = socket.socketpair()
-    pipe: Pipe[FromChild] = Pipe(ours, FromChild)
-    with theirs:
-        theirs.sendall(b"hello world\n")
-        pipe.patience(PATIENCE)
-        with pytest.raises(ValueError, match="no message"):
-            pipe.receive()
-    pipe.close()

@@ -30,7 +30,7 @@ def ends() -> Iterator[tuple[Pipe[FromChild], Pipe[FromChild]]]:
 
 def record(message: str) -> Logged:
     """A record with this message, larger than what fits into the pipe at once."""
-    return Logged("app", 20, message, 0.0, "x" * 300_000, "", "", 1, "", "", "{}")
+    return Logged(b"run", "app", 20, message, 0.0, "x" * 300_000, "", "", 1, "", "", "{}")
 
 
 @pytest.mark.filterwarnings("error")
