@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from jobqueue.clock import Clock, ServerClock, SystemClock
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
@@ -192,7 +192,7 @@ def named_url(url: str | None) -> str:
 def embedded_folder(url: str) -> Path | None:
     """The folder of the server that an ``embedded://`` URL names; None for any other URL."""
     scheme, _, path = limits_in(url)[0].partition("://")
-    return Path(unquote(path)) if scheme == "embedded" else None
+    return Path(os.fsdecode(unquote_to_bytes(path))) if scheme == "embedded" else None
 
 
 def open_backend(
@@ -222,6 +222,8 @@ def _open_server(url: str, limits: Limits, allow_eviction: bool) -> Backend:
 
         try:
             embedded = EmbeddedServer.open(folder)
+        except NotApplied:
+            raise
         except StorageError as error:
             raise NotApplied(str(error)) from error
         return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", limits, located=embedded.located), embedded)

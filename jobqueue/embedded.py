@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import importlib.util
 import os
-import stat
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobqueue import embedded_place
-from jobqueue.embedded_place import Place, state_of
-from jobqueue.errors import StorageError
+from jobqueue.embedded_place import SOCKET, SOCKET_FOLDER, NotOurs, Place, is_our_socket, state_of
+from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.private_folder import check_contents, find_folder, open_folder
 from jobqueue.uninterrupted import uninterrupted
 
 __all__ = ["EmbeddedServer", "server_binary"]
@@ -52,8 +52,9 @@ class EmbeddedServer:
     regular end, by an exception, by SIGKILL) is a user no more; if nobody else is left then, the server ends about a
     second later. A forked child is no user: it may go on with ``socket`` as long as its parent does, or open its own.
 
-    The directory must lie on a disk of this machine (locks and sockets do not travel over a network), and belongs to
-    one user of the system. Unix only.
+    The directory must lie on a disk of this machine (locks and sockets do not travel over a network). It is empty or one
+    of an embedded server, belongs to this user of the system, and no other user may write to it or change what its path
+    names. Unix only.
 
     Attributes:
         socket: The path of the Unix socket where the server listens. It stays the same for as long as its folder is there.
@@ -79,6 +80,7 @@ class EmbeddedServer:
             directory: Where its data is. Made if it is not there, for the eyes of this system user alone.
 
         Raises:
+            StorageRefused: The directory is used for something else, is another user's, or can be changed by other users.
             StorageError: There is no server to be started, it does not start (with the end of its log), it does not
                 answer for 30 s, or the directory cannot be used.
         """
@@ -86,15 +88,34 @@ class EmbeddedServer:
             raise StorageError("embedded:// needs Unix; on Windows name a server, for example redis://localhost:6379/0")
         directory = directory.absolute()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place = Place(directory)
+            with open_folder(directory, make=True) as opened:
+                check_contents(opened)  # before the first file is made in there
+                place = Place(opened)
             try:
                 return cls(directory, place, _join(directory, place))
             except BaseException:
                 place.close()
                 raise
+        except NotOurs as error:
+            raise StorageRefused(f"{directory} cannot hold an embedded server: {error}") from error
         except OSError as error:
             raise StorageError(f"{directory} cannot hold an embedded server: {error}") from error
+
+    @staticmethod
+    def was_used(directory: Path) -> bool:
+        """Whether a server was ever started in a directory. Makes, starts and renames nothing.
+
+        Raises:
+            StorageRefused: It cannot be looked into, or could not be used by `open`.
+        """
+        directory = directory.absolute()
+        try:
+            with open_folder(directory) as opened:
+                return check_contents(opened)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageRefused(f"{directory} cannot hold an embedded server: {error}") from error
 
     def located(self, seconds: float = _HANGING_SECONDS) -> str:
         """The path of the socket of a server that runs: one that has died is started again, one that loads is waited for.
@@ -105,7 +126,8 @@ class EmbeddedServer:
         Raises:
             StorageError: See `open`.
         """
-        if state_of(self.socket, timeout=max(min(seconds, _HANGING_SECONDS), 0.01)) in ("ready", "hanging"):
+        wait = max(min(seconds, _HANGING_SECONDS), 0.01)
+        if is_our_socket(self.socket) and state_of(self.socket, timeout=wait) in ("ready", "hanging"):
             return self.socket
         return uninterrupted(self._started, "starting the embedded server")
 
@@ -114,6 +136,8 @@ class EmbeddedServer:
             if not self._place.closed:  # a forked child, or one that has left, starts nothing
                 try:
                     self.socket = _join(self.directory, self._place)
+                except NotOurs as error:
+                    raise StorageRefused(f"{self.directory} cannot hold an embedded server: {error}") from error
                 except OSError as error:
                     raise StorageError(f"the embedded server of {self.directory} cannot be started: {error}") from error
         return self.socket
@@ -169,33 +193,45 @@ def _join(directory: Path, place: Place) -> str:
         if place.server_runs():
             if noted is None:
                 raise StorageError(
-                    f"the embedded server of {directory} lives, but the file that says where it listens is gone; "
-                    f"end that process (its id is in {directory / 'pid'}) and try again"
+                    f"the embedded server of {directory} lives, but the file that says where it listens is gone, or names "
+                    f"no private folder of this user; end that process (its id is in {directory / 'pid'}) and try again"
                 )
             if _is_ready(directory, place, noted):
                 return noted
             # It was about to end: killed from outside, say. What follows is as if this user had come a little later.
+        _check_place(directory, place)
         binary = server_binary()
         # The same path again after a crash: whoever still uses the server that died finds the new one.
-        socket = noted if noted and _is_private(Path(noted).parent) else _new_socket()
+        socket = noted or _new_socket()
         place.note_socket(socket)
         _start(binary, directory, place, socket)
         if not _is_ready(directory, place, socket):
             raise StorageError(
-                f"the embedded server of {directory} does not start; the end of its log:\n{_tail(directory)}"
+                f"the embedded server of {directory} does not start; the end of its log:\n{_tail(place)}"
             )
         return socket
 
 
+def _check_place(directory: Path, place: Place) -> None:
+    """Whether the path still names the directory that was opened, and nothing in it is another user's by now.
+
+    The server gets the path, and opens its files by name.
+    """
+    with open_folder(directory) as now:
+        if not os.path.samestat(os.fstat(now), os.fstat(place.directory)):
+            raise NotOurs("the folder that was opened under this name was removed, and there is another one now")
+    check_contents(place.directory)
+
+
 def _start(binary: Path, directory: Path, place: Place, socket: str) -> None:
-    log = directory / "log"
-    if log.exists():
-        log.replace(directory / "log.before")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace("log", "log.before", src_dir_fd=place.directory, dst_dir_fd=place.directory)
+    place.remove("pid")
     settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
     command = [str(binary), *settings, "--dir", str(directory), "--unixsocket", socket]
     # The server leaves its starter's session, group and parent (daemonize), so that neither Ctrl-C nor the end of the
     # starter takes it away from the others, and the starter has no child to reap.
-    with log.open("wb") as output, place.lend("server") as lock, _guarded(directory, place, socket):
+    with os.fdopen(place.new_file("log"), "wb") as output, place.lend("server") as lock, _guarded(place, socket):
         assert lock is not None, "start was called with a server running"
         subprocess.run(  # noqa: S603  the wheel's own binary, and no shell
             command,
@@ -211,7 +247,7 @@ def _start(binary: Path, directory: Path, place: Place, socket: str) -> None:
 
 
 @contextlib.contextmanager
-def _guarded(directory: Path, place: Place, socket: str) -> Iterator[None]:
+def _guarded(place: Place, socket: str) -> Iterator[None]:
     """Start a guard, unless one works here, while something else starts."""
     program = Path(sys.executable or "")
     with place.lend("guard") as lock:
@@ -221,11 +257,11 @@ def _guarded(directory: Path, place: Place, socket: str) -> Iterator[None]:
             yield
             return
         with subprocess.Popen(  # noqa: S603  this interpreter, and no shell
-            [program, "-I", "-S", embedded_place.__file__, directory, socket, str(lock)],
+            [program, "-I", "-S", embedded_place.__file__, str(place.directory), socket, str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(lock,),
+            pass_fds=(lock, place.directory),
             cwd="/",
             start_new_session=True,
         ):
@@ -252,26 +288,17 @@ def _is_ready(directory: Path, place: Place, socket: str) -> bool:
     )
 
 
-def _tail(directory: Path) -> str:
+def _tail(place: Place) -> str:
     try:
-        return (directory / "log").read_text(errors="replace")[-2000:].strip()
+        with os.fdopen(place.open_file("log", os.O_RDONLY), errors="replace") as log:
+            return log.read()[-2000:].strip()
     except OSError as error:
         return f"(not readable: {error})"
 
 
 def _new_socket() -> str:
     """A path for a socket in a new folder that only this system user may enter."""
-    socket = Path(tempfile.mkdtemp(prefix="jobqueue-")) / "socket"
-    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        socket.parent.rmdir()
-        socket = Path(tempfile.mkdtemp(prefix="jobqueue-", dir="/tmp")) / "socket"
-    return str(socket)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether the folder is there and nobody else could have made it or put something into it."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    temporary = find_folder(Path(tempfile.gettempdir()))
+    if len(os.fsencode(temporary)) + len(f"/{SOCKET_FOLDER}12345678/{SOCKET}") > _LONGEST_SOCKET:
+        temporary = find_folder(Path("/tmp"))  # noqa: S108  others cannot replace what is made in it
+    return str(Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER, dir=temporary)) / SOCKET)

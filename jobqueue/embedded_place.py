@@ -9,6 +9,10 @@ Lock files, never deleted, and what each lock means:
   file may be left over, and a server that does not answer may be alive: a second one on the same data would ruin it.)
 * ``guard``, exclusive, held by the guard in the same way.
 
+The other users of the system: the directory belongs to this user and no other may write to it (`private_folder`), and
+neither may they to its files. Files are opened without following links, and where the server listens is believed only if
+it is a private folder of this user. A server is asked only if it belongs to this user.
+
 All are ``flock`` locks, which belong to the open file and not to the process: two users in one process count as two.
 
 This module imports the standard library alone, and nothing of the package: the guard runs it as a program, in an
@@ -18,8 +22,11 @@ interpreter that starts in a few milliseconds and looks for no packages.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket as sockets
+import stat
+import struct
 import sys
 import threading
 import time
@@ -27,35 +34,96 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["GUARD_SECONDS", "Place", "state_of"]
+__all__ = [
+    "GUARD_SECONDS",
+    "MARKER",
+    "SOCKET",
+    "SOCKET_FOLDER",
+    "NotOurs",
+    "Place",
+    "flaw_of",
+    "is_our_socket",
+    "others_may_write",
+    "state_of",
+]
 
 GUARD_SECONDS = 1.0
 """How often the guard looks whether anybody is left."""
 
+MARKER = "start"
+"""The first file that is made in a new directory, and empty: without it a directory is used for something else."""
+
+SOCKET_FOLDER = "jobqueue-"
+SOCKET = "socket"
+"""A server listens on the file ``socket`` of a folder whose name begins like this."""
+
 _END_SECONDS = 10.0
 _POLL_SECONDS = 0.005
+_LONGEST_NOTE = 4096  # characters
 
 _open_places: set[Place] = set()
 _forking = threading.Lock()  # held while locks are opened or closed, and by a fork: a child knows all it must drop
 
 
+class NotOurs(OSError):
+    """A file or folder is not this user's own, or other users of the system may write to it."""
+
+
+def others_may_write(found: os.stat_result) -> bool:
+    """Whether users besides the owner may. A group that holds one user alone, as many systems make them, is no other."""
+    return bool(found.st_mode & 0o002) or bool(found.st_mode & 0o020 and not _is_own_group(found.st_gid))
+
+
+def _is_own_group(gid: int) -> bool:
+    import grp  # not on Windows
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+
+
+def flaw_of(found: os.stat_result) -> str | None:
+    """What keeps a file or folder from being this user's own, as the end of a sentence; None if nothing does."""
+    if found.st_uid != os.geteuid():
+        return f"belongs to another user of the system (id {found.st_uid})"
+    return "can be written by other users" if others_may_write(found) else None
+
+
+def is_our_socket(socket: str) -> bool:
+    """Whether this can be the path of a socket that only this user's processes can have made."""
+    path = Path(socket)
+    if path.name != SOCKET or not path.parent.name.startswith(SOCKET_FOLDER) or not path.is_absolute():
+        return False
+    try:
+        found = path.parent.lstat()
+    except (OSError, ValueError):  # not there; a NUL
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
 class Place:
     """One directory as one user sees it: its locks, and where its server listens. For one thread at a time.
 
+    Args:
+        directory: A descriptor of the directory, which is copied.
+
     Raises:
-        OSError: The directory is not there, or its files cannot be opened.
+        OSError: Its files cannot be opened, or are not this user's own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: int) -> None:
         self._fds: list[int] = []
         with _forking:
             _open_places.add(self)
             try:
                 # All names are looked up in the directory that was opened here. Deleted, or deleted and made anew by
                 # somebody else, its users still find each other, and leave the new one's server alone.
-                self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._fds.append(self._directory)
-                self._start = self._open_lock("start")
+                self.directory = os.dup(directory)
+                self._fds.append(self.directory)
+                self._start = self._open_lock(MARKER)
                 self._users = self._open_lock("users")
                 self._server = self._open_lock("server")
             except BaseException:
@@ -106,20 +174,51 @@ class Place:
                     self._fds.remove(fd)
                     os.close(fd)  # closed, not unlocked: the lock lives on with the copy of the process
 
-    def socket(self) -> str | None:
-        """Where the server listens, if one runs. None if none was started since the last one ended in order."""
+    def open_file(self, name: str, flags: int) -> int:
+        """Open a file of the directory, which must be a regular one of this user; a new one is for this user alone.
+
+        Raises:
+            NotOurs: It is something else.
+            OSError: It cannot be opened.
+        """
+        # O_NONBLOCK: a pipe would be waited for.
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open("socket", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            fd = os.open(name, flags, 0o600, dir_fd=self.directory)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK):
+                raise NotOurs(f"{name!r} in it is a link") from None
+            raise
+        found = os.fstat(fd)
+        flaw = flaw_of(found) if stat.S_ISREG(found.st_mode) else "is not a regular file"
+        if flaw is not None:
+            os.close(fd)
+            raise NotOurs(f"{name!r} in it {flaw}")
+        return fd
+
+    def new_file(self, name: str) -> int:
+        """Make a file of the directory, instead of the one that may be there. Nothing is written through a link."""
+        self.remove(name)
+        return self.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the directory, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.directory)
+
+    def socket(self) -> str | None:
+        """Where the server listens, if one runs. None if that is not known, or cannot be a socket of this user."""
+        try:
+            fd = self.open_file("socket", os.O_RDONLY)
         except FileNotFoundError:
             return None
         with os.fdopen(fd, encoding="utf-8", errors="surrogateescape") as note:
-            return note.read() or None
+            noted = note.read(_LONGEST_NOTE)
+        return noted if is_our_socket(noted) else None
 
     def note_socket(self, socket: str) -> None:
         """Write down where the server will listen. Before it starts: a server nobody can find could not be ended."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open("socket", flags, 0o600, dir_fd=self._directory)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as note:
+        with os.fdopen(self.new_file("socket"), "w", encoding="utf-8", errors="surrogateescape") as note:
             note.write(socket)
 
     def end_server(self, known: str) -> None:
@@ -144,11 +243,11 @@ class Place:
             time.sleep(_POLL_SECONDS)
         else:
             raise TimeoutError(f"the server has not ended in {_END_SECONDS:.0f} s")
-        Path(socket).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody put something into the folder: it is theirs now
-            Path(socket).parent.rmdir()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink("socket", dir_fd=self._directory)
+        if is_our_socket(socket):
+            with contextlib.suppress(OSError):  # somebody put something into the folder: it is theirs now
+                Path(socket).unlink(missing_ok=True)
+                Path(socket).parent.rmdir()
+        self.remove("socket")
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
@@ -161,8 +260,7 @@ class Place:
         return not self._fds
 
     def _open_lock(self, name: str) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._fds.append(os.open(name, flags, 0o600, dir_fd=self._directory))
+        self._fds.append(self.open_file(name, os.O_RDWR | os.O_CREAT))
         return self._fds[-1]
 
     def _drop(self) -> None:
@@ -189,8 +287,20 @@ def _ask(socket: str, command: bytes, timeout: float) -> bytes:
     with sockets.socket(sockets.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(socket)
+        if _owner_of(connection) not in (None, os.geteuid()):
+            raise PermissionError(f"the server on {socket} belongs to another user of the system")
         connection.sendall(command + b"\r\n")
         return connection.recv(512)
+
+
+def _owner_of(connection: sockets.socket) -> int | None:
+    """The user whose process listens at the other end; None where the system does not tell."""
+    if sys.platform == "linux":
+        return int(struct.unpack("3i", connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12))[1])
+    if sys.platform == "darwin":
+        # LOCAL_PEERCRED of SOL_LOCAL answers a struct xucred: its version, the user, and groups.
+        return int(struct.unpack_from("2I", connection.getsockopt(0, 1, 76))[1])
+    return None
 
 
 def _lock(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
@@ -220,14 +330,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_drop_in_child)
 
 
-def guard(directory: Path, socket: str, own_lock: int) -> None:
+def guard(directory: int, socket: str, own_lock: int) -> None:
     """End the server that the last user could not end, because it was killed.
 
     Looks once a second, as any user would: under the ``start`` lock. (Waiting for ``users`` would wake up at the right
     moment, but a lock that is taken for a moment outside ``start`` makes the last user believe that there is another.)
 
     Args:
-        directory: The directory of the server.
+        directory: A descriptor of the directory of the server: its path may name another one by now.
         socket: Where the server listens.
         own_lock: The descriptor with the lock ``guard``, so that a directory has one guard.
     """
@@ -235,7 +345,8 @@ def guard(directory: Path, socket: str, own_lock: int) -> None:
     while True:
         time.sleep(GUARD_SECONDS)
         with place.alone():
-            socket = place.socket() or socket  # remembered in case that the directory is deleted
+            with contextlib.suppress(OSError):
+                socket = place.socket() or socket  # remembered in case that the directory is deleted
             if place.is_last():
                 with contextlib.suppress(OSError):  # it is busy, or stopped: there is another second
                     place.end_server(socket)
@@ -248,4 +359,4 @@ def guard(directory: Path, socket: str, own_lock: int) -> None:
 if __name__ == "__main__":
     # The child is the guard. Its parent ends at once, so that nobody has to wait for the guard or finds a zombie.
     if os.fork() == 0:
-        guard(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+        guard(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

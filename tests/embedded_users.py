@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -84,8 +85,17 @@ def wait_until_ended(directory: Path, lock: str = "server") -> None:
     pytest.fail(f"the {lock} of {directory} lives on")
 
 
+def place_in(directory: Path) -> Place:
+    """What a user has of a directory before it joins."""
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        return Place(opened)
+    finally:
+        os.close(opened)
+
+
 def runs(directory: Path) -> bool:
-    place = Place(directory)
+    place = place_in(directory)
     with place.alone():
         found = place.server_runs()
     place.close()

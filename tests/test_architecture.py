@@ -50,7 +50,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
     "uninterrupted": 0, "safe_text": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
-    "storage": 1, "embedded": 1, "embedded_place": 1,
+    "storage": 1, "embedded": 1, "embedded_place": 1, "private_folder": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
     "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1,
     # 2: the rules of jobs, as values
@@ -97,7 +97,8 @@ def inside(name: str, *packages: str) -> bool:
 
 NOT_PURE: Final = (
     # who reads a clock, chance or the environment
-    "clock", "ids", "logs", "uninterrupted", "drive", "names", "shadows", "embedded", "embedded_place", "context",
+    "clock", "ids", "logs", "uninterrupted", "drive", "names", "shadows", "embedded", "embedded_place",
+    "private_folder", "context",
     # who owns threads, locks, loops and connections
     "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",

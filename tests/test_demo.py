@@ -138,11 +138,17 @@ def test_a_wrong_ledger_is_noticed(
 
     tampered: list[Scene] = []
     monkeypatch.setattr(command, "_show_nothing", look)
-    code, value = demo(capsys, str(tree), "--dir", str(tmp_path / "kept"))
+    before = os.umask(0)
+    try:
+        code, value = demo(capsys, str(tree), "--dir", str(tmp_path / "kept"))
+    finally:
+        os.umask(before)
     assert len(tampered) == 1
     assert code == 1
     assert value["ok"] is False
     assert {name: value[name] for name in wrong} == wrong
+    made = [path for path in (tmp_path / "kept", *tmp_path.glob("kept/**/*")) if path.lstat().st_mode & 0o077]
+    assert made == [], "other users may look into it"
 
 
 def test_what_cannot_be_played_is_said(tmp_path: Path, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +161,11 @@ def test_what_cannot_be_played_is_said(tmp_path: Path, tree: Path, capsys: pytes
     (tmp_path / "file").touch()
     assert run(["demo", str(tree), "--dir", str(tmp_path / "file" / "below")]) == 2
     assert "cannot be made" in capsys.readouterr().err
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    assert run(["demo", str(tree), "--dir", str(tmp_path / "shared" / "below")]) == 2
+    assert "shared can be written by other users" in capsys.readouterr().err
+    assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_a_runner_that_ends_by_itself_is_said(

@@ -107,7 +107,9 @@ def opened(named: Named) -> Iterator[JobQueue]:
     """A `JobQueue` for the length of a command: the one that is named, or one without kinds.
 
     Raises:
-        DeclarationError: The target, the URL or the namespace cannot be, or the folder of an embedded server is not there.
+        DeclarationError: The target, the URL or the namespace cannot be, or no embedded server was ever started in the
+            folder that is named.
+        StorageRefused: That folder is used for something else, or is not this user's alone.
     """
     from jobqueue.backend import ENVIRONMENT, MemoryBackend, embedded_folder, named_url
     from jobqueue.queue import JobQueue
@@ -124,9 +126,14 @@ def opened(named: Named) -> Iterator[JobQueue]:
         jobs.relocate(url=named.url, namespace=named.namespace)
         url = jobs.url or os.environ.get(ENVIRONMENT) or ""
     folder = embedded_folder(url)
-    if folder is not None and not folder.is_dir():
+    if folder is not None:
+        from jobqueue.embedded import EmbeddedServer
+
         # A server would be started there, to say that it holds nothing.
-        raise DeclarationError(f"there is no folder {str(folder)!r}, so nothing was ever stored in it")
+        if not EmbeddedServer.was_used(folder):
+            raise DeclarationError(
+                f"no embedded server was ever started in {str(folder)!r}, so nothing is stored there"
+            )
     with jobs:
         if isinstance(jobs.access.opened().backend, MemoryBackend):
             raise click.UsageError("memory:// lives inside of one program; nothing can be seen of it from here")

@@ -130,6 +130,8 @@ def _check_folder(parts: SplitResult, url: str) -> None:
         raise DeclarationError(
             "the embedded:// URL names no directory: write its absolute path, as in embedded:///var/lib/shop"
         )
+    if re.search(rb"[\x00-\x1f\x7f]", unquote_to_bytes(parts.path)):
+        raise DeclarationError("the name of the directory in the embedded:// URL holds a control character")
 
 
 def _check_server(parts: SplitResult) -> None:

@@ -78,6 +78,8 @@ PASSWORD = "s3cret"
         ("embedded:///srv/what?", "%3F"),
         ("embedded:///srv/a#1", "%23"),
         ("embedded:///srv/a?x=1", "no settings"),
+        ("embedded:///srv/a%00b", "control character"),
+        ("embedded:///srv/a%0ab", "control character"),
         (f"embedded://me:{PASSWORD}@/srv/a", "absolute path"),
         ("embedded://:1/srv/a", "absolute path"),
         ("memory://x", "nothing behind it"),
@@ -126,6 +128,7 @@ def test_no_part_of_a_url_is_dropped_silently(url: str, advice: str) -> None:
         ("embedded:///srv/what%3F", "/srv/what?"),
         ("embedded:///srv/100%25", "/srv/100%"),
         ("embedded:///srv/with space/ä", "/srv/with space/ä"),
+        ("embedded:///srv/%E4", "/srv/\udce4"),
     ],
 )
 def test_a_folder_may_have_any_name(url: str, folder: str) -> None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -100,16 +99,6 @@ def test_in_a_narrow_terminal_every_job_has_one_line(
     assert {line.split()[0] for line in lines if "low" in line} == ids
     assert max(map(len, lines[3:])) <= 80
     assert len([line for line in lines if line.strip()]) == 4, "headings, a rule, and two jobs"
-
-
-@pytest.mark.parametrize("command", [["stats"], ["jobs"], ["show", "x"], ["requeue", "x"], ["delete", "x"]])
-def test_looking_starts_no_server_in_a_folder_that_is_not_there(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run([*command, "--url", f"embedded://{tmp_path}/typo"]) == 2
-
-    assert "there is no folder" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------------------------------- jobs

@@ -229,8 +229,8 @@ def test_looking_for_the_binary_loads_no_client_library() -> None:
 
 async def test_a_first_enqueue_where_the_server_cannot_start_is_certainly_not_stored(directory: Path) -> None:
     """Its log says what is wrong, and the next use starts it when that is mended."""
+    EmbeddedServer.open(directory).close()
     data = directory / "appendonlydir"
-    data.mkdir(mode=0o700, parents=True)
     (data / "appendonly.aof.manifest").write_text("nonsense\n")
     jobs = JobQueue(f"embedded://{directory}")
 

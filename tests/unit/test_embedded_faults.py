@@ -23,6 +23,7 @@ from tests.embedded_users import (
     User,
     ask,
     directory_of_a_server,
+    place_in,
     process_of,
     runs,
     wait_until_ended,
@@ -73,7 +74,7 @@ def test_a_server_without_users_ends_by_itself(directory: Path) -> None:
 
     wait_until_ended(directory)
 
-    place = Place(directory)
+    place = place_in(directory)
     with place.alone():  # and the guard has tidied up
         pass
     place.close()
@@ -84,7 +85,7 @@ def test_one_guard_is_enough_for_many_servers(directory: Path) -> None:
     for _ in range(5):
         EmbeddedServer.open(directory).close()
     server = EmbeddedServer.open(directory)
-    place = Place(directory)
+    place = place_in(directory)
     with place.alone(), place.lend("guard") as lock:
         assert lock is None, "no guard lives"
     place.close()
@@ -290,8 +291,9 @@ def test_a_guard_that_could_not_end_a_server_is_in_nobodys_way(
     with pytest.raises(StorageError):
         server.close()
     monkeypatch.setattr(Place, "end_server", end_and_tell)
+    opened = os.open(directory, os.O_RDONLY)
     own_lock = os.open(directory / "guard", os.O_RDWR | os.O_CREAT)
-    guard = threading.Thread(target=embedded_place.guard, args=(directory, server.socket, own_lock), daemon=True)
+    guard = threading.Thread(target=embedded_place.guard, args=(opened, server.socket, own_lock), daemon=True)
     guard.start()
     assert tried.wait(10)
 
@@ -303,6 +305,7 @@ def test_a_guard_that_could_not_end_a_server_is_in_nobodys_way(
     late.close()
     guard.join(10)
     assert not guard.is_alive()
+    os.close(opened)
 
 
 def test_a_server_nobody_can_find_is_not_started_twice(directory: Path) -> None:

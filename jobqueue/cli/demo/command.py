@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import tempfile
@@ -62,6 +63,7 @@ def demo(
     from jobqueue.cli.demo.files import find_files
     from jobqueue.cli.demo.play import DemoFailed, Settings
     from jobqueue.names import check_namespace
+    from jobqueue.private_folder import make_private
 
     found = find_files(path)
     if not found.paths:
@@ -70,12 +72,12 @@ def demo(
     with _terminated_like_interrupted(), _workplace(folder) as place:
         own = place / namespace
         try:
-            own.mkdir(parents=True)
+            make_private(own)
         except OSError as error:
-            raise click.UsageError(f"{own} cannot be made: {error.strerror}") from error
+            raise click.UsageError(f"{own} cannot be made: {error.strerror or error}") from error
         settings = Settings(
             paths=found.paths,
-            url=url or f"embedded://{quote(str(place / 'server'))}",
+            url=url or f"embedded://{quote(os.fsencode(place / 'server'))}",
             namespace=namespace,
             folder=own,
             runners=runners,

@@ -89,7 +89,7 @@ class Halfway:
 
     def announce(self) -> None:
         """Say that half of the jobs are done."""
-        self._reached.touch()
+        self._reached.touch(mode=0o600)
 
     @property
     def reached(self) -> bool:
@@ -99,7 +99,7 @@ class Halfway:
     def take(self) -> bool:
         """Whether the caller is the first of all processes to ask."""
         try:
-            self._taken.touch(exist_ok=False)
+            self._taken.touch(mode=0o600, exist_ok=False)
         except FileExistsError:
             return False
         return True

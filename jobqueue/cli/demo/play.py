@@ -47,7 +47,7 @@ class Settings:
         paths: The files, the smallest first.
         url: The storage.
         namespace: Where in it; must be empty.
-        folder: For the ledger and the logs; exists.
+        folder: For the ledger and the logs; it exists, is empty, and no other user of the system may enter it.
         runners: How many processes.
         threads: Functions at a time in each.
         lease: Seconds.
@@ -160,7 +160,7 @@ class _Stage:
     def perform(self) -> Outcome:
         if any(sum(attrs.astuple(counts)) for counts in jobs.counts().values()):
             raise DeclarationError(f"the demo needs a namespace without jobs, and {jobs.namespace!r} holds some")
-        self._ledger.mkdir()
+        self._ledger.mkdir(mode=0o700)
         began = time.monotonic()
         self._enqueue()
         for number in range(self._settings.runners):
@@ -193,7 +193,7 @@ class _Stage:
             "--namespace", settings.namespace, "--queues", "high=2,low=1", "--threads", str(settings.threads),
             "--lease", str(settings.lease), "--grace", "5",
         ]  # fmt: skip
-        with (settings.folder / f"runner-{number + 1}.log").open("wb") as log:
+        with open(settings.folder / f"runner-{number + 1}.log", "xb", opener=_for_this_user) as log:
             # A session of its own: Ctrl-C is for the demo, which then ends its runners. If the demo itself is killed,
             # the pipe that is their standard input tells them. The URL may hold a password, so it is no argument.
             runner = subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
@@ -328,6 +328,11 @@ def _wait(runner: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         runner.kill()
         return runner.wait()
+
+
+def _for_this_user(path: str, flags: int) -> int:
+    """Open a file that, if it is made, other users of the system cannot read."""
+    return os.open(path, flags, 0o600)
 
 
 def _environment(**more: str) -> dict[str, str]:

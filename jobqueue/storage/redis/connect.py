@@ -195,6 +195,8 @@ def _found(located: Located, end: float) -> str:
     """Where the server is. Raises `NotApplied`."""
     try:
         return located(left(end))
+    except NotApplied:
+        raise
     except StorageError as error:
         raise NotApplied(str(error)) from error
 
