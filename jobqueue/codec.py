@@ -22,6 +22,7 @@ import msgspec
 
 from jobqueue import models
 from jobqueue.errors import PayloadError
+from jobqueue.refusals import TOO_DEEP, UNDECLARED, Refused, told
 from jobqueue.roundtrip import KEPT, at, find_non_finite, first, parts, round_trip_differs
 
 __all__ = ["REQUIRED", "Codec", "Parameter"]
@@ -32,8 +33,6 @@ REQUIRED: Final = msgspec.NODEFAULT
 # Conversion takes values of these types as they are. Without the list a str "aGk=" would pass for the bytes b"hi".
 _NATIVE: Final = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
 _PLAIN: Final = (str, int, float, datetime, date, timedelta, Decimal)
-_AT: Final = re.compile(r"(.*) - at (`key` in )?`\$(.*?)`", re.DOTALL)
-"""What a message ends with; that of a model with two: the path inside of it, and that to it."""
 _CALL: Final = re.compile(r"(?:\[\d+\])*\.?")
 """What a path begins with, before the name of the argument: the indexes are those of `Codec.encode_all`."""
 
@@ -58,7 +57,7 @@ def _enc_hook(value: Any) -> Any:
         return models.to_json(value)
     plain = next((cls.__name__ for cls in _PLAIN if isinstance(value, cls)), None)
     advice = "" if plain is None else f"; give a plain {plain}"
-    raise NotImplementedError(f"{type(value).__qualname__} has no form in JSON{advice}")
+    raise Refused(f"{type(value).__qualname__} has no form in JSON{advice}")
 
 
 def _dec_hook(cls: Any, value: Any) -> Any:
@@ -66,11 +65,15 @@ def _dec_hook(cls: Any, value: Any) -> Any:
         return value
     if models.is_model(cls):
         return models.from_json(cls, msgspec.json.encode(value))
-    raise NotImplementedError(f"{cls.__qualname__} has no form in JSON")
+    raise Refused(f"{cls.__qualname__} has no form in JSON")
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_enc_hook).encode
 _keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Changed(Refused):
+    """An argument would arrive changed; says which."""
 
 
 class Codec:
@@ -115,7 +118,7 @@ class Codec:
         """
         try:
             return self._checked(calls)
-        except (PayloadError, msgspec.ValidationError) as error:
+        except (Refused, msgspec.ValidationError) as error:
             problem: Exception = error
         except Exception as error:  # of msgspec, of pydantic, or of a class of the user's
             problem = error
@@ -127,11 +130,12 @@ class Codec:
                 for arguments in calls:
                     self.encode(arguments)
                 raise problem  # see above
-            if isinstance(problem, msgspec.ValidationError):
-                problem.__traceback__ = None  # of this module alone
-            raise self._refusal(problem, calls[0]) from problem
+            declared = {name: value for name, value in calls[0].items() if name in self.parameters}
+            refusal = self._refusal(problem, declared)
         finally:
             del problem  # it would hold itself, by way of this frame
+        # Not in the handler, and without a cause: both would show an exception that may quote the arguments.
+        raise refusal
 
     def _checked(self, calls: Sequence[Mapping[str, object]]) -> list[bytes]:
         payloads = [*map(_encode, _convert((calls,), self._batch).all)]
@@ -156,8 +160,9 @@ class Codec:
         """
         try:
             return msgspec.structs.astuple(self._runner_decode(payload))
-        except Exception as error:
-            raise self._refusal(error, None) from error
+        except Exception as error:  # noqa: BLE001 - as in `encode_all`
+            refusal = self._refusal(error, {})
+        raise refusal
 
     def arguments(self, payload: bytes) -> dict[str, Any]:
         """Answer the arguments that were given, by name.
@@ -184,29 +189,28 @@ class Codec:
             if name in arguments:
                 problem = round_trip_differs(arguments[name], got, name)
                 if problem:
-                    raise PayloadError(problem)
+                    raise _Changed(problem)
 
-    def _refusal(self, error: Exception, arguments: Mapping[str, object] | None) -> PayloadError:
-        return PayloadError(f"{self._kind}: {self._problem(error, arguments or {})}")
+    def _refusal(self, error: Exception, arguments: Mapping[str, object]) -> PayloadError:
+        return PayloadError(f"{self._kind}: {self._problem(error, arguments)}")
 
     def _problem(self, error: Exception, arguments: Mapping[str, object]) -> str:
         """Say what is wrong, and with which argument if they are known."""
-        if isinstance(error, PayloadError):
-            return str(error)
+        if isinstance(error, _Changed):
+            return error.problem
         # NaN was written as null, so the error at hand speaks of a null that nobody gave.
         if problem := _first_of(find_non_finite, arguments):
             return problem
-        text, path, key = str(error), "", ""
-        while found := _AT.fullmatch(text):
-            text, key, path = found[1], found[2] or key, path + found[3]
+        text, path = told(error)
         path = _CALL.sub("", path, count=1)
         if path:
-            return at(path, f"a key: {text}" if key else text)
+            return at(path, text)
         if problem := _first_of(_unwritable, arguments):
             return problem
-        if isinstance(error, RecursionError):
-            return "the arguments are nested too deep, or contain themselves"
-        return text if isinstance(error, msgspec.ValidationError) else self._alone(text, arguments)
+        if text == UNDECLARED:
+            declared = ", ".join(f"`{name}`" for name in self.parameters) or "none"
+            return f"there is an argument that is not declared; declared: {declared}"
+        return text if isinstance(error, msgspec.MsgspecError | RecursionError) else self._alone(text, arguments)
 
     def _alone(self, text: str, arguments: Mapping[str, object]) -> str:
         """Say which argument it is, of an error that names none: one that fails by itself."""
@@ -242,7 +246,9 @@ def _first_of(problem_of: Callable[[Any, str], str | None], arguments: Mapping[s
         try:
             problem = problem_of(value, name)
         except RecursionError:
-            problem = at(name, "it is nested too deep, or contains itself")
+            problem = at(name, TOO_DEEP)
+        except AttributeError:
+            problem = at(name, "a field of it has no value")
         if problem:
             return problem
     return None
@@ -261,8 +267,8 @@ def _unwritable(value: Any, path: str) -> str | None:
             try:
                 _encode({key: None})
             except Exception:  # noqa: BLE001 - whatever it says, it speaks of the class alone
-                return at(path, f"the key {key!r} has no form in JSON")
-        return at(path, str(error))
+                return at(path, f"a key of type {type(key).__qualname__} has no form in JSON")
+        return at(path, told(error)[0])
     return None
 
 

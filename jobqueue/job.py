@@ -19,9 +19,9 @@ from jobqueue.errors import DeclarationError, PayloadError
 from jobqueue.names import check_kind_name, check_queue_name, is_importable
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
 from jobqueue.record import R
+from jobqueue.refusals import reason
 from jobqueue.retry import RetryPolicy, check_limit
 from jobqueue.signatures import FunctionShape, class_shape, function_shape
-from jobqueue.texts import said
 from jobqueue.words import CALL, explains, no_attribute, option_hint
 
 __all__ = ["DEFAULT_QUEUE", "LANES", "Call", "Declared", "Job", "Kind", "Lane", "class_kind", "function_kind"]
@@ -30,6 +30,8 @@ DEFAULT_QUEUE: Final = "low"
 Lane: TypeAlias = Literal["thread", "loop", "process"]
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 """Where jobs of a kind run: functions on threads, coroutines on an event loop, functions that ask for it in processes."""
+_LONGEST: Final = 200
+"""Characters of what Python says of a call that does not fit."""
 
 
 @attrs.frozen
@@ -128,6 +130,20 @@ def _least(kind: Kind[Any]) -> int:
     return sum(parameter.default is parameter.empty for parameter in kind.signature.parameters.values())
 
 
+class _Default:
+    def __repr__(self) -> str:
+        return "…"
+
+
+def _without_defaults(signature: inspect.Signature) -> inspect.Signature:
+    """How a call is written; defaults are values, which may be long, or secrets from a configuration."""
+    parameters = [
+        parameter if parameter.default is parameter.empty else parameter.replace(default=_Default())
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters)
+
+
 def _check_keywords(kind: str, keywords: AbstractSet[str], reserved: frozenset[str]) -> None:
     if not reserved.isdisjoint(keywords):
         taken = min(reserved & keywords)
@@ -219,7 +235,9 @@ class Kind(Generic[R]):
         except TypeError as error:
             hint = next((found for word in kwargs if (found := option_hint(word, self.signature.parameters))), "")
             # Without the cause, whose frames are those of `inspect`.
-            raise PayloadError(f"{self.name}{self.signature}: {error}; nothing was stored{hint}") from None
+            raise PayloadError(
+                f"{self.name}{_without_defaults(self.signature)}: {str(error)[:_LONGEST]}; nothing was stored{hint}"
+            ) from None
         _check_keywords(self.name, kwargs.keys() - self.signature.parameters.keys(), self.reserved)
         return dict(bound.arguments)
 
@@ -404,10 +422,12 @@ def class_kind(cls: type[Job], name: str, origin: tuple[object, ...], queues: fr
         values = zip(aliases, codec.decode(payload), strict=True)
         try:
             job = cls(**{alias: value for alias, value in values if value is not msgspec.UNSET})
-        except Exception as error:
-            # Its validators and __post_init__ have the last word on what fits.
-            raise PayloadError(f"{name}: {cls.__qualname__} refuses its stored fields: {said(error)}") from error
-        return functools.partial(job.perform, context)
+        except Exception as error:  # noqa: BLE001 - its validators and __post_init__ have the last word on what fits
+            problem = reason(error)
+        else:
+            return functools.partial(job.perform, context)
+        # Without the cause, whose message may quote arguments.
+        raise PayloadError(f"{name}: {cls.__qualname__} refuses its stored fields: {problem}")
 
     return Kind(
         name=name,

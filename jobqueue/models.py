@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from typing import Any, NoReturn
+import typing
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
+from jobqueue.refusals import Refused, reason
 from jobqueue.words import article
 
 __all__ = ["build", "from_json", "is_model", "lost", "names", "to_json"]
@@ -24,21 +27,31 @@ def to_json(model: Any) -> msgspec.Raw:
     """Write a model by the names of its fields, without what is computed from them.
 
     Not by alias: a field can have one alias for reading and another for writing, or a path.
+
+    Raises:
+        Refused: pydantic cannot.
     """
-    return msgspec.Raw(model.model_dump_json(by_alias=not _by_name(), round_trip=True, warnings="error").encode())
+    try:
+        text = model.model_dump_json(by_alias=not _by_name(), round_trip=True, warnings="error")
+    except sys.modules["pydantic_core"].PydanticSerializationError:
+        problem = f"pydantic cannot write {article(type(model).__qualname__)} as JSON"
+    else:
+        return msgspec.Raw(text.encode())
+    raise Refused(problem)  # without the cause, which quotes values
 
 
 def from_json(cls: Any, text: bytes) -> Any:
     """Read a model again.
 
     Raises:
-        ValueError: It does not fit; what is wrong, and where, in the way of msgspec.
+        Refused: It does not fit.
     """
     try:
         # As JSON, not as Python values: pydantic reads a date out of a string only there, whatever its mode.
         return cls.model_validate_json(text, **_by_name())
     except sys.modules["pydantic"].ValidationError as error:
-        _refuse(error)
+        refused = _refused(cls, error)
+    raise refused  # without the cause, which quotes values
 
 
 def build(cls: Any, /, **values: object) -> Any:
@@ -65,8 +78,44 @@ def _by_name() -> dict[str, bool]:
     return {"by_alias": False, "by_name": True} if "by_name" in parameters else {}
 
 
-def _refuse(error: Any) -> NoReturn:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    # Without the cause, which quotes the arguments.
-    raise ValueError(f"{first['msg']} - at `${path}`") from None
+_DECLARED: Final = frozenset({
+    "bool_type", "bool_parsing", "bytes_type", "date_parsing", "date_type", "datetime_parsing", "datetime_type",
+    "decimal_parsing", "decimal_type", "dict_type", "enum", "extra_forbidden", "finite_number", "float_parsing",
+    "float_type", "frozen_set_type", "greater_than", "greater_than_equal", "int_from_float", "int_parsing",
+    "int_type", "json_invalid", "less_than", "less_than_equal", "list_type", "literal_error", "missing", "model_type",
+    "multiple_of", "none_required", "set_type", "string_pattern_mismatch", "string_too_long", "string_too_short",
+    "string_type", "time_delta_parsing", "time_delta_type", "time_parsing", "time_type", "timezone_aware",
+    "timezone_naive", "too_long", "too_short", "tuple_type", "union_tag_not_found", "uuid_type",
+})  # fmt: skip
+"""Kinds of error whose messages have nothing in them but the declaration. Others quote the value, or are of a validator."""
+
+
+def _refused(cls: Any, error: Any) -> Refused:
+    first = error.errors(include_input=False)[0]
+    raised = first.get("ctx", {}).get("error")
+    # An error of the user's own class may have the name of one of pydantic's kinds, but has no page in its documentation.
+    is_declared = first["type"] in _DECLARED and "url" in first
+    if is_declared:
+        problem = first["msg"]
+    else:
+        problem = reason(raised) if isinstance(raised, Exception) else f"{cls.__qualname__} does not accept it"
+    names = frozenset(_declared(cls, set()))
+    steps = (
+        f"[{part}]" if isinstance(part, int) else f".{part}" if part in names else "[...]" for part in first["loc"]
+    )
+    return Refused(problem, "".join(steps))
+
+
+def _declared(hint: Any, seen: set[int]) -> Iterator[str]:
+    """The names of the fields in a type: what else is in the path to an error was made of keys in the value."""
+    if id(hint) in seen:
+        return
+    seen.add(id(hint))
+    for part in typing.get_args(hint):
+        yield from _declared(part, seen)
+    hints = {name: field.annotation for name, field in hint.model_fields.items()} if is_model(hint) else {}
+    if isinstance(hint, type) and not hints:
+        hints = getattr(hint, "__annotations__", {})  # of a TypedDict, a dataclass
+    for name, part in hints.items():
+        yield name
+        yield from _declared(part, seen)

@@ -29,7 +29,7 @@ from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.url import check_url
-from jobqueue.words import explains
+from jobqueue.words import described, explains
 
 if TYPE_CHECKING:
     from jobqueue.testing import Testing
@@ -175,7 +175,9 @@ class JobQueue(Declaring, Looking):
     def _call(self, job: Job | Call[R], misplaced: tuple[object, ...], options: EnqueueOptions) -> Call[R]:
         call: Call[R] = self.call_of(job)
         if misplaced:
-            raise TypeError(f"{call!r} has its arguments already: enqueue takes it alone, and options by name")
+            raise TypeError(
+                f"the call of {call.kind.name!r} has its arguments already: enqueue takes it alone, and options by name"
+            )
         return call.opts(**options) if options else call
 
     def _new(self, calls: Sequence[Call[Any]]) -> list[New]:
@@ -315,9 +317,10 @@ def declared_on(job: Job | Call[Any]) -> JobQueue:
     elif isinstance(job, Job):
         found = [jobs for jobs in QUEUES if jobs.registry.of_class(type(job)) is not None]
     else:
-        raise TypeError(f"{job!r} is no job: pass a function's .call(…), or an instance of a registered class")
+        raise TypeError(f"{described(job)} is no job: pass a function's .call(…), or an instance of a registered class")
     if not found:
-        raise UnknownJob(f"{job!r} is not declared on any JobQueue, or its kind was declared anew since it was made")
+        what = f"the kind {job.kind.name!r}" if isinstance(job, Call) else type(job).__qualname__
+        raise UnknownJob(f"{what} is not declared on any JobQueue, or was declared anew since this job was made")
     if len(found) > 1:
         raise TypeError(
             f"{type(job).__qualname__} is registered on {len(found)} JobQueues: pass jobs.call_of(…) of the one you mean"

@@ -18,7 +18,7 @@ from jobqueue.names import default_kind_name, is_found_elsewhere, suggestion, un
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options, check_known_queue
 from jobqueue.record import JobRecord, R
 from jobqueue.retry import RetryPolicy
-from jobqueue.words import FUNCTION, QUEUE, belongs_to, explains, no_attribute
+from jobqueue.words import FUNCTION, QUEUE, belongs_to, described, explains, no_attribute
 
 __all__ = ["BoundFunction", "Declaring", "JobFunction", "Registry"]
 
@@ -85,7 +85,8 @@ class Registry:
 
 
 def _where(kind: Kind[Any]) -> str:
-    return " ".join(str(part) for part in kind.origin)
+    file, name, *_ = kind.origin  # what else there is may be the arguments of a partial
+    return f"{file} {name}"
 
 
 def _origin(target: Any) -> tuple[object, ...]:
@@ -414,7 +415,7 @@ class Declaring:
         if not isinstance(thing, Job):
             if isinstance(thing, JobRecord):  # not shown: its payload may be a secret
                 raise TypeError(f"the record of {thing.id} is no job: write requeue(…), or enqueue_records([…])")
-            raise TypeError(f"{thing!r} is no job: {_advice(thing)}")
+            raise TypeError(f"{described(thing)} is no job: {_advice(thing)}")
         cls = type(thing)
         kind = self.registry.of_class(cls)
         if kind is None:
@@ -433,7 +434,8 @@ class Declaring:
         """
         if isinstance(things, Call | Job | JobFunction | BoundFunction | type) or not isinstance(things, Iterable):
             raise TypeError(
-                f"enqueue_many takes several jobs, as in jobs.enqueue_many([function.call(…), …]), not {things!r}"
+                "enqueue_many takes several jobs, as in jobs.enqueue_many([function.call(…), …]), "
+                f"not {described(things)}"
             )
         return [self.call_of(thing) for thing in things]
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from types import NoneType
 from typing import Any, Final
 from uuid import UUID
@@ -22,8 +21,6 @@ __all__ = ["KEPT", "at", "find_non_finite", "first", "parts", "round_trip_differ
 
 KEPT: Final = frozenset({bool, bytearray, bytes, date, float, int, NoneType, str, timedelta, UUID})
 """What came back as exactly one of these, and was given as one, is the same value. NaN comes back as None."""
-
-_SHOWN: Final = 100
 
 
 def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
@@ -48,7 +45,7 @@ def round_trip_differs(given: Any, got: Any, path: str) -> str | None:
         return at(path, problem)
     names = _field_names(got)
     if names is not None:
-        problem = first(round_trip_differs(getattr(given, n), getattr(got, n), f"{path}.{n}") for n in names)
+        problem = first(round_trip_differs(getattr(given, n), getattr(got, n), _step(got, path, n)) for n in names)
         if problem is None and models.is_model(cls) and (lost := models.lost(given, got)):
             return at(path, lost)
         return problem
@@ -77,7 +74,9 @@ def _mapping_differs(given: dict[Any, Any], got: dict[Any, Any], path: str) -> s
         lost = [key for key in given if key not in got]
         problem = first(find_non_finite(key, path) for key in lost)
         return problem or (
-            at(path, f"the key {_show(lost[0])} would not arrive") if lost else _changed(given, got, path)
+            at(path, f"a key of type {type(lost[0]).__qualname__} would not arrive")
+            if lost
+            else _changed(given, got, path)
         )
     if set(map(type, given)) == {str} == set(map(type, got)) and _plain(given.values(), got.values()) and given == got:
         return None
@@ -85,7 +84,7 @@ def _mapping_differs(given: dict[Any, Any], got: dict[Any, Any], path: str) -> s
     for key, item in got.items():
         # An infinite key would arrive, as a string; it is refused because no infinite value would.
         problem = find_non_finite(key, path) or round_trip_differs(originals[key], key, path)
-        problem = problem or round_trip_differs(given[key], item, f"{path}[{key!r}]")
+        problem = problem or round_trip_differs(given[key], item, f"{path}[...]")
         if problem:
             return problem
     return None
@@ -99,27 +98,31 @@ def _plain(given: Collection[Any], got: Collection[Any]) -> bool:
 
 def _zone_lost(given: datetime | time) -> str | None:
     zone = given.tzinfo
-    if zone is None or zone.utcoffset(None) is not None:
+    if zone is None:
         return None
-    if isinstance(given, time):
-        return f"the zone {zone} would not arrive: give the time without one, and the zone's name as an argument"
-    return (
-        f"a time in {zone} would arrive with the fixed offset of that moment: give the moment, "
-        ".astimezone(UTC), and the zone's name as an argument of its own where the job needs it"
-    )
+    if zone.utcoffset(None) is None:
+        if isinstance(given, time):
+            return "its zone would not arrive: give the time without one, and the zone's name as an argument"
+        return (
+            "its zone would arrive as the fixed offset of that moment: give the moment, .astimezone(UTC), and the zone's "
+            "name as an argument of its own where the job needs it"
+        )
+    if (given.utcoffset() or timedelta()) % timedelta(minutes=1):
+        return "the seconds of its offset from UTC would not arrive: give the moment, .astimezone(UTC)"
+    return None
 
 
 def parts(value: Any, path: str) -> Iterator[tuple[Any, str]]:
     """Go through what a value is made of, but for the keys of a mapping."""
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield item, f"{path}[{key!r}]"
+        for item in value.values():
+            yield item, f"{path}[...]"
     elif isinstance(value, list | tuple | set | frozenset):
         for index, item in enumerate(value):
             yield item, f"{path}[{index}]"
     else:
         for name in _field_names(value) or ():
-            yield getattr(value, name), f"{path}.{name}"
+            yield getattr(value, name), _step(value, path, name)
 
 
 def find_non_finite(value: Any, path: str) -> str | None:
@@ -133,8 +136,10 @@ def find_non_finite(value: Any, path: str) -> str | None:
     return first(find_non_finite(part, where) for part, where in parts(value, path))
 
 
-def _no_number(value: object, path: str) -> str:
-    return at(path, f"{value} has no form in JSON; give a finite number")
+def _no_number(value: float | Decimal, path: str) -> str:
+    # Not as a Decimal shows itself, which has digits even in a NaN.
+    shown = float.__repr__(value) if isinstance(value, float) else "sNaN" if value.is_snan() else "NaN"
+    return at(path, f"{shown} has no form in JSON; give a finite number")
 
 
 def _field_names(value: Any) -> tuple[str, ...] | None:
@@ -159,19 +164,17 @@ def first(problems: Iterable[str | None]) -> str | None:
 
 
 def _changed(given: Any, got: Any, path: str) -> str:
+    """Say so by types: the values themselves may be nobody else's business."""
     problem = find_non_finite(given, path)
     if problem:
         return problem
-    by_class = isinstance(given, type(got)) or _field_names(got) is not None
-    if by_class and type(given) is not type(got) and not isinstance(given, Enum):
-        return at(path, f"{_a(given)} would arrive as {_a(got)}")
-    return at(path, f"{_show(given)} would arrive as {_show(got)}")
+    before, after = (article(type(value).__qualname__) for value in (given, got))
+    if type(got) is float and type(given) is int:
+        return at(path, "an int would arrive as a float that is another number: give one that a float holds")
+    return at(path, f"{before} would arrive as {after}" if before != after else f"{before} would arrive changed")
 
 
-def _a(value: object) -> str:
-    return article(type(value).__qualname__)
-
-
-def _show(value: Any) -> str:
-    text = str(value) if isinstance(value, datetime | time) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+def _step(value: object, path: str, name: str) -> str:
+    """The path to a field; the names of what a model was given besides its fields are no part of its declaration."""
+    extra = models.is_model(type(value)) and name not in type(value).model_fields  # type: ignore[attr-defined]
+    return f"{path}[...]" if extra else f"{path}.{name}"

@@ -6,19 +6,16 @@ They look at types and not at what an object says of itself, and what has to be 
 
 from __future__ import annotations
 
-import functools
 import itertools
-import sys
-import sysconfig
 import traceback
 import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from jobqueue.own_code import OwnCode
 from jobqueue.record import ERROR_LIMIT, clean
 from jobqueue.retry import Retry
 from jobqueue.safe_text import printable
@@ -49,8 +46,6 @@ MEMBERS: Final = (30, 20, 10)
 """Members of one group: the most of these with which everything said has room, or the last."""
 NESTED: Final = 4
 """How deep groups in groups are told of; of those further down the members are."""
-FIRST, LAST, LAST_OWN = 4, 16, 16
-"""Frames of one traceback: the outermost, the innermost, and the innermost of the job's own code."""
 FARTHEST: Final = 10_000
 """Causes of causes that are looked at."""
 HEADLINE: Final = 1_000
@@ -354,14 +349,15 @@ class _Walk:
 
 def _describe(told: list[_Told], caller: str | None) -> None:
     """Make the texts of what is told, with no regard to their room."""
-    own = _Own()
+    own = OwnCode()
     for order, one in enumerate(told):
         first, *rest = _lines(one.error)
         if one.again:
             first, rest = f"{_cut(first, HEADING)} (told at another place)", []
         elif order == 0:
             first = _headline(one.error, first)
-        one.message = ("\n" + "  " * one.depth).join([f"{one.label}{first}", *rest])
+        # The rest behind a bar: whatever it looks like, it is no frame of ours and names no cause.
+        one.message = f"\n{'  ' * one.depth}| ".join([f"{one.label}{first}", *rest])
         one.size = _bytes(one.message)
         if not one.again:
             frames = _frames(_TRACEBACK(one.error), None if order else caller)
@@ -454,48 +450,3 @@ def _frame_texts(frames: list[types.TracebackType], numbers: list[int]) -> dict[
                 code = frames[at].tb_frame.f_code
                 texts[at] = _cut(f'  File "{code.co_filename}", line {frames[at].tb_lineno}, in {code.co_name}', FRAME)
     return texts
-
-
-@functools.cache
-def _libraries() -> tuple[str, ...]:
-    """How the files of libraries begin, this one's too."""
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (*(f"{path}/" for path in paths if path), f"{Path(__file__).parent}/", "<frozen ")
-
-
-class _Own:
-    """Tells the frames of the job's own code from those of libraries.
-
-    Its own is what lies in no folder of libraries, and the package of the function that was called, wherever that lies: an
-    application may be installed.
-    """
-
-    def __init__(self) -> None:
-        self._package = ""
-
-    def chosen(self, frames: list[types.TracebackType]) -> dict[int, int]:
-        """The numbers of the frames that may be told, each with how soon: 0 before all others."""
-        if not self._package:
-            self._package = next(filter(None, map(_package, frames[:FIRST])), "")
-        last = len(frames) - 1
-        soon = {number: 6 + number for number in range(min(FIRST, len(frames)))}
-        for at in range(min(LAST, len(frames))):
-            soon[last - at] = 4 + at
-        own = (number for number in range(last, -1, -1) if self._is_own(frames[number]))
-        for at, number in enumerate(itertools.islice(own, LAST_OWN)):
-            soon[number] = at and at + 1  # 1 is for messages
-        if frames:
-            soon[last] = 0
-        return soon
-
-    def _is_own(self, trace: types.TracebackType) -> bool:
-        file = trace.tb_frame.f_code.co_filename.replace("\\", "/")
-        foreign = file.startswith(_libraries()) or "/site-packages/" in file or "/dist-packages/" in file
-        return not foreign or (self._package != "" and _package(trace) == self._package)
-
-
-def _package(trace: types.TracebackType) -> str:
-    """The package of the code of a frame; empty where that is unknown, this library, or in the standard library."""
-    module = trace.tb_frame.f_globals.get("__name__")
-    name = module.partition(".")[0] if type(module) is str else ""
-    return "" if name == "jobqueue" or name in sys.stdlib_module_names else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -17,6 +18,7 @@ __all__ = [
     "RECORD",
     "article",
     "belongs_to",
+    "described",
     "explains",
     "no_attribute",
     "option_hint",
@@ -169,6 +171,13 @@ def option_hint(word: str, parameters: Container[str]) -> str:
 def article(name: str) -> str:
     """Answer the name of a class behind the article that it has."""
     return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
+
+
+def described(thing: object) -> str:
+    """Answer what something is that a user gave, without its contents: they may be the arguments of a job."""
+    if isinstance(thing, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return f"{'the class' if isinstance(thing, type) else 'the function'} {thing.__qualname__}"
+    return "None" if thing is None else article(type(thing).__qualname__)
 
 
 def refuse(where: str, word: str, known: Iterable[str], place: Mapping[str, str]) -> NoReturn:

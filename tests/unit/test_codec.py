@@ -196,7 +196,7 @@ def test_a_value_of_another_type_is_refused(hint: Any, value: Any) -> None:
     with pytest.raises(PayloadError, match=r"^shop\.take: argument `value") as caught:
         receive(hint, value)
 
-    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__ is caught.value.__context__ is None  # they would quote the value
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ def test_a_wrong_type_inside_of_an_instance_is_refused(hint: Any, value: Any, wh
     [
         (float, lambda bad: bad, "value"),
         (float | None, lambda bad: bad, "value"),
-        (Any, lambda bad: {"a": [bad]}, "value['a'][0]"),
+        (Any, lambda bad: {"a": [bad]}, "value[...][0]"),
         (list[float], lambda bad: [1.0, bad], "value[1]"),
         (Point, lambda bad: Point(1, bad), "value.y"),
-        (dict[str, list[Point]], lambda bad: {"k": [Point(1, bad)]}, "value['k'][0].y"),
-        (Movie, lambda bad: {"title": "x", "year": bad}, "value['year']"),
+        (dict[str, list[Point]], lambda bad: {"k": [Point(1, bad)]}, "value[...][0].y"),
+        (Movie, lambda bad: {"title": "x", "year": bad}, "value[...]"),
     ],
 )
 def test_numbers_that_json_has_not_are_refused(hint: Any, make: Any, where: str, bad: float) -> None:
@@ -248,11 +248,11 @@ def test_a_number_that_json_has_not_is_refused_as_a_key(bad: float) -> None:
 def test_what_would_arrive_changed_is_refused() -> None:
     with pytest.raises(PayloadError, match=r"`value\.points\[0\]`: a Point3 would arrive as a Point"):
         receive(Path, Path([Point3(1)]))
-    with pytest.raises(PayloadError, match=r"the key 'director' would not arrive"):
+    with pytest.raises(PayloadError, match=r"a key of type str would not arrive"):
         receive(Movie, {"title": "M", "director": "Lang"})
-    with pytest.raises(PayloadError, match=r"`value`: <Colour.RED: 'red'> would arrive as 'red'"):
+    with pytest.raises(PayloadError, match=r"`value`: a Colour would arrive as a str"):
         receive(Any, Colour.RED)
-    with pytest.raises(PayloadError, match=r"`value\['id'\]`: UUID.* would arrive as"):
+    with pytest.raises(PayloadError, match=r"`value\[...\]`: an? UUID would arrive as a str"):
         receive(dict[str, Any], {"id": uuid4()})
     with pytest.raises(PayloadError, match="would arrive as"):
         receive(Any, Point(1))
@@ -273,7 +273,7 @@ def test_validators_of_instances_run_again() -> None:
     codec = Codec("shop.take", [Parameter("value", Even)])
 
     assert codec.decode(b'{"value":{"number":2}}') == (Even(2),)
-    with pytest.raises(PayloadError, match="odd"):
+    with pytest.raises(PayloadError, match="ValueError in _is_even"):
         codec.decode(b'{"value":{"number":3}}')
 
 
@@ -288,13 +288,13 @@ def test_what_has_no_form_in_json_is_refused() -> None:
             PayloadError, match=r"shop\.take: argument `value`: it is nested too deep, or contains itself"
         ):
             receive(Any, value)
-    with pytest.raises(PayloadError, match="surrogates not allowed"):
+    with pytest.raises(PayloadError, match="half of a surrogate pair"):
         receive(str, "\ud800")
     with pytest.raises(PayloadError, match="digits"):
         receive(int, 10**5000)
     with pytest.raises(PayloadError, match=r"Encoding objects of type object is unsupported|no form in JSON"):
         receive(Any, object())
-    with pytest.raises(PayloadError, match=r"the key \(1, 2\) has no form in JSON"):
+    with pytest.raises(PayloadError, match=r"a key of type tuple has no form in JSON"):
         receive(Any, {(1, 2): 3})
 
 
@@ -321,8 +321,8 @@ def test_defaults_are_filled_in_at_the_end() -> None:
     ("arguments", "message"),
     [
         ({}, "Object missing required field `to`"),
-        ({"to": "a", "bcc": "b"}, "Object contains unknown field `bcc`"),
-        ({"to": "a", "p1": []}, "Object contains unknown field `p1`"),
+        ({"to": "a", "bcc": "b"}, "an argument that is not declared; declared: `to`, `cc`, `size`"),
+        ({"to": "a", "p1": []}, "an argument that is not declared"),
     ],
 )
 def test_a_missing_or_unknown_argument_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -353,10 +353,9 @@ def test_many_calls_are_written_and_refused_like_each_alone(calls: list[dict[str
 
 def test_what_would_arrive_changed_is_found_among_many() -> None:
     codec = Codec("shop.send", [Parameter("at", Any)])
-    with pytest.raises(PayloadError, match=r"shop\.send: argument `at`: the key 1 would not arrive") as caught:
+    with pytest.raises(PayloadError, match=r"shop\.send: argument `at`: a key of type int would not arrive") as caught:
         codec.encode_all([{"at": 1}, {"at": {1: 2}}])
-    assert caught.value.__cause__ is not None
-    assert caught.value.__cause__.__context__ is None
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -420,7 +419,7 @@ def test_some_of_the_arguments_can_be_checked_alone() -> None:
     assert CODEC.partial({}) == {}
     with pytest.raises(PayloadError, match="argument `size`: Expected `int`, got `str`"):
         CODEC.partial({"size": "3"})
-    with pytest.raises(PayloadError, match="unknown field `colour`"):
+    with pytest.raises(PayloadError, match="an argument that is not declared"):
         CODEC.partial({"colour": 3})
 
 

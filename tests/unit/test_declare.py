@@ -174,7 +174,7 @@ def test_a_context_is_not_to_be_had_from_the_payload(jobs: JobQueue) -> None:
         return ctx
 
     for payload in (b'{"ctx":1}', b'{"self":1}', b'{"__class__":"x"}'):
-        with pytest.raises(PayloadError, match="unknown field"):
+        with pytest.raises(PayloadError, match="an argument that is not declared"):
             f.kind.bind(payload, context())
 
 
@@ -569,7 +569,7 @@ def test_what_is_no_job_is_refused(jobs: JobQueue) -> None:
 
     with pytest.raises(TypeError, match=r"is a function without arguments: write module_function\.enqueue"):
         jobs.enqueue(declared)
-    with pytest.raises(TypeError, match="'module_function' is no job"):
+    with pytest.raises(TypeError, match="a str is no job"):
         jobs.enqueue("module_function")  # type: ignore[arg-type]
 
 

@@ -200,7 +200,9 @@ def test_what_does_not_fit_is_a_payload_error(jobs: JobQueue) -> None:
     for payload in (b"{", b"[]", b'{"number":"2"}', b'{"other":2}', b'{"self":2}', b'{"__class__":"x"}', b'{"ctx":1}'):
         with pytest.raises(PayloadError, match=r"^even: "):
             kind_of(jobs, Even).bind(payload, context())
-    with pytest.raises(PayloadError, match=r"even: .*Even refuses its stored fields: odd"):
+    with pytest.raises(
+        PayloadError, match=r"even: .*Even refuses its stored fields: .* raised RuntimeError in __attrs_"
+    ):
         kind_of(jobs, Even).bind(b'{"number":3}', context())
 
 

@@ -228,7 +228,7 @@ def test_a_payload_that_does_not_fit_is_dead_and_raised(t: Testing) -> None:
 
     earlier.enqueue("a")
 
-    with pytest.raises(PayloadError, match="address"):
+    with pytest.raises(PayloadError, match="not declared; declared: `to`"):
         t.drain()
     assert [record.error for record in t.dead()] != [None]
 

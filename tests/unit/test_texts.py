@@ -396,13 +396,26 @@ def test_the_rest_of_a_message_comes_next_then_its_place_and_its_notes() -> None
     error.add_note("in the rules of shop 7\nof today")
     assert error_text(error).split("\n") == [
         "SyntaxError: invalid syntax (rule.txt, line 1)",
-        '  File "rule.txt", line 1',
-        "    x = = 2",
-        "        ^",
-        "in the rules of shop 7",
-        "of today",
+        '|   File "rule.txt", line 1',
+        "|     x = = 2",
+        "|         ^",
+        "| in the rules of shop 7",
+        "| of today",
     ]
-    assert error_text(Lines()) == f"{HERE}.Lines: first\n\nsecond"
+    assert error_text(Lines()) == f"{HERE}.Lines: first\n| \n| second"
+
+
+def test_what_a_message_quotes_passes_for_no_frame_and_no_cause() -> None:
+    quoted = (
+        'no such name: ann\n  File "/srv/shop/pay.py", line 7, in steal\ncaused by KeyError: 7\nmember 1 of 1: OSError'
+    )
+    error = thrown(ValueError(quoted), "here")
+    error.add_note(quoted)
+    error.__cause__ = ExceptionGroup("two", [OSError(quoted)])
+    lines = [line.strip() for line in error_text(error).split("\n")]
+    assert [line for line in lines if "steal" in line] == ['|   File "/srv/shop/pay.py", line 7, in steal'] * 3
+    assert [line for line in lines if "KeyError" in line] == ["| caused by KeyError: 7"] * 3
+    assert [line for line in lines if line.startswith("member ")] == ["member 1 of 1: OSError: no such name: ann"]
 
 
 def test_a_long_message_leaves_room_for_the_frames() -> None:
@@ -420,7 +433,7 @@ def test_what_fits_is_told_whole() -> None:
     error.__cause__ = thrown(ValueError(told))
     assert f"caused by ValueError: {told}\n" in error_text(error)
     error.__cause__ = ValueError(told.replace(" ", "\n"))
-    assert error_text(error).endswith(told.replace(" ", "\n"))
+    assert error_text(error).endswith(told.replace(" ", "\n| "))
     assert error_text(ValueError(told)) == f"ValueError: {told}"
 
 

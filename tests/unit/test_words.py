@@ -57,7 +57,7 @@ record: Any = _record()
         (lambda: jobs.enqueue(ok, n=3), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
         (lambda: jobs.enqueue(ok), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
         (lambda: jobs.enqueue(ok.opts(delay=3), 3), TypeError, "_ok.enqueue(…), or jobs.enqueue(_ok.call(…))"),
-        (lambda: jobs.enqueue_many(ok.call(3)), TypeError, "jobs.enqueue_many([function.call(…), …]), not <call"),
+        (lambda: jobs.enqueue_many(ok.call(3)), TypeError, "jobs.enqueue_many([function.call(…), …]), not a Call"),
         (lambda: jobs.enqueue_many(ok), TypeError, "jobs.enqueue_many([function.call(…), …])"),
         (lambda: jobs.enqueue_many(None), TypeError, "jobs.enqueue_many([function.call(…), …])"),
         (lambda: jobs.get(3), TypeError, "the id of a job or its record, not an int"),
