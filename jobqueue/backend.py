@@ -176,17 +176,17 @@ class RedisBackend:
             self._embedded.close()
 
 
-def named_url(url: str | None) -> str:
+def named_url(url: str | None, *, allow_unverified_tls: bool = False) -> str:
     """Answer the URL, or else the environment's JOBQUEUE_URL. Raises `DeclarationError`: none can be opened."""
     if url is not None:
-        return check_url(url)
+        return check_url(url, allow_unverified_tls=allow_unverified_tls)
     found = os.environ.get(ENVIRONMENT)
     if not found:
         raise DeclarationError(
             f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
             "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
         )
-    return check_url(found)
+    return check_url(found, allow_unverified_tls=allow_unverified_tls)
 
 
 def embedded_folder(url: str) -> Path | None:
@@ -196,7 +196,12 @@ def embedded_folder(url: str) -> Path | None:
 
 
 def open_backend(
-    url: str | None, client: Any = None, limits: Limits | None = None, *, allow_eviction: bool = False
+    url: str | None,
+    client: Any = None,
+    limits: Limits | None = None,
+    *,
+    allow_eviction: bool = False,
+    allow_unverified_tls: bool = False,
 ) -> Backend:
     """Open the storage that a client, a URL, or else the environment's JOBQUEUE_URL, names. Nothing is connected yet.
 
@@ -206,15 +211,18 @@ def open_backend(
     if client is not None:
         from jobqueue.storage.redis import RedisServer
 
-        return RedisBackend(RedisServer.of(client, limits, allow_eviction=allow_eviction))
-    url, limits = limits_in(named_url(url), limits)
+        return RedisBackend(
+            RedisServer.of(client, limits, allow_eviction=allow_eviction, allow_unverified_tls=allow_unverified_tls)
+        )
+    url, limits = limits_in(named_url(url, allow_unverified_tls=allow_unverified_tls), limits)
     if url == "memory://":
         return MemoryBackend()
     opened, found = url, limits
-    return uninterrupted(lambda: _open_server(opened, found, allow_eviction), "opening the storage")
+    allowed = allow_eviction, allow_unverified_tls
+    return uninterrupted(lambda: _open_server(opened, found, *allowed), "opening the storage")
 
 
-def _open_server(url: str, limits: Limits, allow_eviction: bool) -> Backend:
+def _open_server(url: str, limits: Limits, allow_eviction: bool, allow_unverified_tls: bool) -> Backend:
     from jobqueue.storage.redis import open_redis
 
     if (folder := embedded_folder(url)) is not None:
@@ -227,4 +235,6 @@ def _open_server(url: str, limits: Limits, allow_eviction: bool) -> Backend:
         except StorageError as error:
             raise NotApplied(str(error)) from error
         return RedisBackend(open_redis(f"unix://{quote(embedded.socket)}", limits, located=embedded.located), embedded)
-    return RedisBackend(open_redis(url, limits, allow_eviction=allow_eviction))
+    return RedisBackend(
+        open_redis(url, limits, allow_eviction=allow_eviction, allow_unverified_tls=allow_unverified_tls)
+    )

@@ -59,6 +59,8 @@ class JobQueue(Declaring, Looking):
         client: A client of redis-py to take the connection settings from, instead of a URL.
         clock: The clock of ``storage``; the machine's own by default.
         allow_eviction: Work with a server that may drop keys when its memory is full.
+        allow_unverified_tls: Speak TLS with a server whose certificate is not verified, where the URL or the client asks for
+            that; ``?allow_unverified_tls=`` in the URL wins.
         timeout: How long a call may take in all, in seconds or as a `timedelta`: connecting, waiting for a connection,
             retries. 10 by default; ``?timeout=`` in the URL wins.
         max_connections: How many connections calls of this process open at most, again for each event loop: 10 by default;
@@ -80,6 +82,7 @@ class JobQueue(Declaring, Looking):
         client: Any = None,
         clock: Clock | None = None,
         allow_eviction: bool = False,
+        allow_unverified_tls: bool = False,
         timeout: float | timedelta | None = None,
         max_connections: int | None = None,
     ) -> None:
@@ -93,7 +96,8 @@ class JobQueue(Declaring, Looking):
             raise DeclarationError(f"max_payload is a number of bytes, at least 1, not {max_payload!r}")
         if storage is not None and not callable(getattr(storage, "apply", None)):
             raise DeclarationError(f"storage= takes a Storage, such as MemoryStorage(), not {storage!r}")
-        self.url = None if url is None else check_url(url)
+        self._allow_unverified_tls = allow_unverified_tls
+        self.url = None if url is None else check_url(url, allow_unverified_tls=allow_unverified_tls)
         self.imports = tuple(imports)
         self.max_payload = max_payload
         self.registry = Registry()
@@ -104,7 +108,8 @@ class JobQueue(Declaring, Looking):
         if client is not None:
             from jobqueue.storage.redis import RedisServer
 
-            RedisServer.of(client)  # a client that cannot be used is refused here; nothing connects
+            # A client that cannot be used is refused here; nothing connects.
+            RedisServer.of(client, allow_unverified_tls=allow_unverified_tls)
         self._client = client
         self._allow_eviction = allow_eviction
         self.access = Access(check_namespace(namespace), self._backend)
@@ -224,7 +229,10 @@ class JobQueue(Declaring, Looking):
             return MemoryBackend(storage, clock)
         if storage is not None:
             return GivenBackend(storage, clock)
-        return open_backend(self.url, self._client, self._limits, allow_eviction=self._allow_eviction)
+        return open_backend(
+            self.url, self._client, self._limits, allow_eviction=self._allow_eviction,
+            allow_unverified_tls=self._allow_unverified_tls,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Give back the connections; the next call opens new ones."""
@@ -277,7 +285,7 @@ class JobQueue(Declaring, Looking):
         if url is not None:
             if self._client is not None or self._given[0] is not None:
                 raise DeclarationError("this JobQueue was given a storage or a client in code: a URL cannot replace it")
-            self.url = check_url(url)
+            self.url = check_url(url, allow_unverified_tls=self._allow_unverified_tls)
         if namespace is not None:
             self.access.relocate(check_namespace(namespace))
 

@@ -104,7 +104,7 @@ NOT_PURE: Final = (
     "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.links", "storage.redis.nodes",
-    "storage.redis.pool", "storage.redis.timed",
+    "storage.redis.pool", "storage.redis.secured", "storage.redis.sentinels", "storage.redis.timed",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
     "runner.process_pipe", "runner.processes", "runner.leaving", "runner.rehearsal", "runner.signals", "runner.beside",

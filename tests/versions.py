@@ -26,7 +26,8 @@ EXTRAS: Final = ("cli", "fast")
 """Extras whose packages are tried; `embedded` is a server, and `testing` and `dev` are what tests run on."""
 TESTS: Final = (
     "tests/storage/test_redis.py", "tests/storage/test_redis_nodes.py", "tests/storage/test_redis_flow.py",
-    "tests/storage/test_redis_rights.py", "tests/storage/test_overlapping.py", "tests/storage/test_exact.py",
+    "tests/storage/test_redis_rights.py", "tests/storage/test_tls.py", "tests/unit/test_tls_settings.py",
+    "tests/storage/test_overlapping.py", "tests/storage/test_exact.py",
     "tests/unit/test_codec.py", "tests/unit/test_stored_bytes.py", "tests/unit/test_record.py", "tests/unit/test_declare.py",
     "tests/unit/test_declare_classes.py", "tests/unit/test_backend.py", "tests/unit/test_cli.py",
 )  # fmt: skip

@@ -13,8 +13,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.limits import limits_in
+from jobqueue.storage.tls import ALLOWED, TLS_SETTINGS, Tls, is_yes, tls_of
 
-__all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "without_login"]
+__all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "tls_in", "without_login"]
 
 REDIS_SCHEMES: Final = (
     "redis",
@@ -39,8 +40,7 @@ UNUSED: Final = {
 USED: Final = (
     "db", "username", "password", "client_name", "timeout", "socket_timeout", "max_connections", "socket_keepalive",
     "socket_read_size", "socket_type", "encoding", "decode_responses",
-    "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_check_hostname",
-    "ssl_password", "ssl_min_version", "ssl_ciphers",
+    "sentinel_username", "sentinel_password", *TLS_SETTINGS, ALLOWED,
 )  # fmt: skip
 """Settings that an error may name. Any other name may be a part of a password with a raw ``&``."""
 _OF_THE_QUEUE: Final = ("namespace", "imports", "queues", "max_payload", "allow_eviction")
@@ -51,8 +51,12 @@ ENCODE: Final = (
 )
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, *, allow_unverified_tls: bool = False) -> str:
     """Answer the URL unchanged if something here can open it, and every part of it means something.
+
+    Args:
+        url: The URL.
+        allow_unverified_tls: Accept settings with which the server is not verified, as ``?allow_unverified_tls=yes`` does.
 
     Raises:
         DeclarationError: Nothing can, or a part of it would be dropped silently. Says neither user nor password.
@@ -88,6 +92,7 @@ def check_url(url: str) -> str:
     elif scheme != "memory":
         _check_server(parts)
         _check_settings(parts)
+        tls_in(parts, allow_unverified_tls=allow_unverified_tls)
     return whole
 
 
@@ -177,11 +182,41 @@ def _check_settings(parts: SplitResult) -> None:
             raise DeclarationError(f"the database of a {parts.scheme}:// URL is its path, as in /3, not a setting")
         if name in UNUSED:
             raise DeclarationError(f"{shown} {where} is not used here: {UNUSED[name]}")
+        if name.startswith("sentinel_") and name in USED and not parts.scheme.endswith("+sentinel"):
+            raise DeclarationError(f"{shown} {where} is for sentinels, which no {parts.scheme}:// URL has")
+        if (name.startswith("ssl_") or name == ALLOWED) and not parts.scheme.startswith("rediss"):
+            other = "" if parts.scheme == "unix" else f": write {parts.scheme.replace('redis', 'rediss', 1)}://"
+            raise DeclarationError(f"{shown} {where} is for TLS, which is not spoken there{other}")
         seen.add(name)
     for setting in parts.query.split("&"):
         name, _, value = setting.partition("=")
         if name.endswith(_LOGIN) and re.search(r"[+ ]|%(?![0-9a-fA-F]{2})", value):
             raise DeclarationError(f"{name} {where} has a raw +, % or space: write them as %2B, %25 and %20")
+
+
+def tls_in(parts: SplitResult, *, allow_unverified_tls: bool = False) -> Tls | None:
+    """How TLS is spoken with the server of a URL; None if it is not.
+
+    Raises:
+        DeclarationError: A setting cannot be, or leaves the server unverified and nobody allows that.
+    """
+    if not parts.scheme.startswith("rediss"):
+        return None
+    where = f"in the {parts.scheme}:// URL"
+    settings = dict(parse_qsl(parts.query))
+    allowed = settings.get(ALLOWED)
+    if allowed is not None and not _is_switch(allowed):
+        raise DeclarationError(f"the setting {ALLOWED!r} {where} is yes or no")
+    allow_unverified_tls = allow_unverified_tls if allowed is None else is_yes(allowed)
+    return tls_of(settings, where, allow_unverified_tls=allow_unverified_tls)
+
+
+def _is_switch(text: str) -> bool:
+    try:
+        is_yes(text)
+    except ValueError:
+        return False
+    return True
 
 
 def similar_setting(name: str) -> str:

@@ -139,7 +139,7 @@ def test_a_folder_may_have_any_name(url: str, folder: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://me:p%23w@h:1/2?socket_timeout=3", "redis://h/", "rediss://[::1]:7/1?ssl_cert_reqs=none", "unix://me:pw@/s?db=2",
+        "redis://me:p%23w@h:1/2?socket_timeout=3", "redis://h/", "rediss://[::1]:7/1?ssl_min_version=772", "unix://me:pw@/s?db=2",
         "redis+sentinel://a,b:1/shop", "redis+sentinel://me:pw@a:1,b/shop/3", "rediss+cluster://a:1,b:2/0", "redis+cluster://a",
     ],
 )  # fmt: skip

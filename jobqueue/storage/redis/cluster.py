@@ -21,10 +21,10 @@ from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
 from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.redis.sentinels import Address, address_in, shown
 
-__all__ = ["Address", "AsyncClusterNodes", "ClusterNodes"]
+__all__ = ["AsyncClusterNodes", "ClusterNodes"]
 
-Address: TypeAlias = tuple[str, int]
 Ask: TypeAlias = tuple[Address, Request]
 
 SHARED_WAIT_SECONDS: Final = 1.0
@@ -50,11 +50,14 @@ class Topology:
         return list(dict.fromkeys([*self._first, *[address for _, _, address in self._ranges]]))
 
     def learn(self, asked: Address, slots: list[list[Any]]) -> None:
-        """Take over what a node answered to CLUSTER SLOTS."""
+        """Take over what a node answered to CLUSTER SLOTS. Raises `ValueError` or `TypeError`: that makes no sense."""
         ranges: list[tuple[int, int, Address]] = []
         for low, high, primary, *_ in slots:
-            host = (primary[0] or b"").decode()
-            ranges.append((low, high, (host if host not in ("", "?") else asked[0], int(primary[1]))))
+            host = asked[0].encode() if primary[0] in (None, b"", b"?") else primary[0]
+            address = address_in(host, b"%d" % primary[1])
+            if address is None:
+                raise ValueError
+            ranges.append((low, high, address))
         self._ranges = tuple(ranges)  # at once, since others look at it meanwhile
         self.known = True
 
@@ -66,6 +69,10 @@ class Topology:
     def nodes(self) -> list[Address]:
         """All nodes that own slots, in the order of their names."""
         return sorted({address for _, _, address in self._ranges}, key=_named)
+
+    def node(self, address: Address) -> str:
+        """What to call a node in messages."""
+        return f"{self.label.partition('+')[0]}://{shown(*address)}"
 
     def owner(self, scope: str) -> Address | None:
         """The node that owns the scope; any node for the empty scope."""
@@ -79,8 +86,12 @@ def discover(topology: Topology) -> Generator[Ask, list[Any], NotApplied | None]
     for address in topology.candidates() if not topology.known else ():
         (reply,) = yield address, [("", (b"CLUSTER", b"SLOTS"))]
         if isinstance(reply, list) and reply:
-            topology.learn(address, reply)
-            return None
+            try:
+                topology.learn(address, reply)
+            except (TypeError, ValueError):
+                reply = "it names a node without address or port"
+            else:
+                return None
         if isinstance(reply, NotApplied):
             problem = reply
         else:
@@ -157,7 +168,7 @@ def _scan(topology: Topology, words: tuple[bytes, ...]) -> Generator[Ask, list[A
 
 
 def _named(address: Address) -> str:
-    return f"redis://{address[0]}:{address[1]}"
+    return f"redis://{shown(*address)}"
 
 
 def find(topology: Topology, scope: str) -> Generator[Ask, list[Any], Address]:
@@ -215,7 +226,7 @@ class ClusterNodes:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            made = One(self._server, _named(address), self._connect(address), self._limits)
+            made = One(self._server, self.topology.node(address), self._connect(address), self._limits)
             pool = self._pools.setdefault(address, made)
         return pool
 
@@ -295,7 +306,9 @@ class AsyncClusterNodes:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools[address] = AsyncOne(self._server, _named(address), self._connect(address), self._limits)
+            pool = self._pools[address] = AsyncOne(
+                self._server, self.topology.node(address), self._connect(address), self._limits
+            )
         return pool
 
     def bell(self) -> AsyncClusterBell:

@@ -19,22 +19,24 @@ import attrs
 import redis
 import redis.asyncio
 from redis.asyncio import connection as aio
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import SentinelConnectionPool
 
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.storage.limits import Limits, limits_in
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
-from jobqueue.storage.redis.cluster import Address, AsyncClusterNodes, ClusterNodes
+from jobqueue.storage.redis.cluster import AsyncClusterNodes, ClusterNodes
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, AsyncConnection, Connect, Connection, left
 from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.redis.secured import AsyncSecured, unusable
+from jobqueue.storage.redis.sentinels import Address, afind_primary, find_primary, shown
 from jobqueue.storage.redis.timed import TIMED
-from jobqueue.storage.url import check_url, similar_setting
+from jobqueue.storage.tls import ALLOWED, Tls, tls_of
+from jobqueue.storage.url import check_url, similar_setting, tls_in
 
 __all__ = ["Client", "RedisServer", "open_redis"]
 
@@ -44,13 +46,15 @@ Client: TypeAlias = "redis.Redis | redis.asyncio.Redis | redis.RedisCluster | re
 # redis-py has no types for what is used of these.
 _CONNECTIONS: Final[dict[str, Any]] = {
     **TIMED,
-    "async tcp": aio.Connection, "async tls": aio.SSLConnection, "async unix": aio.UnixDomainSocketConnection,
+    "async tcp": aio.Connection, "async tls": AsyncSecured, "async unix": aio.UnixDomainSocketConnection,
 }  # fmt: skip
 _KNOWS_DRIVERS: Final = "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
-_SENTINEL: Final[Any] = Sentinel
-_ASYNC_SENTINEL: Final[Any] = AsyncSentinel
 _parse_url: Final[Callable[[str], dict[str, Any]]] = parse_url
 
+_UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
+"""The exchange as a whole is timed: the library's own timeout would cost a task for each write."""
+_CHECKS_HOSTS: Final = inspect.signature(SSLConnection).parameters["ssl_check_hostname"].default is True
+"""Whether a client of redis-py looks at the name of the host by default: from its release 6 on."""
 _SEVERAL: Final = {"redis+sentinel": 26379, "rediss+sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
 """Schemes with several addresses, and their usual ports."""
 _DECODING: Final = "has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
@@ -69,12 +73,16 @@ class Place:
         settings: Arguments for its connections.
         nodes: Addresses of sentinels, or of nodes of a cluster to begin with.
         service: The name that the sentinels know the primary by; empty for a cluster.
+        asked_by: ``tcp`` or ``tls``: how sentinels are asked.
+        asked_with: Arguments for connections to sentinels.
     """
 
     by: str
     settings: Mapping[str, Any] = attrs.field(repr=False)
-    nodes: tuple[tuple[str, int], ...] = ()
+    nodes: tuple[Address, ...] = ()
     service: str = ""
+    asked_by: str = "tcp"
+    asked_with: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -85,18 +93,22 @@ class Place:
         if self.by == "unix":
             return f"unix://{settings.get('path', '')}"
         if self.nodes:
-            nodes = ",".join(_shown(host, port) for host, port in self.nodes)
+            nodes = ",".join(shown(host, port) for host, port in self.nodes)
             return (
                 f"{scheme}+sentinel://{nodes}/{self.service}{database}"
                 if self.service
                 else f"{scheme}+cluster://{nodes}"
             )
-        return f"{scheme}://{_shown(settings.get('host', 'localhost'), settings.get('port', 6379))}{database}"
+        return f"{scheme}://{shown(settings.get('host', 'localhost'), settings.get('port', 6379))}{database}"
 
-
-def _shown(host: str, port: int) -> str:
-    """An address as a URL has it: one of IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    @property
+    def warning(self) -> str | None:
+        """What is to be said once of a server that is not verified."""
+        for settings in (self.settings, self.asked_with):
+            tls: Tls | None = settings.get("tls")
+            if tls is not None and tls.unverified:
+                return f"{self.label} is not verified ({tls.unverified}): {ALLOWED} lets anybody pass for this server"
+        return None
 
 
 class RedisServer:
@@ -113,11 +125,18 @@ class RedisServer:
         self.limits = limits
         self._place = place
         self._located = located
-        self._guarded = Guarded(place.label, allow_eviction=allow_eviction)
+        self._guarded = Guarded(place.label, allow_eviction=allow_eviction, warning=place.warning)
         self.label = place.label
 
     @classmethod
-    def of(cls, client: Client, limits: Limits | None = None, *, allow_eviction: bool = False) -> RedisServer:
+    def of(
+        cls,
+        client: Client,
+        limits: Limits | None = None,
+        *,
+        allow_eviction: bool = False,
+        allow_unverified_tls: bool = False,
+    ) -> RedisServer:
         """The server that a client of redis-py is connected to.
 
         Args:
@@ -125,11 +144,13 @@ class RedisServer:
                 timeouts, of which one would not bound the call.
             limits: What a call may take; the default if None.
             allow_eviction: See `open_redis`.
+            allow_unverified_tls: See `open_redis`.
 
         Raises:
-            DeclarationError: The client decodes responses, or is bound to a single connection.
+            DeclarationError: The client decodes responses, is bound to a single connection, or leaves its server unverified.
         """
-        return cls(_place_of(client), Limits() if limits is None else limits, allow_eviction=allow_eviction)
+        place = _place_of(client, allow_unverified_tls)
+        return cls(place, Limits() if limits is None else limits, allow_eviction=allow_eviction)
 
     def storage(self) -> RedisStorage:
         """A new storage, with connections of its own."""
@@ -154,41 +175,40 @@ class RedisServer:
 
     def _connect(self, end: float, address: Address | None = None) -> Connection:
         place = self._place
-        settings = {**place.settings, "end": end}
-        if self._located is not None:
-            settings["path"] = _found(self._located, end)
-        if address is not None:
-            settings["host"], settings["port"] = address
-        elif place.nodes:
-            sentinel = _SENTINEL(place.nodes, sentinel_kwargs=_sentinel_settings(place, end))
-            try:
-                settings["host"], settings["port"] = sentinel.discover_master(place.service)
-            finally:
-                for client in sentinel.sentinels:
-                    client.connection_pool.disconnect()
+        path = None if self._located is None else _found(self._located, end)
+        if address is None and place.nodes:
+            address = find_primary(self.label, place.nodes, place.service, self._to_sentinel, end)
+        settings = {**place.settings, **_at(path, address), "end": end}
         made: Connection = _made(_CONNECTIONS[place.by], settings)
         return made
 
     async def _aconnect(self, end: float, address: Address | None = None) -> AsyncConnection:
         place = self._place
-        # The exchange as a whole is timed: the library's own timeout would cost a task for each write.
-        settings = {**place.settings, "socket_timeout": None, "socket_connect_timeout": None}
-        if self._located is not None:
-            settings["path"] = await asyncio.to_thread(_found, self._located, end)
-        if address is not None:
-            settings["host"], settings["port"] = address
-        elif place.nodes:
-            sentinel = _ASYNC_SENTINEL(list(place.nodes), sentinel_kwargs=_sentinel_settings(place, end))
-            try:
-                settings["host"], settings["port"] = await sentinel.discover_master(place.service)
-            finally:
-                for client in sentinel.sentinels:
-                    await client.connection_pool.disconnect()
-        if place.by == "tls":
-            known = inspect.signature(aio.SSLConnection).parameters  # it lacks some of the sync one's
-            settings = {name: value for name, value in settings.items() if not name.startswith("ssl_") or name in known}
+        path = None if self._located is None else await asyncio.to_thread(_found, self._located, end)
+        if address is None and place.nodes:
+            address = await afind_primary(self.label, place.nodes, place.service, self._ato_sentinel, end)
+        settings = {**place.settings, **_at(path, address), **_UNTIMED}
         made: AsyncConnection = _made(_CONNECTIONS[f"async {place.by}"], settings)
         return made
+
+    def _to_sentinel(self, node: Address, end: float) -> Connection:
+        place = self._place
+        settings = {**place.asked_with, "host": node[0], "port": node[1], "client_name": None, "end": end}
+        made: Connection = _made(_CONNECTIONS[place.asked_by], settings)
+        return made
+
+    def _ato_sentinel(self, node: Address) -> AsyncConnection:
+        place = self._place
+        settings = {**place.asked_with, "host": node[0], "port": node[1], "client_name": None, **_UNTIMED}
+        made: AsyncConnection = _made(_CONNECTIONS[f"async {place.asked_by}"], settings)
+        return made
+
+
+def _at(path: str | None, address: Address | None) -> dict[str, Any]:
+    """Where to connect to, if not to where the URL says."""
+    if path is not None:
+        return {"path": path}
+    return {} if address is None else {"host": address[0], "port": address[1]}
 
 
 def _found(located: Located, end: float) -> str:
@@ -202,7 +222,12 @@ def _found(located: Located, end: float) -> str:
 
 
 def open_redis(
-    url: str, limits: Limits | None = None, *, allow_eviction: bool = False, located: Located | None = None
+    url: str,
+    limits: Limits | None = None,
+    *,
+    allow_eviction: bool = False,
+    allow_unverified_tls: bool = False,
+    located: Located | None = None,
 ) -> RedisServer:
     """The server at a URL; nothing connects yet.
 
@@ -210,16 +235,17 @@ def open_redis(
         url: See above; ``timeout``, ``max_connections`` and settings of redis-py's connections can follow as a query.
         limits: What a call may take, where the URL does not say it; the default if None.
         allow_eviction: Accept a server whose maxmemory-policy lets it throw jobs away when it is full.
+        allow_unverified_tls: Accept settings with which another server could pass for this one.
         located: Called before each new connection with the seconds it may take; answers the path of the Unix socket.
 
     Raises:
         DeclarationError: The URL is none of these, or asks for decoded responses.
     """
-    url, limits = limits_in(check_url(url), limits)
+    url, limits = limits_in(check_url(url, allow_unverified_tls=allow_unverified_tls), limits)
     parts = urlsplit(url)
     base, _, kind = parts.scheme.partition("+")
     rest = url.partition("://")[2]
-    nodes: tuple[tuple[str, int], ...] = ()
+    nodes: tuple[Address, ...] = ()
     service = ""
     if kind:
         login, at, hosts = parts.netloc.rpartition("@")
@@ -228,14 +254,22 @@ def open_redis(
         service = service if kind == "sentinel" else ""
         query = f"?{parts.query}" if parts.query else ""
         rest = f"{login}{at}any/{database or 0}{query}"
-    place = _place_at(f"{base}://{rest}", nodes, unquote(service))
+    tls = tls_in(parts, allow_unverified_tls=allow_unverified_tls)
+    if tls is not None:
+        _check_usable(tls, f"of the {parts.scheme}:// URL")
+    place = _place_at(f"{base}://{rest}", nodes, unquote(service), tls)
     if isinstance(place, str):
         # Not where the library's error is being handled: it may hold a secret.
         raise DeclarationError(f"a setting in the {parts.scheme}:// URL {place}")
     return RedisServer(place, limits, allow_eviction=allow_eviction, located=located)
 
 
-def _place_at(url: str, nodes: tuple[tuple[str, int], ...], service: str) -> Place | str:
+def _check_usable(tls: Tls, where: str) -> None:
+    if (problem := unusable(tls)) is not None:
+        raise DeclarationError(f"the certificates or other ssl_ settings {where} cannot be used ({problem})")
+
+
+def _place_at(url: str, nodes: tuple[Address, ...], service: str, tls: Tls | None) -> Place | str:
     """The place, or what is wrong with a setting."""
     try:
         settings = _parse_url(url)
@@ -248,16 +282,19 @@ def _place_at(url: str, nodes: tuple[tuple[str, int], ...], service: str) -> Pla
     settings.pop("connection_class", None)
     if settings.get("decode_responses"):
         return _DECODING
+    login = {name: settings.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    settings = {name: value for name, value in settings.items() if not name.startswith("ssl_") and name != ALLOWED}
     by = {"redis": "tcp", "rediss": "tls", "unix": "unix"}[urlsplit(url).scheme]
-    place = Place(by, _lasting(settings, by), nodes, service)
+    kind = _CONNECTIONS["unix" if by == "unix" else "tcp"]
     for name in settings:
         try:
-            _made(_CONNECTIONS[by], {"end": 0.0, name: settings[name]})  # it connects with its first use
+            _made(kind, {"end": 0.0, name: settings[name]})  # it connects with its first use
         except TypeError:
             return f"is none of redis-py {redis.__version__}{similar_setting(name)}"
         except (ValueError, redis.RedisError):
             return f"has a value that cannot be{similar_setting(name)}"
-    return place
+    asked_by, secured = ("tcp", {}) if tls is None else ("tls", {"tls": tls})
+    return Place(by, _lasting(settings, by) | secured, nodes, service, asked_by, _lasting(login, asked_by) | secured)
 
 
 def _address(text: str, port: int) -> Address:
@@ -269,44 +306,65 @@ def _decoding() -> DeclarationError:
     return DeclarationError(f"this client {_DECODING}")
 
 
-def _place_of(client: Client) -> Place:
+def _place_of(client: Client, allow_unverified_tls: bool) -> Place:
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        return _cluster_of(client)
+        return _cluster_of(client, allow_unverified_tls)
     pool = client.connection_pool
-    settings: dict[str, Any] = pool.connection_kwargs
-    if settings.get("decode_responses"):
+    if pool.connection_kwargs.get("decode_responses"):
         raise _decoding()
     if getattr(client, "connection", None) is not None or getattr(client, "single_connection_client", False):
         raise DeclarationError(
             "this client is bound to a single connection, which threads and forked children would share: make it "
             "without single_connection_client=True"
         )
-    kept = {name: value for name, value in settings.items() if name in _KEPT or name.startswith("ssl_")}
+    by, settings = _way_of(pool, "of this client", allow_unverified_tls)
+    if not isinstance(pool, SentinelConnectionPool | AsyncSentinelPool):
+        return Place(by, settings)
+    asked = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+    nodes = tuple([(one.connection_kwargs["host"], int(one.connection_kwargs["port"])) for one in asked])
+    asked_by, asked_with = _way_of(asked[0], "of this client's sentinels", allow_unverified_tls)
+    if by == "tls" and asked_by != "tls" and not allow_unverified_tls:
+        raise DeclarationError(
+            "this client speaks TLS to its servers and not to the sentinels that name them: make it with "
+            f"sentinel_kwargs={{'ssl': True, …}}, or, if that is meant, write {ALLOWED}=True"
+        )
+    return Place(by, settings, nodes, pool.service_name, asked_by, asked_with)
+
+
+def _way_of(pool: Any, where: str, allow_unverified_tls: bool) -> tuple[str, dict[str, Any]]:
+    """How a pool connects, and the arguments for connections that do the same."""
+    settings: dict[str, Any] = pool.connection_kwargs
     kind: type = pool.connection_class
-    by = "tls" if issubclass(kind, SSLConnection | aio.SSLConnection) else "tcp"
     if issubclass(kind, UnixDomainSocketConnection | aio.UnixDomainSocketConnection):
-        by = "unix"
-    if isinstance(pool, SentinelConnectionPool | AsyncSentinelPool):
-        addresses = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
-        nodes = tuple([(address["host"], int(address["port"])) for address in addresses])
-        return Place(by, _lasting(kept, by), nodes, pool.service_name)
-    return Place(by, _lasting(kept, by))
+        return "unix", _kept(settings, "unix")
+    if issubclass(kind, SSLConnection | aio.SSLConnection):
+        return "tls", _kept(settings, "tls") | _secured(settings, where, allow_unverified_tls)
+    return "tcp", _kept(settings, "tcp")
 
 
-def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster) -> Place:
+def _secured(settings: Mapping[str, Any], where: str, allow_unverified_tls: bool) -> dict[str, Any]:
+    if not _CHECKS_HOSTS and settings.get("ssl_check_hostname") is False and not allow_unverified_tls:
+        settings = {**settings, "ssl_check_hostname": None}  # the default of those releases, and ours is to check it
+    tls = tls_of(settings, where, allow_unverified_tls=allow_unverified_tls)
+    _check_usable(tls, where)
+    return {"tls": tls}
+
+
+def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster, allow_unverified_tls: bool) -> Place:
     holder: Any = client if isinstance(client, redis.asyncio.RedisCluster) else client.nodes_manager
     settings: dict[str, Any] = holder.connection_kwargs
     if settings.get("decode_responses"):
         raise _decoding()
-    kept = {name: value for name, value in settings.items() if name in _KEPT or name.startswith("ssl_")}
     started: list[Any] = [*client.nodes_manager.startup_nodes.values()]
     nodes = tuple([(str(node.host), int(node.port)) for node in started])
-    by = (
-        "tls"
-        if settings.get("ssl") or issubclass(settings.get("connection_class", object), aio.SSLConnection)
-        else "tcp"
-    )
-    return Place(by, _lasting(kept, by), nodes)
+    if settings.get("ssl") or issubclass(settings.get("connection_class", object), aio.SSLConnection):
+        secured = _secured(settings, "of this client", allow_unverified_tls)
+        return Place("tls", _kept(settings, "tls") | secured, nodes)
+    return Place("tcp", _kept(settings, "tcp"), nodes)
+
+
+def _kept(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
+    return _lasting({name: value for name, value in settings.items() if name in _KEPT}, by)
 
 
 def _lasting(settings: Mapping[str, Any], by: str) -> dict[str, Any]:
@@ -326,9 +384,3 @@ def _made(kind: Any, settings: Mapping[str, Any]) -> Any:
     """
     unnamed = {"driver_info": None} if _KNOWS_DRIVERS else {"lib_name": None, "lib_version": None}
     return kind(**{"client_name": "jobqueue", **settings, "retry": Retry(NoBackoff(), 0), "protocol": 2, **unnamed})
-
-
-def _sentinel_settings(place: Place, end: float) -> dict[str, Any]:
-    # They are asked one after the other, and any of them may hang: to connect, and to answer.
-    share = max(left(end) / (2 * len(place.nodes)), 0.001)
-    return {"socket_timeout": share, "socket_connect_timeout": share, "retry": Retry(NoBackoff(), 0)}

@@ -6,16 +6,28 @@ answered that it will not: certainly not. Anything else that happens after the f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ssl
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from redis import exceptions
-from redis.sentinel import MasterNotFoundError
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.storage.redis.rights import forbidden, patterns
 
-__all__ = ["broke_off", "broken", "code_of", "exhausted", "lost", "passes", "refused", "unreachable"]
+__all__ = [
+    "broke_off",
+    "broken",
+    "code_of",
+    "exhausted",
+    "lost",
+    "passes",
+    "refused",
+    "told",
+    "unreachable",
+    "untrusted",
+    "without_frames",
+]
 
 
 class Answer(NamedTuple):
@@ -103,15 +115,43 @@ def unreachable(
         error = error.__cause__  # the asyncio client wraps what the server answers while it connects
     if isinstance(error, REFUSALS) or code_of(error) == "MAXCLIENTS":
         return refused(label, error, scopes)
-    if isinstance(error, MasterNotFoundError):
-        return NotApplied(
-            f"no sentinel of {label} names a primary; nothing was changed. Do the sentinels run, and know this service?"
-        )
+    if (refusal := untrusted(label, error)) is not None:
+        return refusal
     tls = "does it speak TLS there, " if label.startswith("rediss") else ""  # one that does not says nothing at all
     return NotApplied(
-        f"{label} cannot be reached ({_text(error, waited)}); nothing was changed. Is the server running, is the "
+        f"{label} cannot be reached ({told(error, waited)}); nothing was changed. Is the server running, is the "
         f"address right, {tls}and is its maxclients high enough?"
     )
+
+
+def untrusted(label: str, error: BaseException) -> StorageRefused | None:
+    """Its certificate was not accepted, so nothing was sent, no password either; None if something else happened."""
+    for one in _chain(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return StorageRefused(
+                f"{label} shows a certificate that cannot be trusted ({one.verify_message.rstrip('.')}); nothing was sent. "
+                "Name the certificates to trust with ssl_ca_certs=, and the server as its certificate does"
+            )
+    return None
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The error, and what it came from, without their frames: the client library keeps the password in its own.
+
+    A traceback shows them, with their variables where a tool is set to do that.
+    """
+    for one in _chain(error):
+        one.__traceback__ = None
+    return error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def exhausted(label: str, waited: float, most: int | None = None) -> NotApplied:
@@ -136,9 +176,9 @@ def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> Sto
     """
     code = code_of(error)
     if code == "NOPERM" and broke_off(error):
-        return forbidden(_text(error).split(", "))  # by `read.lua`, which says which rights
+        return forbidden(told(error).split(", "))  # by `read.lua`, which says which rights
     answer = ANSWERS.get(code, ANSWERS["ERR"])
-    text = _text(error)
+    text = told(error)
     said = text if text.startswith(code) else f"{code} {text}"
     advice = patterns(scopes) if code == "NOPERM" else answer.advice
     return StorageRefused(f"{label} refused ({said}); nothing was changed: {advice}", passes=answer.passes)
@@ -147,14 +187,14 @@ def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> Sto
 def lost(label: str, error: BaseException) -> OutcomeUnknown:
     """The request was sent, or part of it, and no answer came."""
     return OutcomeUnknown(
-        f"no answer from {label} ({_text(error)}): what was asked may have been done. Sending the same again is safe"
+        f"no answer from {label} ({told(error)}): what was asked may have been done. Sending the same again is safe"
     )
 
 
 def broken(label: str, error: BaseException) -> OutcomeUnknown:
     """The script was stopped by this error. That should not happen, because it checks everything before its first write."""
     return OutcomeUnknown(
-        f"a script broke off on {label} ({_text(error)}): a part of what was asked may have been done. See the server's log"
+        f"a script broke off on {label} ({told(error)}): a part of what was asked may have been done. See the server's log"
     )
 
 
@@ -163,7 +203,8 @@ def broke_off(error: BaseException) -> bool:
     return isinstance(error, exceptions.ResponseError) and "@user_script" in str(error)
 
 
-def _text(error: BaseException, waited: float | None = None) -> str:
+def told(error: BaseException, waited: float | None = None) -> str:
+    """What an error says, in one line."""
     if isinstance(error, TimeoutError | exceptions.TimeoutError):
         return "no answer in time" if waited is None else f"no answer within {waited:.1f} s, see timeout="
     return str(error).partition(" script: ")[0].rstrip(".") or type(error).__name__

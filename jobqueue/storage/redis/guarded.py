@@ -40,10 +40,12 @@ class Guarded:
     Args:
         label: The server's address without a password.
         allow_eviction: Accept a server that may throw jobs away when it is full.
+        warning: What is logged once, when it is used.
     """
 
-    def __init__(self, label: str, *, allow_eviction: bool = False) -> None:
+    def __init__(self, label: str, *, allow_eviction: bool = False, warning: str | None = None) -> None:
         self.label = label
+        self.warning = warning
         self.allow_eviction = allow_eviction
         self._warned: set[str] = set()
 
@@ -54,6 +56,8 @@ class Guarded:
             label: The server; for a cluster its node.
             replies: Its answers to `QUESTIONS`; errors are answers too.
         """
+        if self.warning is not None:
+            self._warn(self.warning)
         for reply in replies:
             if isinstance(reply, exceptions.RedisError) and passes(reply):
                 return refused(label, reply)  # it does not say what it is, but will

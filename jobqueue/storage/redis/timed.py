@@ -10,7 +10,9 @@ import socket
 import time
 from typing import Any, Final
 
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, UnixDomainSocketConnection
+
+from jobqueue.storage.redis.secured import Secured
 
 __all__ = ["TIMED", "TimedSocket"]
 
@@ -122,6 +124,6 @@ class _Timed:
         return TimedSocket(connect._connect(), self._end)  # noqa: SLF001 - where the library makes its socket
 
 
-_KINDS: Final = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
+_KINDS: Final = {"tcp": Connection, "tls": Secured, "unix": UnixDomainSocketConnection}
 # Made here, since their types and ours do not agree on what is a field and what a property.
 TIMED: Final[dict[str, Any]] = {by: type(f"Timed{kind.__name__}", (_Timed, kind), {}) for by, kind in _KINDS.items()}
