@@ -21,6 +21,7 @@ __all__ = [
     "NotApplied",
     "OutcomeUnknown",
     "PayloadError",
+    "QueueFull",
     "StorageError",
     "StorageRefused",
     "UnknownJob",
@@ -95,6 +96,10 @@ class StorageRefused(NotApplied):
     ) -> None:
         super().__init__(message, stored=stored, records=records)
         self.passes = passes
+
+
+class QueueFull(NotApplied):
+    """There was no room in a queue for these jobs: more would be ready than ``JobQueue(max_ready=…)`` allows."""
 
 
 class OutcomeUnknown(StorageError):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Clock
-from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
@@ -29,8 +29,10 @@ from jobqueue.storage.ops import (
     Peek,
     Place,
     Placed,
+    Put,
     Query,
     Records,
+    Refused,
     Sizes,
     Where,
 )
@@ -103,7 +105,8 @@ def in_parts(flow: Flow[T]) -> Flow[T]:
 def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]:
     """Apply batches, and again those whose outcome stays unknown, a few times.
 
-    A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive.
+    A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive, and
+    may find the room that a `Put` does not find now.
     """
     outcomes: list[Outcome] = list((yield Apply(tuple(batches), anew)))
     for pause in PATIENCE:
@@ -113,9 +116,15 @@ def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]
         yield Pause(pause)
         again: list[Outcome] = yield Apply(tuple(batches[index] for index in unknown))
         for index, outcome in zip(unknown, again, strict=True):
-            if not isinstance(outcome, NotApplied):
+            if not (isinstance(outcome, NotApplied) or _found_no_room(batches[index], outcome)):
                 outcomes[index] = outcome
     return outcomes
+
+
+def _found_no_room(batch: Batch, outcome: Outcome) -> bool:
+    return isinstance(outcome, Refused) and any(
+        isinstance(batch.ops[at - len(batch.guards)], Put) for at in outcome.failed
+    )
 
 
 def send_one(batch: Batch) -> Flow[Applied | None]:
@@ -262,7 +271,7 @@ def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list
     return records
 
 
-def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]]) -> Batch:
+def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]], max_ready: int | None) -> Batch:
     ready: dict[bytes, bytes] = {}
     waiting: dict[bytes, bytes] = {}
     dues: dict[bytes, int] = {}
@@ -278,31 +287,44 @@ def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]]) -> Batch:
             dues[id] = due
         else:
             ready[id] = encode(record.nonce, stored)
-    return transitions.put(keys, ready, waiting, dues)
+    return transitions.put(keys, ready, waiting, dues, max_ready)
 
 
-def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Flow[list[JobRecord[Any]]]:
+def store(
+    namespace: str, records: Sequence[JobRecord[Any]], clock: Clock, max_ready: Mapping[str, int] | int | None = None
+) -> Flow[list[JobRecord[Any]]]:
     """Store records, each once, in queues that are in the registry.
 
+    Args:
+        namespace: Where.
+        records: Which.
+        clock: What time it is.
+        max_ready: How many jobs may be ready in each queue, or in those that are named; None without a bound.
+
     Raises:
+        QueueFull: There was no room for some, the others were stored.
         NotApplied: Some were certainly not stored, and none is unknown.
         OutcomeUnknown: Some may have been stored, or are stored in a queue that no runner may know of.
     """
     failed: NotApplied | OutcomeUnknown | None = None
     missing = {record.id for record in records}
     for number, trip in enumerate(_trips(records)):
-        batches = [_put(queue_keys(namespace, queue), part) for queue, part in trip]
+        bounds = [max_ready.get(queue) if isinstance(max_ready, Mapping) else max_ready for queue, _ in trip]
+        batches = [
+            _put(queue_keys(namespace, queue), part, bound) for (queue, part), bound in zip(trip, bounds, strict=True)
+        ]
         outcomes = yield from send(batches, anew=number > 0)
-        ended = list(zip(trip, outcomes, strict=True))
+        ended = list(zip(trip, bounds, outcomes, strict=True))
         # The registry is not asked each time: the queue's own scope says whether somebody entered it, and forgets that if
         # the server loses its data. What a process remembered, it would remember wrongly then.
-        new = [queue for (queue, _), outcome in ended if isinstance(outcome, Applied) and not _registered(outcome)]
+        new = [queue for (queue, _), _, outcome in ended if isinstance(outcome, Applied) and not _registered(outcome)]
         unknown = (yield from register(namespace, new, clock)) if new else {}
-        for (queue, part), outcome in ended:
+        for (queue, part), bound, outcome in ended:
             why: NotApplied | OutcomeUnknown | None = None
             lost = part
-            if not isinstance(outcome, Applied):
-                assert isinstance(outcome, NotApplied | OutcomeUnknown), "a Put has no guard"
+            if isinstance(outcome, Refused):
+                why = _full(queue, part, bound)
+            elif not isinstance(outcome, Applied):
                 why = outcome
             elif queue in unknown:
                 why = unknown[queue]
@@ -321,6 +343,25 @@ def store(namespace: str, records: Sequence[JobRecord[Any]], clock: Clock) -> Fl
         stored = [record for record in records if record.id not in missing]
         raise retold(failed, left, stored) from failed
     return list(records)
+
+
+def _full(queue: str, part: Sequence[JobRecord[Any]], max_ready: int | None) -> QueueFull:
+    assert max_ready is not None, "a Put without a bound has room"
+    new = sum(record.place != "waiting" for record in part)
+    if new > max_ready:
+        return QueueFull(
+            f"queue {queue!r} cannot have {new} jobs more at once, since max_ready={max_ready}; nothing was changed: raise "
+            "max_ready, or enqueue fewer together"
+        )
+    full = (
+        f"is full: {max_ready} jobs or more are ready"
+        if new == 1
+        else f"has no room for {new} jobs: more than {max_ready - new} are ready"
+    )
+    return QueueFull(
+        f"queue {queue!r} {full}, and max_ready={max_ready}; nothing was changed: start more runners or wait for those "
+        "there are, then send err.records again with enqueue_records(); or raise max_ready"
+    )
 
 
 def _trips(records: Sequence[JobRecord[Any]]) -> Iterator[list[tuple[str, Sequence[JobRecord[Any]]]]]:

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import operator
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -55,6 +55,8 @@ class JobQueue(Declaring, Looking):
         imports: Modules that declare kinds; imported by `Runner`, the command line and `load`.
         queues: The only queues there are, besides those that a kind declares by default: any other name is an error.
         max_payload: Bytes that the arguments of one job may take as JSON.
+        max_ready: How many jobs may be ready in each queue, or in those that are named (``{"mail": 1_000}``). One more is
+            a `QueueFull`. Bounds what this object enqueues, not what is delayed, retried or requeued. None: no bound.
         storage: A storage of your own, instead of a URL.
         client: A client of redis-py to take the connection settings from, instead of a URL.
         clock: The clock of ``storage``; the machine's own by default.
@@ -78,6 +80,7 @@ class JobQueue(Declaring, Looking):
         imports: Iterable[str] = (),
         queues: Iterable[str] | None = None,
         max_payload: int = MAX_PAYLOAD,
+        max_ready: int | Mapping[str, int] | None = None,
         storage: Storage | None = None,
         client: Any = None,
         clock: Clock | None = None,
@@ -100,6 +103,7 @@ class JobQueue(Declaring, Looking):
         self.url = None if url is None else check_url(url, allow_unverified_tls=allow_unverified_tls)
         self.imports = tuple(imports)
         self.max_payload = max_payload
+        self.max_ready = _check_bound(max_ready)
         self.registry = Registry()
         self._queue_names = (
             None if queues is None else frozenset(check_queue_name(queue) for queue in (*DEFAULT_QUEUES, *queues))
@@ -135,7 +139,7 @@ class JobQueue(Declaring, Looking):
 
         Raises:
             PayloadError: The arguments do not fit; nothing was stored.
-            NotApplied: Nothing was stored.
+            NotApplied: Nothing was stored; a `QueueFull` if ``max_ready`` jobs are ready in the queue.
             OutcomeUnknown: It may have been stored.
         """
         return self._enqueue_call(self._call(job, misplaced, options))
@@ -215,7 +219,7 @@ class JobQueue(Declaring, Looking):
             # Nothing was sent of the jobs, whatever became of the look.
             failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
             raise flows.retold(failed, records) from error
-        return (yield from flows.store(self.namespace, records, opened.backend.clock))
+        return (yield from flows.store(self.namespace, records, opened.backend.clock, self.max_ready))
 
     def lock(self, name: str, ttl: float | timedelta) -> Lock:
         """A lock that ends by itself after ``ttl`` seconds; taken by ``with``, ``async with``, `Lock.run` or `Lock.arun`."""
@@ -307,6 +311,21 @@ class JobQueue(Declaring, Looking):
         from jobqueue.testing import open_testing
 
         return open_testing(self, start, server=url, seed=seed)
+
+
+def _check_bound(max_ready: int | Mapping[str, int] | None) -> int | Mapping[str, int] | None:
+    if max_ready is None:
+        return None
+    named = max_ready if isinstance(max_ready, Mapping) else {None: max_ready}
+    for queue, most in named.items():
+        if queue is not None:
+            check_queue_name(queue)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            told = "max_ready" if queue is None else f"max_ready of queue {queue!r}"
+            raise DeclarationError(
+                f"{told} is a number of jobs, at least 1, not {most!r}: without a bound leave it out"
+            )
+    return dict(max_ready) if isinstance(max_ready, Mapping) else max_ready
 
 
 QUEUES: Final[weakref.WeakSet[JobQueue]] = weakref.WeakSet()

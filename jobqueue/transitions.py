@@ -122,17 +122,22 @@ def _move(
 
 
 def put(
-    queue: QueueKeys, ready: Mapping[bytes, bytes], waiting: Mapping[bytes, bytes], due: Mapping[bytes, int]
+    queue: QueueKeys,
+    ready: Mapping[bytes, bytes],
+    waiting: Mapping[bytes, bytes],
+    due: Mapping[bytes, int],
+    max_ready: int | None = None,
 ) -> Batch:
     """Store new jobs: ``ready`` and ``waiting`` map id → record, ``due`` has the times of the waiting ones.
 
+    Refused if there are then more than ``max_ready`` in ready.
     Answers a `Placed` for each of the two that is not empty, ready first.
     """
     assert legal("enqueue", None, "ready")
     assert legal("schedule", None, "waiting")
     ops: list[Op] = []
     if ready:
-        ops.append(Put(queue.ready, ready, wake=True))
+        ops.append(Put(queue.ready, ready, wake=True, most=max_ready))
     if waiting:
         ops.append(Put(queue.waiting, waiting, score=due, wake=True))
     return Batch(queue.scope, tuple(ops))

@@ -90,7 +90,7 @@ class Applied(msgspec.Struct, frozen=True):
 class Refused(msgspec.Struct, frozen=True):
     """The batch changed nothing. ``failed`` holds the index of every guard that failed, in order.
 
-    A `Move` whose `Once` was refused has the index ``len(guards) + its index``.
+    A `Move` whose `Once` was refused, and a `Put` for which there was no room, has the index ``len(guards) + its index``.
     """
 
     failed: tuple[int, ...]

@@ -3,7 +3,8 @@
 Pure: no lock, clock, chance or thread. `jobqueue.storage.memory` makes a `Storage` of it. Where the docstrings of
 `jobqueue.storage.ops` are silent, this is what holds:
 
-* A batch is checked whole before anything is written: guards, numbers of requests (`Once`), kinds of keys, integers.
+* A batch is checked whole before anything is written: guards, numbers of requests (`Once`), the room for a `Put`, kinds of
+  keys, integers. Each `Put` of a batch is compared with what was there before the batch.
 * A key that exists as another kind, or that one batch uses as two kinds, refuses the batch (`StorageRefused`); so does an
   addition to a field that holds no integer, or past what a score holds exactly.
 * `Move` picks first, then skips what is not as expected, then takes away what has no record. So a limit counts skipped
@@ -24,17 +25,16 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from jobqueue.errors import StorageRefused
-from jobqueue.storage.contents import Contents, full_name
+from jobqueue.storage.contents import full_name
 from jobqueue.storage.mending import keys_of_mend, mend
 from jobqueue.storage.ops import (
     CLAIMS,
     COUNTERS,
     FENCE,
     RECORDS,
-    REGISTERED,
     REQUESTS,
     Absent,
     Applied,
@@ -75,19 +75,16 @@ from jobqueue.storage.ops import (
     Unlocked,
     claim_mark,
 )
+from jobqueue.storage.placing import Placing
 from jobqueue.storage.sortedset import SortedSet
 
 __all__ = ["Interpreter"]
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,15}")
 _LIMIT: Final = 2**53
-_NONCE: Final = 8  # bytes in front of a record that name its enqueue
 
 
-PutState: TypeAlias = Literal["stored", "same", "different"]
-
-
-class Interpreter(Contents):
+class Interpreter(Placing):
     """Contents of a storage and what batches do to them. Not safe for threads."""
 
     __slots__ = ()
@@ -118,6 +115,8 @@ class Interpreter(Contents):
                     failed.append(len(batch.guards) + index)
                 elif known:
                     again[index] = known
+            elif isinstance(op, Put) and self._is_full(op):
+                failed.append(len(batch.guards) + index)
         if failed:
             return Refused(tuple(failed)), False
         answers: list[Placed | Moved | int | None] = []
@@ -224,44 +223,6 @@ class Interpreter(Contents):
         return None
 
     # ------------------------------------------------------------------------------------------------ where jobs are
-
-    def _put(self, op: Put) -> tuple[Placed, bool]:
-        records = self.hashes.get(full_name(op.target.scope, RECORDS), {})
-        known = records.keys() & op.records.keys()
-        registered = REGISTERED in self.hashes.get(full_name(op.target.scope, COUNTERS), {})
-        if known:
-            new = {id_: record for id_, record in op.records.items() if id_ not in known}
-            states: list[PutState] = [
-                "stored" if id_ in new else _known_as(records[id_], record) for id_, record in op.records.items()
-            ]
-            placed = Placed(tuple(states), registered)
-        else:
-            new = dict(op.records)
-            stored: PutState = "stored"
-            placed = Placed((stored,) * len(new), registered)
-        if not new:
-            return placed, False
-        self.hash_set(full_name(op.target.scope, RECORDS), new)
-        self._place(op.target, new, op.score)
-        return placed, op.wake and self._heads(op.target, new)
-
-    def _place(
-        self, target: PlaceKey, ids: Iterable[bytes], score: int | Mapping[bytes, int] | None, *, front: bool = False
-    ) -> None:
-        if isinstance(target, ListKey):
-            values = self.lists.setdefault(target.full, deque())
-            if front:
-                values.extendleft(reversed(list(ids)))
-            else:
-                values.extend(ids)
-        else:
-            assert score is not None  # check_shape saw to it
-            scores = {id_: score[id_] for id_ in ids} if isinstance(score, Mapping) else dict.fromkeys(ids, score)
-            self.set_add(target.full, scores)
-
-    def _heads(self, target: PlaceKey, ids: Iterable[bytes]) -> bool:
-        """Whether a list got something, or one of the ids is now the head of the sorted set."""
-        return isinstance(target, ListKey) or self.sets[target.full].first()[1] in ids
 
     def _move(self, op: Move) -> tuple[Moved, bool]:
         scope = op.source.scope
@@ -408,10 +369,6 @@ class Interpreter(Contents):
         left, lowest = self._left(op.source)
         given = tuple([records[id_] for id_ in ids]) if op.give else ()
         return Moved(ids, given, (), fence, left, lowest), False
-
-
-def _known_as(stored: bytes, record: bytes) -> PutState:
-    return "same" if stored[:_NONCE] == record[:_NONCE] else "different"
 
 
 _hash: Final = lru_cache(maxsize=1024)(HashKey)

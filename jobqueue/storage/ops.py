@@ -299,12 +299,15 @@ class Put(msgspec.Struct, frozen=True):
         records: id → record, in the order in which they join a list.
         score: For a sorted set, the score of all of them or of each (ms).
         wake: Ring the scope if a list got something, or if one of these became the head of a sorted set.
+        most: How many the list, which the target then is, may hold with those of these that are new. Where they were more,
+            the batch is refused. None without a bound.
     """
 
     target: PlaceKey
     records: Mapping[bytes, bytes]
     score: int | Mapping[bytes, int] | None = None
     wake: bool = False
+    most: int | None = None
 
     def __post_init__(self) -> None:
         _check_place("target", self.target)

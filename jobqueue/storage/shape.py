@@ -48,6 +48,7 @@ def check_shape(batch: Batch) -> None:
     * What is placed in a sorted set has a score: one for all, or one for each. A score for each needs a `Put`, or a
       `Move` that picks `These`. Only a move within one sorted set may leave the scores as they are.
     * `These` in a list are at most `LIST_SEARCH_MAX`; limits are not negative.
+    * Only a `Put` into a list is bounded.
     * `Once` numbers a claim: it needs a `Stamp` and a sorted set as target.
     """
     for guard in batch.guards:
@@ -67,6 +68,8 @@ def _check_op(batch: Batch, op: Op) -> None:
             _same_scope(batch, op.target)
             if isinstance(op.target, SetKey):
                 _check_score(op, op.score, op.records)
+            if op.most is not None and (op.most < 0 or isinstance(op.target, SetKey)):
+                raise ValueError(f"{op.target.full}: only a list is bounded, by 0 or more, not by {op.most}")
         case ListPush():
             _same_scope(batch, op.list)
         case SetAdd() | SetRemove():

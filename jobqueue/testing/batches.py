@@ -162,7 +162,8 @@ class Draw:
         score: Any = None
         if isinstance(target, SetKey):
             score = {id_: self.time() for id_ in records} if self.coin() else self.time()
-        return Put(target, records, score=score, wake=self.coin())
+        most = self.one(None, None, 0, 1, 2, 3) if isinstance(target, ListKey) else None
+        return Put(target, records, score=score, wake=self.coin(), most=most)
 
     def expect(self, source: PlaceKey) -> Expect | None:
         """Mostly what is true now, else something near it."""

@@ -203,8 +203,8 @@ CALLS: Final = (
         "enqueue-in-silence",
         "notifies nobody of a job that is ready",
         "transitions.py",
-        "Put(queue.ready, ready, wake=True)",
-        "Put(queue.ready, ready)",
+        "Put(queue.ready, ready, wake=True",
+        "Put(queue.ready, ready",
     ),
     Variant(
         "promote-in-silence",

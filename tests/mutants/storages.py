@@ -9,6 +9,7 @@ from tests.mutants.variant import Variant
 __all__ = ["STORAGES"]
 
 _MEMORY: Final = "storage/interpreter.py"
+_PLACING: Final = "storage/placing.py"
 _MOVES: Final = "storage/redis/interpret/move.lua"
 _PLAIN: Final = "storage/redis/interpret/plain.lua"
 _WORDS: Final = "storage/redis/interpret/words.lua"
@@ -22,7 +23,7 @@ STORAGES: Final = (
     Variant(
         "torn-page",
         "takes a page of jobs out of one place and puts the first hundred into the next",
-        _MEMORY,
+        _PLACING,
         "                values.extend(ids)\n",
         "                values.extend(list(ids)[:100])\n",
     ),
@@ -85,16 +86,23 @@ STORAGES: Final = (
     Variant(
         "put-overwrites",
         "stores a job a second time where it is stored already",
-        _MEMORY,
+        _PLACING,
         "known = records.keys() & op.records.keys()",
         "known = set[bytes]()",
     ),
     Variant(
         "any-job-is-the-same",
         "takes any job with the same id for the same job",
-        _MEMORY,
+        _PLACING,
         'return "same" if stored[:_NONCE] == record[:_NONCE] else "different"',
         'return "same"',
+    ),
+    Variant(
+        "room-for-one-more",
+        "stores a job in a queue that holds as many as it may",
+        _PLACING,
+        "+ new > op.most",
+        "+ new > op.most + 1",
     ),
     Variant(
         "orphans-stay",

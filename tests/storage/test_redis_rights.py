@@ -36,6 +36,7 @@ NOT_NEEDED: Final = {"hgetall", "hlen", "hscan", "hsetnx", "zcount"}
 """What only questions run, and what has a substitute."""
 STEPS: Final = {
     "enqueue": lambda q, n, held: transitions.put(q, {b"new": record(4)}, {}, {}),
+    "bounded": lambda q, n, held: transitions.put(q, {b"new": record(4)}, {}, {}, 9),
     "schedule": lambda q, n, held: transitions.put(q, {}, {b"later": record(5)}, {b"later": NOW}),
     "promote": lambda q, n, held: transitions.promote(q, NOW),
     "claim": lambda q, n, held: transitions.claim(q, b"me", 2, limit=1, now=NOW, lease=LEASE, beat=5000),
@@ -282,7 +283,7 @@ def test_the_rights_in_the_docs_are_enough(bench: Bench) -> None:
     roles = dict(re.findall(r"^ACL SETUSER (\w+) on >\S+ (.+)$", page, re.MULTILINE))
     assert set(roles) == {"producer", "runner", "reader"}
     does: dict[str, tuple[str, ...]] = {
-        "producer": ("enqueue", "schedule", "register"), "runner": tuple(STEPS), "reader": (),
+        "producer": ("enqueue", "bounded", "schedule", "register"), "runner": tuple(STEPS), "reader": (),
     }  # fmt: skip
     for role, steps in does.items():
         held = bench.prepare()

@@ -484,6 +484,13 @@ class ReadsAReplica(MemoryStorage):
         return self._behind.read(queries) if all(sizes) else super().read(queries)
 
 
+class HasRoomForAll(Interpreter):
+    """Rule 1 broken: a list takes more than a Put allows."""
+
+    def _is_full(self, op: Put) -> bool:
+        return False
+
+
 class AlwaysRegistered(Interpreter):
     """Rule 10 broken: a Put says that somebody registered its queue, though nobody has."""
 
@@ -797,6 +804,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),
     (10, ReadsAReplica, "reading sees what was answered"),
+    (1, _with(HasRoomForAll), "a bounded put finds room for what is new or is refused"),
     (10, _with(AlwaysRegistered), "a put says whether its scope is marked as registered"),
     (10, FirstPageOnly, "a scope that has records or counters is found by its own keys"),
     (10, AllBytesAtOnce, "records are answered up to a number of bytes"),

@@ -166,7 +166,7 @@ def compile_put(put: Put) -> Call:
     placed = _put(put, b"4", args)
 
     def decode(reply: Any) -> list[Any]:
-        return [_not_begun(*reply) if isinstance(reply, list) else Applied((placed(reply),))]
+        return [_outcome(reply[0], reply[1], []) if isinstance(reply, list) else Applied((placed(reply),))]
 
     return Call(scope, (*_keys_of_put(scope), put.target.full.encode()), args, decode)
 
@@ -260,12 +260,15 @@ def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
     to_list = isinstance(op.target, ListKey)
     score = None if to_list else op.score
     each = score if isinstance(score, Mapping) else None
-    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b""), target)
+    bounded = b"" if op.most is None else b"m"
+    args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b"") + bounded, target)
     args += (b"*" if isinstance(score, Mapping) else b"" if score is None else b"%d" % score, b"%d" % count)
     args += op.records
     args += op.records.values()
     if each is not None:
         args += [b"%d" % each[id_] for id_ in op.records]
+    if op.most is not None:
+        args.append(b"%d" % op.most)
 
     def decode(answer: Any) -> Placed:
         if isinstance(answer, int):

@@ -2,8 +2,8 @@
 -- what a producer waits for, and most of what a small call costs is to make the functions of the script.
 --
 -- KEYS   1 records  2 wake  3 counters  4 target
--- ARGV   S flags target score n ids records [scores], see interpret/words.lua
--- reply  what `store` answers | {2, message} a key of the wrong kind, {3, rights} the user lacks these, as
+-- ARGV   S flags target score n ids records [scores] [most], see interpret/words.lua
+-- reply  what `store` answers | {1, {0}} there is no room | {2, message} a key of the wrong kind, {3, rights} the user lacks these, as
 --        `COMMAND key`: nothing was changed
 
 local RECORDS, WAKE, COUNTERS, TARGET = KEYS[1], KEYS[2], KEYS[3], KEYS[tonumber(ARGV[3])]
@@ -11,6 +11,10 @@ local to_list, wake, n = ARGV[2]:find('l', 1, true), ARGV[2]:find('w', 1, true),
 local problem
 local denied = lacking(STORE.records, RECORDS) or lacking(STORE.counters, COUNTERS)
   or lacking(to_list and STORE.list or STORE.set, TARGET) or wake and lacking(STORE.list, WAKE)
+local bounded = ARGV[2]:find('m', 1, true)
+if bounded then
+  denied = denied or lacking(BOUND.list, TARGET) or lacking(BOUND.records, RECORDS)
+end
 
 local function kind_of(name, kind)
   local seen = redis.pcall('TYPE', name).ok
@@ -32,6 +36,9 @@ if denied then
   return { 3, denied }
 elseif problem then
   return { 2, problem }
+end
+if bounded and full(RECORDS, TARGET, tonumber(ARGV[#ARGV]), n, 5) then
+  return { 1, { 0 } }
 end
 local states, rings = store(RECORDS, COUNTERS, TARGET, to_list, n, 5, 5 + n, ARGV[4], ARGV[4] == '*' and 5 + 2 * n)
 if silent and rings then

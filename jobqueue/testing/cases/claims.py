@@ -11,6 +11,7 @@ from jobqueue.storage.ops import (
     Applied,
     Due,
     FieldIs,
+    Guard,
     HashAdd,
     HashDelete,
     HashSet,
@@ -185,6 +186,32 @@ def a_put_tells_the_same_job_from_another(t: Bench) -> None:
     t.move(Move(t.ready, t.working, Head(1, 1000), NOW))
     t.check(t.put(put), ("same", "same"), "a first sending that arrives when one is working")
     t.check(t.places(), {"ready": [b"b", b"z"], "working": [(b"a", NOW)]}, "and stays so")
+
+
+@case(1)
+def a_bounded_put_finds_room_for_what_is_new_or_is_refused(t: Bench) -> None:
+    t.fill(b"a", b"b")
+    late = Put(t.waiting, {b"w": record(b"w")}, NOW)
+
+    def put(most: int, *ids: bytes) -> Put:
+        return Put(t.ready, {id_: record(id_) for id_ in ids}, wake=True, most=most)
+
+    for most, ids in ((2, (b"c",)), (0, (b"c",)), (3, (b"c", b"d")), (3, (b"a", b"c", b"d"))):
+        t.unchanged(lambda: t.check(t.outcome(put(most, *ids)), Refused((0,)), "the outcome"), "a Put without room")  # noqa: B023
+    guards: list[Guard] = [Absent(t.notes, b"f"), Locked(t.duty, b"owner", NOW)]
+    both = t.outcome(late, put(2, b"c"), guards=guards)
+    t.check(
+        both, Refused((1, 3)), "two guards, of which the second fails, and two Puts, of which the second has no room"
+    )
+    t.unchanged(
+        lambda: t.check(t.outcome(late, put(2, b"c")), Refused((1,)), "the outcome"), "two Puts, one without room"
+    )
+    t.check(t.put(put(1, b"b", b"a")), ("same", "same"), "what is there already needs no room")
+    t.check(t.put(put(3, b"a", b"c")), ("same", "stored"), "the last that finds room")
+    t.check(t.put(put(3)), (), "a Put of nothing")
+    t.move(Move(t.ready, t.working, Head(1, 1000), NOW))
+    t.check(t.put(put(3, b"d")), ("stored",), "what a claim has made room for")
+    t.check(t.places(), {"ready": [b"b", b"c", b"d"], "working": [(b"a", NOW)]}, "places after it")
 
 
 # ------------------------------------------------------------------------------------------------------ sent twice

@@ -50,7 +50,8 @@ local function failures(guards, ops)
     end
   end
   for i = 1, #ops do
-    if ops[i].requester and not holds.once(ops[i]) then
+    local op = ops[i]
+    if op.requester and not holds.once(op) or op.most and full(RECORDS, op.target, op.most, op.n, op.ids) then
       n = n + 1
       failed[n] = #guards + i - 1
     end

@@ -111,7 +111,7 @@ local function plains()
     return fence
   end
 
-  -- flags: l target is a list, w wake
+  -- flags: l target is a list, w wake, m at most so many in the list
   function parse.S()
     local flags = take()
     local to_list, wake = flags:find('l', 1, true), flags:find('w', 1, true)
@@ -125,10 +125,16 @@ local function plains()
       key(5, 'list')
       need(STORE.list, WAKE)
     end
-    return {
+    local op = {
       target = target, to_list = to_list, wake = wake, score = score, n = n,
       ids = skip(n), records = skip(n), scores = score == '*' and skip(n),
     }
+    if flags:find('m', 1, true) then
+      need(BOUND.list, target)
+      need(BOUND.records)
+      op.most = number()
+    end
+    return op
   end
 
   function run.S(op)

@@ -1,5 +1,18 @@
 -- What `store` may run, and to notify, by the key that it is run on: half of it must not be done for want of a right to the rest.
 local STORE = { records = { 'HMGET', 'HSET' }, counters = { 'HEXISTS' }, list = { 'RPUSH' }, set = { 'ZADD', 'ZRANGE' } }
+local BOUND = { list = { 'LLEN' }, records = { 'HEXISTS' } } -- what `full` may run
+
+-- Whether the list would hold more than `most` with those of n jobs whose ids have no record yet.
+local function full(known_records, list, most, n, ids)
+  local length, new = call('LLEN', list), n
+  if length + n <= most then
+    return false
+  end
+  for i = 1, n do -- one by one, because HMGET would copy every record
+    new = new - call('HEXISTS', known_records, ARGV[ids + i])
+  end
+  return new > 0 and length + new > most
+end
 
 -- Stores those of n jobs whose ids have no record yet, and places them. ids, records and scores (or nil) are the indexes in
 -- ARGV before the first of them; `score` is that of all.

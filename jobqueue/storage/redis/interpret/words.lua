@@ -12,7 +12,7 @@
 --        op     P list n values              Z set n (score member)*    z set n members
 --               H hash n (field value)*      h hash n fields            + hash field amount
 --               T lock token now until       D lock token
---               S flags target score n ids records [scores]                       Put; score: "" | number | "*" (scores follow)
+--               S flags target score n ids records [scores] [most]                Put; score: "" | number | "*" (scores follow)
 --               E target ready waiting working dead id had seen record score                       Mend, see `parse.E`
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
