@@ -21,6 +21,7 @@ import attrs
 import msgspec
 
 from jobqueue import models
+from jobqueue.crowds import MOST, Crowds
 from jobqueue.errors import PayloadError
 from jobqueue.refusals import TOO_DEEP, UNDECLARED, Refused, told
 from jobqueue.roundtrip import KEPT, at, find_non_finite, first, parts, round_trip_differs
@@ -72,8 +73,8 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_enc_hook).encode
 _keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class _Changed(Refused):
-    """An argument would arrive changed; says which."""
+class _Named(Refused):
+    """An argument does not fit; says which."""
 
 
 class Codec:
@@ -84,7 +85,7 @@ class Codec:
         parameters: The arguments there are, in their order.
     """
 
-    __slots__ = ("_batch", "_decode_lines", "_kind", "_leaves", "_required", "_runner_decode", "parameters")
+    __slots__ = ("_batch", "_crowds", "_decode_lines", "_kind", "_leaves", "_required", "_runner_decode", "parameters")
 
     def __init__(self, kind: str, parameters: Sequence[Parameter]) -> None:
         self._kind = kind
@@ -97,6 +98,9 @@ class Codec:
         self._decode_lines = msgspec.json.Decoder(given, dec_hook=_dec_hook).decode_lines
         runner = _struct(parameters, runner=True)
         self._runner_decode: Callable[[bytes], Any] = msgspec.json.Decoder(runner, dec_hook=_dec_hook).decode
+        self._crowds = Crowds({parameter.name: parameter.type for parameter in parameters}) or None
+        if self._crowds is not None:
+            self._runner_decode = _bounded(self._crowds, self._runner_decode)
 
     def fits(self, arguments: Mapping[str, object]) -> bool:
         """Answer whether none of these names is unknown, and none is missing; values are not looked at."""
@@ -139,6 +143,9 @@ class Codec:
 
     def _checked(self, calls: Sequence[Mapping[str, object]]) -> list[bytes]:
         payloads = [*map(_encode, _convert((calls,), self._batch).all)]
+        if self._crowds is not None:
+            for payload in payloads:
+                _check_size(self._crowds, payload)
         decoded = self._decode_lines(b"\n".join(payloads))
         types = [type(value) for arguments in calls for value in arguments.values()]
         if self._leaves is None or not self._leaves.issuperset(types):
@@ -189,14 +196,14 @@ class Codec:
             if name in arguments:
                 problem = round_trip_differs(arguments[name], got, name)
                 if problem:
-                    raise _Changed(problem)
+                    raise _Named(problem)
 
     def _refusal(self, error: Exception, arguments: Mapping[str, object]) -> PayloadError:
         return PayloadError(f"{self._kind}: {self._problem(error, arguments)}")
 
     def _problem(self, error: Exception, arguments: Mapping[str, object]) -> str:
         """Say what is wrong, and with which argument if they are known."""
-        if isinstance(error, _Changed):
+        if isinstance(error, _Named):
             return error.problem
         # NaN was written as null, so the error at hand speaks of a null that nobody gave.
         if problem := _first_of(find_non_finite, arguments):
@@ -222,6 +229,20 @@ class Codec:
             except PayloadError as error:
                 return str(error).removeprefix(f"{self._kind}: ")
         return text
+
+
+def _bounded(crowds: Crowds, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def bounded(payload: bytes) -> Any:
+        _check_size(crowds, payload)
+        return decode(payload)
+
+    return bounded
+
+
+def _check_size(crowds: Crowds, payload: bytes) -> None:
+    if name := crowds.too_large(payload):
+        problem = f"sets, and dicts whose keys are not text, may have {MOST:,} elements in all"
+        raise _Named(at(name, f"{problem}: give a list, and make the set in the job"))
 
 
 def _leaves(hints: Iterable[Any]) -> frozenset[type] | None:

@@ -6,7 +6,8 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping, MutableSet
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from jobqueue.refusals import Refused, reason
 from jobqueue.words import article
 
-__all__ = ["build", "from_json", "is_model", "lost", "names", "to_json"]
+__all__ = ["build", "from_json", "hashes", "is_model", "lost", "names", "to_json"]
 
 
 def is_model(cls: object) -> bool:
@@ -99,23 +100,47 @@ def _refused(cls: Any, error: Any) -> Refused:
         problem = first["msg"]
     else:
         problem = reason(raised) if isinstance(raised, Exception) else f"{cls.__qualname__} does not accept it"
-    names = frozenset(_declared(cls, set()))
+    names = frozenset(_declared(cls))
     steps = (
         f"[{part}]" if isinstance(part, int) else f".{part}" if part in names else "[...]" for part in first["loc"]
     )
     return Refused(problem, "".join(steps))
 
 
-def _declared(hint: Any, seen: set[int]) -> Iterator[str]:
-    """The names of the fields in a type: what else is in the path to an error was made of keys in the value."""
+def _declared(cls: Any) -> Iterator[str]:
+    """The names of the fields in a model: what else is in the path to an error was made of keys in the value."""
+    for hint in _types(cls, set()):
+        yield from _fields(hint)
+
+
+def hashes(cls: Any) -> bool:
+    """Answer whether there are sets in a model, or dicts whose keys are not text."""
+    for hint in _types(cls, set()) if is_model(cls) else ():
+        origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if origin in (set, frozenset, AbstractSet, MutableSet) and arguments != (str,):
+            return True
+        if origin in (dict, Mapping, MutableMapping) and arguments and arguments[0] is not str:
+            return True
+    return False
+
+
+def _types(hint: Any, seen: set[int]) -> Iterator[Any]:
+    """A type, and all that it is made of."""
     if id(hint) in seen:
         return
     seen.add(id(hint))
-    for part in typing.get_args(hint):
-        yield from _declared(part, seen)
-    hints = {name: field.annotation for name, field in hint.model_fields.items()} if is_model(hint) else {}
-    if isinstance(hint, type) and not hints:
-        hints = getattr(hint, "__annotations__", {})  # of a TypedDict, a dataclass
-    for name, part in hints.items():
-        yield name
-        yield from _declared(part, seen)
+    yield hint
+    for part in (*typing.get_args(hint), *_fields(hint).values()):
+        yield from _types(part, seen)
+
+
+def _fields(hint: Any) -> dict[str, Any]:
+    """The fields of a model, a dataclass or a `TypedDict`, with their types."""
+    if is_model(hint):
+        return {name: field.annotation for name, field in hint.model_fields.items()}
+    if not isinstance(hint, type):
+        return {}
+    try:
+        return typing.get_type_hints(hint)
+    except Exception:  # noqa: BLE001 - a name that is known to the class alone
+        return {**getattr(hint, "__annotations__", {})}

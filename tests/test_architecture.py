@@ -52,7 +52,7 @@ LEVELS: Final[Mapping[str, int]] = {
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1, "private_folder": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
-    "own_code": 1, "refusals": 1,
+    "own_code": 1, "refusals": 1, "crowds": 1,
     "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1,
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
