@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from itertools import chain
+from typing import Any, Final
 from uuid import UUID
 
 import attrs
@@ -24,7 +24,7 @@ from jobqueue import models
 from jobqueue.crowds import MOST, Crowds
 from jobqueue.errors import PayloadError
 from jobqueue.refusals import TOO_DEEP, UNDECLARED, Refused, told
-from jobqueue.roundtrip import KEPT, at, find_non_finite, first, parts, round_trip_differs
+from jobqueue.roundtrip import at, find_non_finite, first, kept_types, parts, round_trip_differs, surely_kept
 
 __all__ = ["REQUIRED", "Codec", "Parameter"]
 
@@ -85,13 +85,31 @@ class Codec:
         parameters: The arguments there are, in their order.
     """
 
-    __slots__ = ("_batch", "_crowds", "_decode_lines", "_kind", "_leaves", "_required", "_runner_decode", "parameters")
+    __slots__ = (
+        "_batch",
+        "_crowds",
+        "_decode_lines",
+        "_fields",
+        "_kept",
+        "_kind",
+        "_leaves",
+        "_required",
+        "_runner_decode",
+        "_surely_kept",
+        "parameters",
+    )
 
     def __init__(self, kind: str, parameters: Sequence[Parameter]) -> None:
         self._kind = kind
         self.parameters: Final = {parameter.name: parameter for parameter in parameters}
         self._required = frozenset(parameter.name for parameter in parameters if parameter.default is REQUIRED)
-        self._leaves = _leaves(parameter.type for parameter in parameters)
+        self._fields = {parameter.name: f"p{index}" for index, parameter in enumerate(parameters)}
+        self._kept = {parameter.name: kept_types(parameter.type) for parameter in parameters}
+        self._surely_kept = {parameter.name: surely_kept(parameter.type) for parameter in parameters}
+        together = frozenset[type]().union(*self._kept.values())
+        # Where all are plain, the type of a value tells that it arrives, whichever argument it is; but for an int, which may
+        # be given for a float as well.
+        self._leaves = together if all(self._kept.values()) and not {int, float} <= together else None
         given: Any = _struct(parameters, runner=False)
         # A struct of its own, because a bare list[given] is taken apart anew by every conversion.
         self._batch = msgspec.defstruct("Batch", [("all", list[given])], array_like=True)
@@ -147,8 +165,8 @@ class Codec:
             for payload in payloads:
                 _check_size(self._crowds, payload)
         decoded = self._decode_lines(b"\n".join(payloads))
-        types = [type(value) for arguments in calls for value in arguments.values()]
-        if self._leaves is None or not self._leaves.issuperset(types):
+        given = chain.from_iterable([arguments.values() for arguments in calls])
+        if self._leaves is None or not self._leaves.issuperset(map(type, given)):
             for arguments, got in zip(calls, decoded, strict=True):
                 self._compare(arguments, got)
         return payloads
@@ -192,11 +210,12 @@ class Codec:
         return codec.arguments(codec.encode(arguments))
 
     def _compare(self, arguments: Mapping[str, object], decoded: msgspec.Struct) -> None:
-        for name, got in zip(self.parameters, msgspec.structs.astuple(decoded), strict=True):
-            if name in arguments:
-                problem = round_trip_differs(arguments[name], got, name)
-                if problem:
-                    raise _Named(problem)
+        kept, surely = self._kept, self._surely_kept
+        for name, given in arguments.items():
+            if type(given) in kept[name] or ((is_kept := surely[name]) is not None and is_kept(given)):
+                continue
+            if problem := round_trip_differs(given, getattr(decoded, self._fields[name]), name):
+                raise _Named(problem)
 
     def _refusal(self, error: Exception, arguments: Mapping[str, object]) -> PayloadError:
         return PayloadError(f"{self._kind}: {self._problem(error, arguments)}")
@@ -243,22 +262,6 @@ def _check_size(crowds: Crowds, payload: bytes) -> None:
     if name := crowds.too_large(payload):
         problem = f"sets, and dicts whose keys are not text, may have {MOST:,} elements in all"
         raise _Named(at(name, f"{problem}: give a list, and make the set in the job"))
-
-
-def _leaves(hints: Iterable[Any]) -> frozenset[type] | None:
-    """Answer the types of arguments that surely arrive as they were, or None where more has to be looked at.
-
-    That is: if all that is declared are such types, and a value passed conversion and is of one of them, it is of the very
-    one that is declared for it. Where a float is declared, an int may have become one, and where None is allowed too,
-    NaN has; a bytearray may have become bytes.
-    """
-    found: set[type] = set()
-    for hint in hints:
-        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        if not all(isinstance(member, type) for member in members) or (float in members and len(members) > 1):
-            return None
-        found.update(members)
-    return frozenset(found) if found <= KEPT - {bytearray} and not {int, float} <= found else None
 
 
 def _first_of(problem_of: Callable[[Any, str], str | None], arguments: Mapping[str, object]) -> str | None:

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar, Unpack
 
+import msgspec
+
 from jobqueue import flows
 from jobqueue.access import Access
 from jobqueue.backend import Backend, GivenBackend, MemoryBackend, open_backend
@@ -22,7 +24,7 @@ from jobqueue.job import Call, Job
 from jobqueue.lock import Lock
 from jobqueue.looking import Looking, check_records
 from jobqueue.names import check_namespace, check_queue_name
-from jobqueue.options import EnqueueOptions
+from jobqueue.options import NO_OPTIONS, EnqueueOptions
 from jobqueue.record import JobRecord, R
 from jobqueue.registry import Declaring, Registry
 from jobqueue.storage.limits import Limits
@@ -191,20 +193,26 @@ class JobQueue(Declaring, Looking):
 
     def _new(self, calls: Sequence[Call[Any]]) -> list[New]:
         new: list[New] = []
-        for kind, group in itertools.groupby(calls, operator.attrgetter("kind")):
+        most = self.max_payload
+        # Taken apart at once: reading attributes one by one costs more, in a class with a `__getattr__`.
+        for kind, group in itertools.groupby(map(msgspec.structs.astuple, calls), operator.itemgetter(0)):
             if self.registry.private.get(kind.name) and self.access.opened().backend.is_shared:
                 self._warn_private(kind.name)
             alike = list(group)
-            for call, payload in zip(alike, kind.codec.encode_all([call.arguments for call in alike]), strict=True):
-                if len(payload) > self.max_payload:
+            queue, name, retry = kind.queue, kind.name, kind.retry.limit
+            payloads = kind.codec.encode_all([arguments for _, arguments, _ in alike])
+            for (_, _, options), payload in zip(alike, payloads, strict=True):
+                if len(payload) > most:
                     raise PayloadError(
-                        f"{kind.name}: its arguments take {len(payload)} bytes, more than max_payload={self.max_payload}; "
+                        f"{name}: its arguments take {len(payload)} bytes, more than max_payload={most}; "
                         "nothing was stored: store the data elsewhere and pass its name"
                     )
-                options = call.options
-                retry = kind.retry.limit if options.retry is None else options.retry
-                due = options.delay_ms or None, options.at_ms
-                new.append(New(options.queue or kind.queue, kind.name, payload, retry, *due))
+                if options is NO_OPTIONS:
+                    new.append(New(queue, name, payload, retry))
+                else:
+                    due = options.delay_ms or None, options.at_ms
+                    limit = retry if options.retry is None else options.retry
+                    new.append(New(options.queue or queue, name, payload, limit, *due))
         return new
 
     def _enqueue(self, jobs: Sequence[New]) -> Flow[list[JobRecord[Any]]]:

@@ -142,7 +142,8 @@ class BoundFunction(Generic[P, R]):
         Raises:
             PayloadError: An argument is missing, unknown or given twice.
         """
-        return Call(self.kind, self.kind.arguments_of(args, kwargs), self._options)
+        kind = self.kind
+        return Call(kind, kind.arguments_of(args, kwargs), self._options)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
         """Store a job that calls the function with these arguments. Returning means stored.
@@ -214,7 +215,8 @@ class JobFunction(Generic[C, Ret, P, R]):
         Raises:
             PayloadError: An argument is missing, unknown or given twice.
         """
-        return Call(self.kind, self.kind.arguments_of(args, kwargs))
+        kind = self.kind
+        return Call(kind, kind.arguments_of(args, kwargs))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobRecord[R]:
         """Store a job that calls the function with these arguments. Returning means stored.

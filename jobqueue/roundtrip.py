@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from types import NoneType
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin
 from uuid import UUID
 
 import attrs
@@ -17,10 +17,43 @@ import msgspec
 from jobqueue import models
 from jobqueue.words import article
 
-__all__ = ["KEPT", "at", "find_non_finite", "first", "parts", "round_trip_differs"]
+__all__ = ["at", "find_non_finite", "first", "kept_types", "parts", "round_trip_differs", "surely_kept"]
 
 KEPT: Final = frozenset({bool, bytearray, bytes, date, float, int, NoneType, str, timedelta, UUID})
 """What came back as exactly one of these, and was given as one, is the same value. NaN comes back as None."""
+
+
+def kept_types(hint: Any) -> frozenset[type]:
+    """Answer the types of values that surely arrive as they were where this is declared; none if more has to be looked at.
+
+    That is: what passed conversion and is of exactly one of these is of the very type that is declared for it. An int may
+    have become a float where that is declared, and NaN has become None where both are; a bytearray may have become bytes.
+    """
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if float in members and len(members) > 1:
+        return frozenset()
+    return frozenset(members) if KEPT - {bytearray} >= {*members} else frozenset()
+
+
+def surely_kept(hint: Any) -> Callable[[Any], bool] | None:
+    """Answer what tells of values of a type, once they passed conversion, that they surely arrive as they were.
+
+    None where only the comparison can tell. It looks at types alone, which costs less.
+    """
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is dict:
+        keys, values = map(kept_types, inside)
+        if not keys or not values or float in keys:
+            return None
+        return lambda given: (
+            type(given) is dict and keys.issuperset(map(type, given)) and values.issuperset(map(type, given.values()))
+        )
+    if kind not in (list, set, frozenset) and not (kind is tuple and inside[1:] == (...,)):
+        return None
+    if types := kept_types(inside[0]):
+        return lambda given: type(given) is kind and types.issuperset(map(type, given))
+    are_kept = surely_kept(inside[0])
+    return are_kept and (lambda given: type(given) is kind and all(map(are_kept, given)))
 
 
 def round_trip_differs(given: Any, got: Any, path: str) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, IntFlag, StrEnum
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -284,6 +286,62 @@ def test_a_value_arrives_as_it_was_or_the_refusal_names_the_argument(hint: Any, 
         got = receive(hint, value)
     except PayloadError as error:
         assert str(error).startswith("shop.take: argument `value")  # noqa: PT017 - it may arrive as well
+    else:
+        assert same(value, got)
+
+
+plain = st.sampled_from([int, float, float | None, int | None, str, bytes, bytearray, bool, UUID, date, Mood])
+odd = [
+    math.nan,
+    math.inf,
+    2**53 + 1,
+    2,
+    1.0,
+    True,
+    None,
+    Level.LOW,
+    Mood.GOOD,
+    Text("a"),
+    Whole(3),
+    Later(2030, 1, 1),
+    "a",
+]
+containers: list[tuple[Any, Any]] = [  # of a type, and of values
+    (lambda part: GenericAlias(list, part), list), (lambda part: GenericAlias(tuple, (part, ...)), tuple),
+    (lambda part: GenericAlias(tuple, (part, part)), tuple), (lambda part: GenericAlias(set, part), set),
+    (lambda part: GenericAlias(frozenset, part), frozenset), (lambda part: GenericAlias(list, part), set),
+    (lambda part: GenericAlias(dict, (str, part)), lambda items: dict(zip("abc", items, strict=False))),
+    (lambda part: GenericAlias(dict, (part, int)), lambda items: dict.fromkeys(items, 1)),
+    (lambda part: GenericAlias(dict, (str, GenericAlias(list, part))), lambda items: {"a": items}),
+    (lambda part: GenericAlias(dict, (str, GenericAlias(list, part))), lambda items: Row({"a": items})),
+    (lambda part: GenericAlias(list, GenericAlias(list, part)), lambda items: [[], items]),
+    (lambda part: GenericAlias(list, GenericAlias(list, part)), lambda items: [tuple(items)]),
+    (lambda part: GenericAlias(list, GenericAlias(list, part)), lambda items: (items,)),
+]  # fmt: skip
+
+
+@functools.cache
+def codec_of(part: Any, shape: int) -> Codec | None:
+    try:
+        return Codec("shop.take", [Parameter("value", containers[shape][0](part))])
+    except TypeError:  # a set or a dict cannot have such a part
+        return None
+
+
+@settings(max_examples=200)
+@given(st.data(), plain, st.integers(0, len(containers) - 1))
+def test_so_do_containers_of_plain_values(data: st.DataObject, part: Any, shape: int) -> None:
+    items = data.draw(st.lists(st.sampled_from(odd) | st.from_type(part), max_size=3))
+    codec = codec_of(part, shape)
+    if codec is None:
+        return
+    try:
+        value = containers[shape][1](items)
+        got = codec.arguments(codec.encode({"value": value}))["value"]
+    except PayloadError as error:
+        assert str(error).startswith("shop.take: argument `value")  # noqa: PT017 - it may arrive as well
+    except TypeError:  # a set was made of what has no hash
+        assert bytearray in map(type, items)
     else:
         assert same(value, got)
 
