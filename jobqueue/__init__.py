@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from jobqueue import shadows
 
+shadows.leave_out_current_folder()
 try:
     from typing import TYPE_CHECKING, Any
 

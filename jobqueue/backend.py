@@ -186,7 +186,11 @@ def named_url(url: str | None, *, allow_unverified_tls: bool = False) -> str:
             f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
             "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
         )
-    return check_url(found, allow_unverified_tls=allow_unverified_tls)
+    try:
+        return check_url(found, allow_unverified_tls=allow_unverified_tls)
+    except DeclarationError as error:
+        problem = str(error)
+    raise DeclarationError(f"the environment's {ENVIRONMENT}: {problem}")
 
 
 def embedded_folder(url: str) -> Path | None:

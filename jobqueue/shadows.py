@@ -12,9 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["explained", "hidden", "refuse"]
+__all__ = ["explained", "hidden", "leave_out_current_folder", "refuse"]
 
 _LIBRARY = os.path.dirname(os.__file__)
+
+
+def leave_out_current_folder() -> None:
+    """Take the current directory from the path, where Python has put it first for ``python -m jobqueue``.
+
+    A file there would run in place of a package that this library or its command line imports, although ``--app-dir`` says
+    where modules are looked for. The installed program ``jobqueue`` and ``python -P`` do not have it there.
+    """
+    # While Python looks for the module that it is to run, and imports its package, argv begins with this.
+    is_program = sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "jobqueue"
+    if is_program and not sys.flags.safe_path:
+        del sys.path[0]
 
 
 def hidden(name: str) -> str:

@@ -327,7 +327,7 @@ def test_the_reference_names_every_command_and_option() -> None:
         table = rows(page, below=f"## {name}")
         shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
         options = {max(parameter.opts, key=len) for parameter in shown if parameter.opts[0].startswith("-")}
-        shared = {"--json", "--url", "--namespace", "--help", *(["--app-dir"] if name != "run" else [])}
+        shared = {"--json", "--url", "--url-file", "--namespace", "--help", *(["--app-dir"] if name != "run" else [])}
         assert {row[0].split()[0] for row in table if row[0].startswith("--")} == options - shared, name
 
 

@@ -38,8 +38,9 @@ INTERRUPTED: Final = 130
 def cli() -> None:
     """Run background jobs, look at them and operate on them.
 
-    Where jobs are stored is said by --url or the environment's JOBQUEUE_URL, for example redis://localhost:6379/0 or
-    embedded:///var/lib/shop.
+    Where jobs are stored is said by --url, --url-file or the environment's JOBQUEUE_URL, for example
+    redis://localhost:6379/0 or embedded:///var/lib/shop. A URL with a password belongs into a file or the environment:
+    everybody on the machine can read the arguments of a command.
     """
 
 

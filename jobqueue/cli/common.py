@@ -14,11 +14,12 @@ import click
 
 from jobqueue.cli.text import as_json
 from jobqueue.errors import DeclarationError
+from jobqueue.names import check_namespace
 
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
 
-__all__ = ["Named", "json_option", "looks", "looks_at_jobs", "opened", "print_json"]
+__all__ = ["Named", "app_dir_option", "json_option", "looks", "looks_at_jobs", "opened", "print_json", "url_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +47,39 @@ class Named:
 def json_option(help: str = "Print JSON for programs instead of text.") -> Callable[[F], F]:
     """The option ``--json``, as the parameter ``as_json``."""
     return click.option("--json", "json_output", is_flag=True, help=help)
+
+
+def app_dir_option(help: str) -> Callable[[F], F]:
+    """The option ``--app-dir``, as an absolute path: an application may change its directory while it is imported."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    return click.option(
+        "--app-dir", type=folder, default=Path(), callback=lambda _, __, value: value.absolute(), help=help
+    )
+
+
+def url_options(help: str) -> Callable[[F], F]:
+    """The options ``--url`` and ``--url-file``, of which the function gets the parameter ``url``."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*, url: str | None, url_file: Path | None, **others: Any) -> Any:
+            if url_file is not None:
+                from jobqueue.cli.url_file import read_url
+
+                if url is not None:
+                    raise click.UsageError("--url and --url-file say the same thing: give one of them")
+                url = read_url(url_file)
+            return function(url=url, **others)
+
+        file = click.option(
+            "--url-file",
+            type=Path,
+            metavar="FILE",
+            help="The file that holds this URL, so that a password in it is in no command line.",
+        )
+        return click.option("--url", help=help)(file(call))  # type: ignore[return-value]
+
+    return decorate
 
 
 def looks(function: F) -> F:
@@ -84,19 +118,12 @@ def _handed(function: F) -> F:
 def _with_options(function: F) -> F:
     for option in (
         json_option(),
-        click.option(
-            "--app-dir",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            default=Path(),
-            help="Where the module of TARGET is looked for first; by default the current directory.",
-        ),
+        app_dir_option("Where the module of TARGET is looked for first; by default the current directory."),
         click.option(
             "--namespace",
             help=f"The namespace; by default that of TARGET, or the environment's {NAMESPACE}, or {DEFAULT_NAMESPACE}.",
         ),
-        click.option(
-            "--url", help="Where jobs are stored; by default where TARGET says, or the environment's JOBQUEUE_URL."
-        ),
+        url_options("Where jobs are stored; by default where TARGET says, or the environment's JOBQUEUE_URL."),
     ):
         function = option(function)
     return function
@@ -115,7 +142,7 @@ def opened(named: Named) -> Iterator[JobQueue]:
     from jobqueue.queue import JobQueue
 
     if named.target is None:
-        namespace = named.namespace or os.environ.get(NAMESPACE) or DEFAULT_NAMESPACE
+        namespace = named.namespace or _namespace_of_environment() or DEFAULT_NAMESPACE
         jobs = JobQueue(named.url, namespace=namespace)
         url = named_url(named.url)
     else:
@@ -138,6 +165,14 @@ def opened(named: Named) -> Iterator[JobQueue]:
         if isinstance(jobs.access.opened().backend, MemoryBackend):
             raise click.UsageError("memory:// lives inside of one program; nothing can be seen of it from here")
         yield jobs
+
+
+def _namespace_of_environment() -> str | None:
+    found = os.environ.get(NAMESPACE)
+    try:
+        return found and check_namespace(found)
+    except DeclarationError as error:
+        raise DeclarationError(f"the environment's {NAMESPACE}: {error}") from None
 
 
 def print_json(value: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue.cli.common import json_option
+from jobqueue.cli.common import app_dir_option, json_option, url_options
 from jobqueue.cli.init import stay_as_init
 
 if TYPE_CHECKING:
@@ -97,12 +96,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
 @click.option(
     "--grace", type=float, default=30, show_default=True, metavar="SECONDS", help="How long jobs may end after a stop."
 )
-@click.option(
-    "--app-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path(),
-    help="Where modules are looked for first; by default the current directory.",
-)
+@app_dir_option("Where modules are looked for first; by default the current directory.")
 @click.option("--import", "modules", multiple=True, metavar="MODULE", help="Import this module too; repeatable.")
 @click.option("--uvloop", is_flag=True, help="Run coroutines on uvloop (jobqueue-py[fast]).")
 @click.option(
@@ -112,7 +106,7 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> Mapping
     show_default=True,
     help="What to log, unless the application sets up logging.",
 )
-@click.option("--url", help="Where jobs are stored, instead of what TARGET says.")
+@url_options("Where jobs are stored, instead of what TARGET says.")
 @click.option("--namespace", help="The namespace, instead of what TARGET says.")
 @json_option("Log JSON lines instead of text.")
 @click.option("--lifeline", type=int, hidden=True, help="What a supervisor hands its runners.")
@@ -151,42 +145,35 @@ def run(
     from jobqueue.cli.target import import_module, load_target, put_first_on_path
     from jobqueue.runner.runner import Runner
 
+    line: Lifeline | None = None
+    if lifeline is not None:
+        from jobqueue.runner.lifeline import Lifeline
+
+        line = Lifeline(lifeline)  # before anything of the application is imported, which may start programs
+        url = line.url()
     put_first_on_path(app_dir)
     jobs = load_target(target)
     jobs.relocate(url=url, namespace=namespace)
-    line: list[Lifeline] = []
-
-    def named(incarnation: bytes) -> None:
-        for end in line:
-            end.say(incarnation)
-
     try:
         runner = Runner(
             jobs, threads=threads, coroutines=coroutines, queues=queues, strict=strict, lease=lease, grace=grace,
-            uvloop=uvloop, named=named, job_processes=job_processes, jobs_per_process=jobs_per_process,
+            uvloop=uvloop, named=None if line is None else line.say, job_processes=job_processes,
+            jobs_per_process=jobs_per_process,
         )  # fmt: skip
     except ValueError as error:  # a duration that is negative or not finite
         raise click.UsageError(str(error)) from error
-    if processes > 1 and lifeline is None:
+    if processes > 1 and line is None:
         # The runner was made for its checks alone: what it would refuse is said once, here.
-        command = [
-            *(
-                sys.executable,
-                "-m",
-                "jobqueue",
-                "run",
-                target,
-                "--threads",
-                str(threads),
-                "--coroutines",
-                str(coroutines),
-            ),
+        from jobqueue.cli.start import command
+
+        # The URL may hold a password, so it is no argument: the supervisor says it to each runner.
+        words = [
+            *command("run", target, "--threads", str(threads), "--coroutines", str(coroutines)),
             *(() if job_processes is None else ("--job-processes", str(job_processes))),
             *("--jobs-per-process", str(jobs_per_process)),
             *(() if queues is None else ("--queues", format_queues(queues))),
             *("--lease", str(lease), "--grace", str(grace), "--app-dir", str(app_dir), "--log-level", log_level),
             *(word for module in modules for word in ("--import", module)),
-            *(() if url is None else ("--url", url)),
             *(() if namespace is None else ("--namespace", namespace)),
             *(("--burst",) if burst else ()),
             *(("--strict",) if strict else ()),
@@ -194,11 +181,9 @@ def run(
             *(("--json",) if json_output else ()),
         ]
         _set_up_logging(log_level, json_output=json_output)
-        return _supervise(jobs, command, processes, grace, burst=burst)
-    if lifeline is not None:
-        from jobqueue.runner.lifeline import Lifeline
-
-        line.append(Lifeline(lifeline, runner.stop))
+        return _supervise(jobs, words, processes, grace, burst=burst, url=url)
+    if line is not None:
+        line.watch(runner.stop)
     for module in (*jobs.imports, *modules):
         import_module(module)
     _set_up_logging(log_level, json_output=json_output)
@@ -223,8 +208,11 @@ def _set_up_logging(level: str, *, json_output: bool) -> None:
         click.echo(f"jobqueue: {' and '.join(typed)}: no effect, the application sets up logging itself", err=True)
 
 
-def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float, *, burst: bool) -> int:
+def _supervise(
+    jobs: JobQueue, command: list[str], processes: int, grace: float, *, burst: bool, url: str | None
+) -> int:
     from jobqueue.backend import MemoryBackend
+    from jobqueue.cli.start import environment
     from jobqueue.runner.supervisor import Supervisor
 
     with jobs:
@@ -232,4 +220,4 @@ def _supervise(jobs: JobQueue, command: list[str], processes: int, grace: float,
             raise click.UsageError(
                 "memory:// lives inside of one process; --processes needs a storage that they can share"
             )
-        return Supervisor(jobs, command, processes, grace, burst=burst).run()
+        return Supervisor(jobs, command, processes, grace, burst=burst, url=url, environment=environment()).run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import selectors
 import signal
 import socket
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from types import FrameType
 from typing import Final
@@ -37,6 +38,8 @@ __all__ = ["Supervisor"]
 _log: Final = Careful("jobqueue.supervisor")
 
 SIGNALS: Final = (*STOPS, signal.SIGCHLD)
+NAMES: Final = re.compile(rb"([0-9A-Za-z-]{1,64}\n){0,1000}[0-9A-Za-z-]{0,64}")
+"""What a runner says: a new name for each time that the storage has lost its data."""
 LOOK_S: Final = 5.0
 """How often the processes are looked at although no signal came."""
 LIVED_S: Final = 10.0
@@ -83,9 +86,12 @@ class _Child:
         return self.said.split(b"\n")[:-1]
 
     def hear(self) -> bool:
-        """Take in what it has said; answers whether it may say more."""
+        """Take in what it has said; answers whether it may say more. What holds something else than names is left out."""
         try:
             while more := self.line.recv(4096):
+                if NAMES.fullmatch(self.said + more) is None:
+                    _log.error("runner process %d, pid %d: says what is not a name", self.slot, self.process.pid)
+                    return False
                 self.said += more
         except BlockingIOError:
             return True
@@ -134,12 +140,24 @@ class Supervisor:
         grace: The runners' grace time in seconds: some time after it one that does not leave is killed.
         burst: The runners end by themselves, and so does this when all have. One that dies is started again, once its jobs
             are handed back; there is nothing to reload.
+        url: Where jobs are stored, if the command line says so: each runner is told.
+        environment: That of the runners; by default that of this process.
     """
 
     def __init__(
-        self, jobs: JobQueue, command: Sequence[str], processes: int, grace: float, *, burst: bool = False
+        self,
+        jobs: JobQueue,
+        command: Sequence[str],
+        processes: int,
+        grace: float,
+        *,
+        burst: bool = False,
+        url: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = list(command)
+        self._url = (url or "").encode()
+        self._environment = environment
         self._patience = grace + LATE_S
         self._slots = [_Slot(number) for number in range(1, processes + 1)]
         self._leaving: list[_Child] = []
@@ -247,12 +265,18 @@ class Supervisor:
                 # A group of their own: Ctrl-C in a terminal is for the supervisor, which tells them to stop. A process in
                 # the background must not read from the terminal either.
                 process = subprocess.Popen(  # noqa: S603 - the very program that is running
-                    command, pass_fds=(theirs.fileno(),), process_group=0, stdin=subprocess.DEVNULL
+                    command,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                    stdin=subprocess.DEVNULL,
+                    env=self._environment,
                 )
             except OSError as error:
                 ours.close()
                 _log.error("runner process %d cannot be started: %s", slot.number, error)
                 return None
+        with contextlib.suppress(OSError):  # it has ended already
+            ours.sendall(self._url + b"\n")
         ours.setblocking(False)
         child = _Child(slot.number, process, ours, now)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(child))

@@ -32,24 +32,29 @@ GIVEN: Final[dict[str, tuple[str, ...]]] = {
 }
 OWN: Final = {
     "processes": "the supervisor's own",
+    "url_file": "read by the supervisor",
     "lifeline": "added to it by the supervisor",
     "target": "always given",
 }
 
 
-def child_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command with which a supervisor would start its runners, without the interpreter."""
+def child_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], str | None]:
+    """How a supervisor would start its runners, without the interpreter, and the URL that it tells them."""
     started: list[list[str]] = []
+    told: list[str | None] = []
 
-    def supervise(jobs: JobQueue, line: list[str], processes: int, grace: float, *, burst: bool) -> int:
+    def supervise(
+        jobs: JobQueue, line: list[str], processes: int, grace: float, *, burst: bool, url: str | None
+    ) -> int:
         started.append(line)
+        told.append(url)
         return 0
 
     monkeypatch.setattr(RUN, "_supervise", supervise)
     run.invoke(run.make_context("run", [*words, "--processes", "2"]))
-    [[_, dash, package, name, *rest]] = started
-    assert (dash, package, name) == ("-m", "jobqueue", "run")
-    return rest
+    [[_, safe, dash, package, name, *rest]] = started
+    assert (safe, dash, package, name) == ("-P", "-m", "jobqueue", "run")
+    return rest, told[0]
 
 
 @pytest.fixture
@@ -83,10 +88,12 @@ def test_every_option_reaches_the_runners_of_a_supervisor(
     names: tuple[str, ...], told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = [word.format(folder=tmp_path) for name in names for word in GIVEN[name]]
-    child = child_of(["shop:jobs", *words], monkeypatch)
+    child, url = child_of(["shop:jobs", *words], monkeypatch)
 
     default, ours, theirs = (run.make_context("run", line) for line in (["shop:jobs"], ["shop:jobs", *words], child))
     assert all(ours.params[name] != default.params[name] for name in names), "or nothing would be proved"
+    assert theirs.params["url"] is None, "a password may be in it, and anybody may read the arguments of a process"
+    theirs.params["url"] = url
     assert theirs.params == ours.params
     run.invoke(theirs)
     checked, runner = told

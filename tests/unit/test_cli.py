@@ -380,7 +380,7 @@ def test_every_command_takes_the_common_options() -> None:
     assert names == {"run", "stats", "jobs", "show", "requeue", "delete", "audit", "demo"}
     for command in cli.commands.values():
         options = {name for parameter in command.params for name in parameter.opts}
-        assert {"--json", "--url", "--namespace"} <= options, command.name
+        assert {"--json", "--url", "--url-file", "--namespace"} <= options, command.name
         assert command.get_short_help_str()
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, (command.name, parameter.name)

@@ -38,7 +38,7 @@ def said(folder: Path, *arguments: str) -> str:
 def test_a_file_that_hides_a_module_is_named(shop: Path, arguments: list[str]) -> None:
     line = said(shop, *arguments)
 
-    assert line == f"ImportError: {shop / 'queue.py'} {TOLD.format('queue')}"
+    assert line.endswith(f": {shop / 'queue.py'} {TOLD.format('queue')}")
 
 
 @pytest.mark.parametrize("name", ["types", "logging"])

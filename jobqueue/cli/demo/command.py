@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import click
 
-from jobqueue.cli.common import json_option, print_json
+from jobqueue.cli.common import json_option, print_json, url_options
 from jobqueue.cli.text import clean_lines
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ PATIENCE: Final = 60.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the server's data, the ledger and the logs go, and stay; by default a temporary folder.",
 )
-@click.option(
-    "--url", help="Use this server; by default an embedded one is started, and JOBQUEUE_URL is not looked at."
-)
+@url_options("Use this server; by default an embedded one is started, and JOBQUEUE_URL is not looked at.")
 @click.option("--namespace", help="The namespace, which must hold no jobs; by default a new one.")
 @json_option("Show nothing on the way, and print JSON at the end.")
 def demo(

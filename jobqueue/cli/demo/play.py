@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from jobqueue.cli.demo.files import plain_loop
 from jobqueue.cli.demo.jobs import LEDGER, count_file, jobs
 from jobqueue.cli.demo.ledger import Entry, Halfway, Reader
 from jobqueue.cli.demo.verdict import Verdict, judge
+from jobqueue.cli.start import command, environment
 from jobqueue.errors import DeclarationError, JobQueueError
 
 if TYPE_CHECKING:
@@ -188,21 +187,22 @@ class _Stage:
 
     def _start_runner(self, number: int) -> None:
         settings = self._settings
-        command = [
-            sys.executable, "-m", "jobqueue", "run", "jobqueue.cli.demo.jobs:jobs", "--app-dir", str(settings.folder),
-            "--namespace", settings.namespace, "--queues", "high=2,low=1", "--threads", str(settings.threads),
-            "--lease", str(settings.lease), "--grace", "5",
-        ]  # fmt: skip
+        words = [
+            # The ledger's folder holds nothing to import.
+            *command("run", "jobqueue.cli.demo.jobs:jobs", "--app-dir", str(self._ledger)),
+            *("--namespace", settings.namespace, "--queues", "high=2,low=1", "--threads", str(settings.threads)),
+            *("--lease", str(settings.lease), "--grace", "5"),
+        ]
         with open(settings.folder / f"runner-{number + 1}.log", "xb", opener=_for_this_user) as log:
             # A session of its own: Ctrl-C is for the demo, which then ends its runners. If the demo itself is killed,
             # the pipe that is their standard input tells them. The URL may hold a password, so it is no argument.
             runner = subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
-                command,
+                words,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd=settings.folder,
-                env=_environment(JOBQUEUE_URL=settings.url, **{LEDGER: str(self._ledger)}),
+                env=environment(JOBQUEUE_URL=settings.url, **{LEDGER: str(self._ledger)}),
                 start_new_session=True,
             )
         self._runners[runner.pid] = runner
@@ -333,13 +333,3 @@ def _wait(runner: subprocess.Popen[bytes]) -> int:
 def _for_this_user(path: str, flags: int) -> int:
     """Open a file that, if it is made, other users of the system cannot read."""
     return os.open(path, flags, 0o600)
-
-
-def _environment(**more: str) -> dict[str, str]:
-    """This process's environment, in which a child finds this very package, also in a checkout."""
-    environment = {**os.environ, **more}
-    home = Path(jobqueue.__file__).parents[1]
-    if str(home) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{home}{os.pathsep}{path}" if path else str(home)
-    return environment
