@@ -194,6 +194,8 @@ class Place:
         if flaw is not None:
             os.close(fd)
             raise NotOurs(f"{name!r} in it {flaw}")
+        if found.st_mode & 0o777 != 0o600:  # a copy, or a mask: who can read a file can hold a lock of it
+            os.fchmod(fd, 0o600)
         return fd
 
     def new_file(self, name: str) -> int:
@@ -243,10 +245,9 @@ class Place:
             time.sleep(_POLL_SECONDS)
         else:
             raise TimeoutError(f"the server has not ended in {_END_SECONDS:.0f} s")
-        if is_our_socket(socket):
-            with contextlib.suppress(OSError):  # somebody put something into the folder: it is theirs now
-                Path(socket).unlink(missing_ok=True)
-                Path(socket).parent.rmdir()
+        with contextlib.suppress(OSError):  # somebody put something into the folder: it is theirs now
+            Path(socket).unlink(missing_ok=True)
+            Path(socket).parent.rmdir()
         self.remove("socket")
 
     def close(self) -> None:

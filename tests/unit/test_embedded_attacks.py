@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,8 +17,8 @@ import pytest
 from jobqueue import JobQueue, StorageRefused
 from jobqueue.cli.app import run
 from jobqueue.embedded import EmbeddedServer
-from jobqueue.embedded_place import is_our_socket, state_of
-from tests.embedded_users import User, ask, directory_of_a_server, process_of, wait_until_ended
+from jobqueue.embedded_place import NotOurs, is_our_socket, state_of
+from tests.embedded_users import User, ask, directory_of_a_server, place_in, process_of, wait_until_ended
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -61,6 +62,11 @@ def everything(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
         content = path.read_bytes() if stat.S_ISREG(found.st_mode) else b""
         seen[str(path.relative_to(folder))] = (found.st_mode, found.st_uid, found.st_nlink, content)
     return seen
+
+
+def mode(path: Path) -> int:
+    """What the owner, the group and others may do with a file."""
+    return stat.S_IMODE(path.lstat().st_mode)
 
 
 def refused(directory: Path, why: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,15 +167,24 @@ def test_a_folder_that_is_replaced_under_its_user_is_not_used(directory: Path, v
     assert victim.read_text() == "precious"
 
 
-def test_a_folder_that_is_opened_to_others_under_its_user_gets_no_new_server(directory: Path) -> None:
-    server = EmbeddedServer.open(directory)
-    os.kill(process_of(server.socket), signal.SIGKILL)
-    wait_until_ended(directory)
-    directory.chmod(0o777)
+async def test_a_folder_that_is_changed_under_its_user_gets_no_new_server(directory: Path, victim: Path) -> None:
+    with JobQueue(f"embedded://{directory}") as jobs:
+        jobs.counts()
+        os.kill(process_of((directory / "socket").read_text()), signal.SIGKILL)
+        wait_until_ended(directory)
 
-    with pytest.raises(StorageRefused, match="can be written by other users"):
-        server.located()
-    server.close()
+        (directory / "temp-1.rdb").symlink_to(victim)
+        with pytest.raises(StorageRefused, match=r"'temp-1\.rdb' in it is a link"):
+            jobs.counts()
+        with pytest.raises(StorageRefused, match=r"'temp-1\.rdb' in it is a link"):
+            await jobs.acounts()
+        (directory / "temp-1.rdb").unlink()
+        await asyncio.to_thread(directory.chmod, 0o777)
+        with pytest.raises(StorageRefused, match="can be written by other users"):
+            jobs.counts()
+        await asyncio.to_thread(directory.chmod, 0o700)
+        assert jobs.counts() == {}
+        await jobs.aclose()
 
 
 # --------------------------------------------------------------------------------------------------- what is in there
@@ -190,6 +205,17 @@ def test_a_link_is_not_followed(used: Path, victim: Path, name: str, target: str
 
     assert victim.read_text() == "precious"
     assert not (victim.parent / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["start", "users", "server", "guard", "socket", "log"])
+def test_a_link_is_not_followed_either_where_it_was_made_after_the_look(used: Path, victim: Path, name: str) -> None:
+    place = place_in(used)
+    (used / name).unlink(missing_ok=True)
+    (used / name).symlink_to(victim)
+
+    with pytest.raises(NotOurs, match=f"'{name}' in it is a link"):
+        place.open_file(name, os.O_RDWR | os.O_CREAT)
+    place.close()
 
 
 @pytest.mark.parametrize("name", ["start", "socket", "log", "users"])
@@ -248,6 +274,19 @@ def test_everything_is_for_this_user_alone_whatever_the_mask(directory: Path) ->
     assert {"log", "pid", "socket", "start", "users", "server", "guard"} <= {path.name for path in modes}
 
 
+def test_a_copy_that_others_could_read_is_closed_to_them(used: Path) -> None:
+    """Who can open a file can hold a lock of it, and whoever waits for that lock waits for them."""
+    for file in used.iterdir():
+        file.chmod(0o755 if file.is_dir() else 0o644)
+
+    server = EmbeddedServer.open(used)
+
+    assert {
+        name for name in ("start", "users", "server", "guard", "log", "socket") if mode(used / name) != 0o600
+    } == set()
+    server.close()
+
+
 # -------------------------------------------------------------------------------------------------- where it listens
 
 
@@ -260,11 +299,15 @@ def notes(tmp_path: Path, victim: Path) -> dict[str, str]:
     private = tmp_path / "jobqueue-87654321"
     private.mkdir(mode=0o700)
     (private / "other").write_text("x")
+    unusual = tmp_path / "private"
+    unusual.mkdir(mode=0o700)
+    (unusual / "socket").write_text("x")
     (tmp_path / "jobqueue-link").symlink_to(private)
     return {
         "a file": str(victim),
         "open to others": str(open_to_others / "socket"),
         "another name": str(private / "other"),
+        "a folder of another name": str(unusual / "socket"),
         "a link": str(tmp_path / "jobqueue-link" / "socket"),
         "relative": os.path.relpath(private / "socket"),
         "nul": f"{private}\0/socket",
@@ -277,7 +320,7 @@ def notes(tmp_path: Path, victim: Path) -> dict[str, str]:
 def test_a_note_is_believed_only_if_a_starter_can_have_written_it(used: Path, tmp_path: Path, victim: Path) -> None:
     """Nothing is removed, connected to or bound because a file names it."""
     for note in notes(tmp_path, victim).values():
-        before = {path: everything(path) for path in tmp_path.glob("jobqueue-*")}
+        before = {path: everything(path) for path in tmp_path.glob("[jp]*")}
         (used / "socket").write_text(note)
         (used / "socket").chmod(0o600)
 
@@ -288,7 +331,7 @@ def test_a_note_is_believed_only_if_a_starter_can_have_written_it(used: Path, tm
         server.close()
 
         assert victim.read_text() == "precious"
-        assert {path: everything(path) for path in tmp_path.glob("jobqueue-*")} == before
+        assert {path: everything(path) for path in tmp_path.glob("[jp]*")} == before
     assert is_our_socket(str(tmp_path / "jobqueue-87654321" / "socket"))
 
 
