@@ -42,6 +42,7 @@ from jobqueue.storage.ops import (
     Place,
     Records,
     Sizes,
+    Unread,
     Where,
 )
 
@@ -102,7 +103,9 @@ class Audit:
     findings: tuple[Finding, ...]
 
 
-def audit(queues: Sequence[QueueKeys], mend: bool, clock: Clock, watch: Watch | None) -> Flow[Audit]:
+def audit(
+    queues: Sequence[QueueKeys], mend: bool, clock: Clock, watch: Watch | None, max_bytes: int = transitions.BYTES
+) -> Flow[Audit]:
     """Look at every job of these queues; with ``mend``, make whole what is broken.
 
     Args:
@@ -110,10 +113,11 @@ def audit(queues: Sequence[QueueKeys], mend: bool, clock: Clock, watch: Watch | 
         mend: Whether to mend.
         clock: The time of death of what goes to dead.
         watch: Called now and then with the number of ids looked at so far.
+        max_bytes: Of records that are read at once; a longer one is mended unread.
     """
     if mend:
         yield Refresh(60_000)
-    report = _Report(mend, clock, watch)
+    report = _Report(mend, clock, watch, max_bytes)
     for queue in queues:
         report.of_queue.clear()
         yield from _look_at_records(queue, report)
@@ -244,6 +248,7 @@ class _Report:
     mend: bool
     clock: Clock
     watch: Watch | None
+    max_bytes: int
     looked: int = 0
     broken: int = 0
     mended: int = 0
@@ -269,10 +274,13 @@ def _examine(queue: QueueKeys, suspects: Iterable[bytes], report: _Report) -> Fl
     if not ids:
         return
     [[length]] = yield Read((Sizes((queue.ready,)),))
-    for part in _parts(ids, 1 if length > LONG else FEW):
-        found, kept = yield Read((Where(queue.scope, part, search=True), Records(queue.scope, part)))
+    few = 1 if length > LONG else FEW
+    while ids:
+        part = tuple(ids[:few])
+        found, kept = yield Read((Where(queue.scope, part, search=True), Records(queue.scope, part, report.max_bytes)))
+        del ids[: len(kept)]  # the others would make the answer too long
         broken: dict[bytes, tuple[Found, Kept | None, BrokenAs]] = {}
-        for id, each, one in zip(part, found, kept, strict=True):
+        for id, each, one in zip(part, found, kept, strict=False):
             how = _broken(each)
             if how is not None:
                 broken[id] = each, one, how
@@ -297,6 +305,8 @@ def _kind(kept: Kept | None) -> str:
 def _mending(queue: QueueKeys, id: bytes, found: Found, kept: Kept | None, how: BrokenAs, now: int) -> Batch:
     if kept is None:
         return transitions.mend(queue, id, None)
+    if isinstance(kept.record, Unread):
+        return transitions.mend(queue, id, kept.record, died=now)
     why = _reason(found, kept, how)
     try:
         stored = decode(kept.record)

@@ -135,13 +135,12 @@ def send_one(batch: Batch) -> Flow[Applied | None]:
     return outcome if isinstance(outcome, Applied) else None
 
 
-def read_records(scope: str, ids: Sequence[bytes]) -> Flow[list[Kept | None]]:
-    """What is kept of each id, however large: with as many questions as it takes, none of which holds up the server."""
-    found: list[Kept | None] = []
-    while len(found) < len(ids):
-        [part] = yield Read((Records(scope, tuple(ids[len(found) :]), transitions.BYTES),))
-        found += part
-    return found
+def read_some(scope: str, ids: Sequence[bytes], max_bytes: int) -> Flow[list[tuple[bytes, Kept | None]]]:
+    """What is kept of the first of these ids: of as many, and at least one, as have records of so many bytes in all."""
+    if not ids:
+        return []
+    [kept] = yield Read((Records(scope, tuple(ids), max_bytes),))
+    return list(zip(ids, kept, strict=False))
 
 
 def read_on(page: Page, entries: Sequence[tuple[bytes, int]]) -> Flow[list[tuple[bytes, int]]]:
@@ -206,7 +205,7 @@ def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str,
 
 def _looks(queue: QueueKeys) -> tuple[Query, ...]:
     sizes = Sizes((queue.ready, queue.waiting, queue.working, queue.dead))
-    return sizes, Page(queue.working, 1), Records(queue.scope, (b"",))
+    return sizes, Page(queue.working, 1), Records(queue.scope, (b"",), 0)
 
 
 # ------------------------------------------------------------------------------------------------------------- enqueue

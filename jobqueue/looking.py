@@ -21,6 +21,7 @@ from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
 from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
+from jobqueue.transitions import longest_record
 from jobqueue.words import article, belongs_to
 
 __all__ = ["Counts", "Looking", "check_records"]
@@ -42,6 +43,7 @@ class Looking:
 
     access: Access
     registry: Registry
+    max_payload: int
     _queue_names: frozenset[str] | None
 
     def length(self, queue: str) -> int:
@@ -144,7 +146,7 @@ class Looking:
         return self._scanned(queue, place, name)
 
     def _scanned(self, queue: str | None, place: Place | None, name: str | None) -> Iterator[JobRecord[Any]]:
-        walk = Scan(self.access.run(self._queues(queue)), place, name)
+        walk = Scan(self.access.run(self._queues(queue)), place, name, longest_record(self.max_payload))
         while page := self.access.run(in_parts(walk.page())):
             yield from page
 
@@ -158,7 +160,7 @@ class Looking:
     async def _ascanned(
         self, queue: str | None, place: Place | None, name: str | None
     ) -> AsyncIterator[JobRecord[Any]]:  # fmt: skip
-        walk = Scan(await self.access.arun(self._queues(queue)), place, name)
+        walk = Scan(await self.access.arun(self._queues(queue)), place, name, longest_record(self.max_payload))
         while page := await self.access.arun(in_parts(walk.page())):
             for record in page:
                 yield record
@@ -276,7 +278,7 @@ class Looking:
         return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
 
     def _get(self, id: str, queue: str | None) -> Flow[JobRecord[Any] | None]:
-        where = yield from lookup.locate((yield from self._queues(queue)), id)
+        where = yield from lookup.locate((yield from self._queues(queue)), id, longest_record(self.max_payload))
         return None if where is None else record_of(id.encode(), where[0].queue, where[1])
 
     def _find(
@@ -296,15 +298,17 @@ class Looking:
             raise ValueError(f"limit must be at least 1, not {limit!r}")
         keys = yield from self._queues(queue)
         places = lookup.PLACES_IN_ORDER if place is None else (place,)
-        return (yield from lookup.find(keys, places, name, limit, after))
+        max_bytes = longest_record(self.max_payload)
+        return (yield from lookup.find(keys, places, name, limit, after, max_bytes))
 
     def _operate(self, operation: Any, id: str, queue: str | None) -> Flow[JobRecord[Any]]:
         keys = yield from self._queues(queue)
-        record: JobRecord[Any] = yield from operation(keys, id)
+        record: JobRecord[Any] = yield from operation(keys, id, longest_record(self.max_payload))
         return record
 
     def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
-        return (yield from audit((yield from self._queues(queue)), mend, self.access.clock(), watch))
+        queues = yield from self._queues(queue)
+        return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload)))
 
 
 def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[str, str | None]:

@@ -8,11 +8,24 @@ from typing import Any, Final, get_args
 
 from jobqueue import transitions
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
-from jobqueue.flows import Apply, Flow, Read, read_records, send_one
+from jobqueue.flows import Apply, Flow, Read, read_some, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite
-from jobqueue.storage.ops import Applied, Batch, Fields, Kept, Page, Peek, Place, PlaceKey, Records, Scopes, Sizes
+from jobqueue.storage.ops import (
+    Applied,
+    Batch,
+    Fields,
+    Kept,
+    Page,
+    Peek,
+    Place,
+    PlaceKey,
+    Records,
+    Scopes,
+    Sizes,
+    Unread,
+)
 from jobqueue.transitions import SEARCHED
 
 __all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "search", "sizes"]
@@ -92,12 +105,14 @@ def sizes(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int]]]:
     return [tuple(answer) for answer in answers]
 
 
-def locate(keys: Sequence[QueueKeys], id: str) -> Flow[tuple[QueueKeys, Kept] | None]:
-    """Where a job is, and what is kept of it."""
-    if not keys:
-        return None
-    answers = yield Read(tuple(Records(queue.scope, (id.encode(),)) for queue in keys))
-    for queue, [kept] in zip(keys, answers, strict=True):
+def locate(keys: Sequence[QueueKeys], id: str, max_bytes: int = 0) -> Flow[tuple[QueueKeys, Kept] | None]:
+    """Where a job is, and what is kept of it; its record if that takes ``max_bytes`` at most."""
+    ids = (id.encode(),)
+    if len(keys) > 1:  # where it is comes first: all queues may have an id of this name, each with a record
+        answers = yield Read(tuple(Records(queue.scope, ids, 0) for queue in keys))
+        keys = [queue for queue, [kept] in zip(keys, answers, strict=True) if kept is not None][:1]
+    for queue in keys:
+        [[kept]] = yield Read((Records(queue.scope, ids, max_bytes),))
         if kept is not None:
             return queue, kept
     return None
@@ -105,8 +120,8 @@ def locate(keys: Sequence[QueueKeys], id: str) -> Flow[tuple[QueueKeys, Kept] | 
 
 def _page(
     queue: QueueKeys, place: Place, after: tuple[int, bytes] | None
-) -> Flow[tuple[list[tuple[bytes, Kept]], tuple[int, bytes] | None]]:
-    """One page of a place: (id, kept) and the cursor of the next page, None at the end."""
+) -> Flow[tuple[tuple[bytes, ...], tuple[int, bytes] | None]]:
+    """One page of a place: the ids and the cursor of the next page, None at the end."""
     ids: tuple[bytes, ...]
     cursor: tuple[int, bytes] | None
     if place == "ready":
@@ -118,18 +133,19 @@ def _page(
         [entries] = yield Read((Page(key, PAGE, after=after),))
         ids = tuple(member for member, _ in entries)
         cursor = (entries[-1][1], entries[-1][0]) if entries else None
-    if not ids:
-        return [], None
-    kept = yield from read_records(queue.scope, ids)
-    found = [(member, one) for member, one in zip(ids, kept, strict=True) if one is not None]
-    return found, cursor if len(ids) == PAGE else None
+    return ids, cursor if len(ids) == PAGE else None
 
 
 PLACES_IN_ORDER: Final[tuple[Place, ...]] = ("working", "ready", "waiting", "dead")
 
 
 def find(
-    keys: Sequence[QueueKeys], places: Sequence[Place], name: str | None, limit: int, after: str | None
+    keys: Sequence[QueueKeys],
+    places: Sequence[Place],
+    name: str | None,
+    limit: int,
+    after: str | None,
+    max_bytes: int = transitions.BYTES,
 ) -> Flow[list[JobRecord[Any]]]:
     """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
 
@@ -139,6 +155,7 @@ def find(
         name: Only of this kind.
         limit: How many at most.
         after: Its id, or the cursor of its record.
+        max_bytes: Of records that are read at once, and of the longest that is read.
 
     Raises:
         JobNotFound: Where the job ``after`` stood cannot be told any more, or is not searched.
@@ -156,14 +173,17 @@ def find(
         cursor = (yield from _behind(spots[0][0], id)) if place_then == "ready" else (score, id.encode())
     for queue, place in spots:
         while True:
-            entries, cursor = yield from _page(queue, place, cursor)
-            for member, kept in entries:
-                if kept.place == place:
-                    record = record_of(member, queue.queue, kept)
-                    if name is None or record.name == name:
-                        found.append(record)
-                        if len(found) == limit:
-                            return found
+            ids, cursor = yield from _page(queue, place, cursor)
+            while ids:
+                entries = yield from read_some(queue.scope, ids, max_bytes)
+                ids = ids[len(entries) :]
+                for member, kept in entries:
+                    if kept is not None and kept.place == place:
+                        record = record_of(member, queue.queue, kept)
+                        if name is None or record.name == name:
+                            found.append(record)
+                            if len(found) == limit:
+                                return found
             if cursor is None:
                 break
     return found
@@ -212,8 +232,8 @@ def _no_anchor(id: str, instead: str) -> JobNotFound:
 # ----------------------------------------------------------------------------------------------------------- operators
 
 
-def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
-    """Make a dead or waiting job ready now.
+def requeue(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
+    """Make a dead or waiting job ready now. One whose record is longer than ``max_bytes`` is moved as it is, unread.
 
     Raises:
         JobNotFound: There is none.
@@ -221,7 +241,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
     """
     perhaps: JobRecord[Any] | None = None  # what it is if a request that went without an answer moved it
     for _ in range(TRIES):
-        where = yield from locate(keys, id)
+        where = yield from locate(keys, id, max_bytes)
         if where is None or where[1].place == "working":
             if perhaps is not None:
                 return perhaps
@@ -233,7 +253,7 @@ def requeue(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
         if kept.place == "waiting":
             batch = transitions.hurry(queue, id.encode(), kept.score)
         else:
-            record = _revived(record, kept.score)
+            record = record if isinstance(record, Unread) else _revived(record, kept.score)
             batch = transitions.requeue(queue, id.encode(), kept.score, record)
         requeued = record_of(id.encode(), queue.queue, Kept(record, "ready", 0, None))
         moved, sure = yield from _move(batch)
@@ -253,7 +273,7 @@ def _revived(record: bytes, died: int) -> bytes:
         raise StorageRefused(f"{error}; this job can only be deleted") from error
 
 
-def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
+def delete(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
     """Forget a job that is waiting, ready or dead; answers what it was.
 
     Raises:
@@ -262,7 +282,7 @@ def delete(keys: Sequence[QueueKeys], id: str) -> Flow[JobRecord[Any]]:
     """
     perhaps: JobRecord[Any] | None = None
     for _ in range(TRIES):
-        where = yield from locate(keys, id)
+        where = yield from locate(keys, id, max_bytes)
         if where is None:
             if perhaps is not None:
                 return perhaps

@@ -31,6 +31,7 @@ from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.url import check_url
+from jobqueue.transitions import MAX_PAYLOAD
 from jobqueue.words import described, explains
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = ["QUEUES", "JobQueue", "declared_on"]
 T = TypeVar("T")
 
 DEFAULT_QUEUES: Final = ("high", "low")
-MAX_PAYLOAD: Final = 1_000_000
 
 
 @explains("JobQueue")
@@ -56,7 +56,8 @@ class JobQueue(Declaring, Looking):
         namespace: Keeps applications on one server apart: 1–64 characters of ``A–Z a–z 0–9 _ . -``.
         imports: Modules that declare kinds; imported by `Runner`, the command line and `load`.
         queues: The only queues there are, besides those that a kind declares by default: any other name is an error.
-        max_payload: Bytes that the arguments of one job may take as JSON.
+        max_payload: Bytes that the arguments of one job may take as JSON. What is stored and takes more, and more than the
+            default, is not read: it goes to dead as it is.
         max_ready: How many jobs may be ready in each queue, or in those that are named (``{"mail": 1_000}``). One more is
             a `QueueFull`. Bounds what this object enqueues, not what is delayed, retried or requeued. None: no bound.
         storage: A storage of your own, instead of a URL.
@@ -171,11 +172,24 @@ class JobQueue(Declaring, Looking):
 
         One that was stored by the first sending and has run to its end since is stored, and run, a second time.
         """
-        return self.access.run(self._store(check_records("enqueue_records", records)), prepare=False)
+        return self.access.run(self._store(self._again("enqueue_records", records)), prepare=False)
 
     async def aenqueue_records(self, records: Iterable[JobRecord[Any]]) -> list[JobRecord[Any]]:
         """See `enqueue_records`."""
-        return await self.access.arun(self._store(check_records("aenqueue_records", records)), prepare=False)
+        return await self.access.arun(self._store(self._again("aenqueue_records", records)), prepare=False)
+
+    def _again(self, call: str, records: object) -> list[JobRecord[Any]]:
+        found = check_records(call, records)
+        for record in found:
+            if len(record.payload) > self.max_payload:
+                raise self._too_long(record.name or record.id, record.payload)
+        return found
+
+    def _too_long(self, what: str, payload: bytes) -> PayloadError:
+        return PayloadError(
+            f"{what}: its arguments take {len(payload)} bytes, more than max_payload={self.max_payload}; "
+            "nothing was stored: store the data elsewhere and pass its name"
+        )
 
     def _enqueue_call(self, call: Call[R]) -> JobRecord[R]:
         return self.access.run(self._enqueue(self._new([call])), prepare=False)[0]
@@ -203,10 +217,7 @@ class JobQueue(Declaring, Looking):
             payloads = kind.codec.encode_all([arguments for _, arguments, _ in alike])
             for (_, _, options), payload in zip(alike, payloads, strict=True):
                 if len(payload) > most:
-                    raise PayloadError(
-                        f"{name}: its arguments take {len(payload)} bytes, more than max_payload={most}; "
-                        "nothing was stored: store the data elsewhere and pass its name"
-                    )
+                    raise self._too_long(name, payload)
                 if options is NO_OPTIONS:
                     new.append(New(queue, name, payload, retry))
                 else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 import msgspec
 
 from jobqueue.errors import PayloadError
-from jobqueue.storage.ops import Kept, Place
+from jobqueue.storage.ops import Kept, Place, Unread
 from jobqueue.words import RECORD, no_attribute
 
 if TYPE_CHECKING:
@@ -101,21 +101,27 @@ def encode(nonce: bytes, stored: Stored) -> bytes:
     return nonce + _encode(stored)
 
 
-def decode(record: bytes) -> Stored:
-    """The fields of a stored record. Raises `PayloadError` if the bytes are no record."""
+def decode(record: bytes | Unread) -> Stored:
+    """The fields of a stored record. Raises `PayloadError` if the bytes are no record, or were too many to be read."""
+    if isinstance(record, Unread):
+        raise PayloadError(
+            f"its record takes {record.size} bytes, more than max_payload allows, and was not read: delete the job, or "
+            "raise max_payload of the JobQueue, for runners too, and requeue the job"
+        )
     try:
         return _decode(record[NONCE_SIZE:])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PayloadError(f"the stored bytes are not a job record: {error}") from error
 
 
-def rewrite(record: bytes, **changes: object) -> bytes:
+def rewrite(record: bytes | Unread, **changes: object) -> bytes:
     """The record with some fields changed; all others, known or not, stay byte for byte.
 
     Raises:
-        PayloadError: The bytes are no record.
+        PayloadError: The bytes are no record, or were too many to be read.
     """
     stored = decode(record)
+    assert isinstance(record, bytes)
     fields = _decode_raw(memoryview(record)[NONCE_SIZE:])
     for name in Stored.__struct_fields__[len(fields) :]:
         fields.append(msgspec.Raw(_encode(getattr(stored, name))))
@@ -165,9 +171,9 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
 
     Attributes:
         id: The same for all runs of the job.
-        name: The name of its kind; empty if the stored bytes could not be read.
+        name: The name of its kind; empty if the stored bytes could not be read, or are too many to be read.
         queue: Its queue.
-        payload: Its arguments as JSON, or the unreadable bytes.
+        payload: Its arguments as JSON, or the unreadable bytes; nothing of too many.
         attempt: How many attempts have failed.
         retry: How many retries it may have; negative without end.
         created: When it was enqueued.
@@ -248,12 +254,13 @@ def job_record(
 
 def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
     """The public value of what a storage keeps; bytes that are no record become its payload, with the reason."""
+    record = b"" if isinstance(kept.record, Unread) else kept.record
     try:
         stored = decode(kept.record)
     except PayloadError as error:
-        stored = Stored("", kept.record, 0, 0, 0, 0, 0, str(error))
+        stored = Stored("", record, 0, 0, 0, 0, 0, str(error))
     runner, fence, _ = parse_claim(kept.claim) if kept.claim else (b"", 0, 0)
     return job_record(
-        id, queue, stored, kept.place, fence=fence, nonce=kept.record[:NONCE_SIZE], score=kept.score,
+        id, queue, stored, kept.place, fence=fence, nonce=record[:NONCE_SIZE], score=kept.score,
         runner=runner.decode("utf-8", "backslashreplace"),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from jobqueue.flows import Flow, Read, read_records
+from jobqueue.flows import Flow, Read, read_some
 from jobqueue.keys import QueueKeys
 from jobqueue.record import JobRecord, record_of
 from jobqueue.storage.ops import RECORDS, HashKey, Ids, Page, Place, SetKey
@@ -28,10 +28,13 @@ class Scan:
         queues: The queues to walk through.
         place: Only jobs in this place; None: wherever they are.
         name: Only jobs of this kind.
+        max_bytes: Of records that are read at once, and of the longest that is read.
     """
 
-    def __init__(self, queues: Iterable[QueueKeys], place: Place | None, name: str | None) -> None:
+    def __init__(self, queues: Iterable[QueueKeys], place: Place | None, name: str | None, max_bytes: int) -> None:
         self._queues = list(queues)
+        self._max_bytes = max_bytes
+        self._unread: list[bytes] = []  # of the ids of the page that was read last
         self._place = place
         self._name = name
         self._after: Any = None
@@ -42,17 +45,19 @@ class Scan:
         found: list[JobRecord[Any]] = []
         while self._queues and not found:
             queue = self._queues[0]
-            ids = yield from self._next_ids(queue)
-            new = [id for id in dict.fromkeys(ids) if id not in self._yielded]
-            kept = yield from read_records(queue.scope, new)
-            for id, one in zip(new, kept, strict=True):
+            if not self._unread:
+                ids = yield from self._next_ids(queue)
+                self._unread = [id for id in dict.fromkeys(ids) if id not in self._yielded]
+            kept = yield from read_some(queue.scope, self._unread, self._max_bytes)
+            del self._unread[: len(kept)]
+            for id, one in kept:
                 if one is None or self._place not in (None, one.place):
                     continue  # it has left since its id was read
                 record = record_of(id, queue.queue, one)
                 if self._name in (None, record.name):
                     found.append(record)
                     self._yielded.add(id)
-            if self._after is None:
+            if self._after is None and not self._unread:
                 del self._queues[0]
                 self._yielded.clear()
         return found

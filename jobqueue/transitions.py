@@ -41,11 +41,13 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    Unread,
 )
 
 __all__ = [
     "BYTES",
     "LIMIT",
+    "MAX_PAYLOAD",
     "SCHEMA",
     "SEARCHED",
     "claim",
@@ -58,6 +60,7 @@ __all__ = [
     "finish",
     "forget_leases",
     "hurry",
+    "longest_record",
     "mark_registered",
     "mend",
     "move_out",
@@ -84,13 +87,25 @@ SCHEMA: Final = 1
 LIMIT: Final = 500
 """Ids that one operation touches at most: a script's time is paid by everybody on the server."""
 BYTES: Final = 1024 * 1024
-"""Bytes of records that one operation writes or reads at most, unless a single one is larger: the server does nothing else
+"""Bytes of records that one operation writes or reads at most, unless `longest_record` is more: the server does nothing else
 meanwhile. A megabyte takes it two to ten milliseconds."""
+MAX_PAYLOAD: Final = 1_000_000
+"""Bytes that the arguments of one job may take by default."""
+BESIDES: Final = BYTES - MAX_PAYLOAD
+"""Bytes of a record besides its arguments, at most: the error alone may take 16,000."""
 CLOSED: Final = b"closed"
 SEARCHED: Final = b":searched"
 """Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
+
+
+def longest_record(max_payload: int) -> int:
+    """Bytes of the longest record that is read where the arguments of a job may take ``max_payload``.
+
+    At least what is stored by default, so that no process refuses to read what another may store without being told to.
+    """
+    return max(MAX_PAYLOAD, max_payload) + BESIDES
 
 
 def _move(
@@ -181,11 +196,15 @@ def promote(queue: QueueKeys, now: int) -> Batch:
 
 
 def claim(
-    queue: QueueKeys, incarnation: bytes, number: int, *, limit: int, now: int, lease: int, beat: int
+    queue: QueueKeys, incarnation: bytes, number: int, *, limit: int, now: int, lease: int, beat: int,
+    max_bytes: int = BYTES,
 ) -> Batch:  # fmt: skip
-    """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left."""
+    """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left.
+
+    Their records are answered, ``max_bytes`` of them at most; of one that is longer by itself, its size.
+    """
     return _move(
-        "claim", queue.ready, queue.working, Head(limit, BYTES), score=now + lease,
+        "claim", queue.ready, queue.working, Head(limit, max_bytes), score=now + lease,
         stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give=True, wake=True,
     )  # fmt: skip
 
@@ -300,9 +319,10 @@ def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
 # ------------------------------------------------------------------------------------------------------------ operators
 
 
-def requeue(queue: QueueKeys, id: bytes, died: int, record: bytes) -> Batch:
-    """Take a dead job to the tail of ready, if it is the one that was seen there."""
-    return _move("requeue", queue.dead, queue.ready, These((id,)), expect={id: died}, records={id: record}, wake=True)
+def requeue(queue: QueueKeys, id: bytes, died: int, record: bytes | Unread) -> Batch:
+    """Take a dead job to the tail of ready, if it is the one that was seen there; with this record, or, unread, as it is."""
+    records = None if isinstance(record, Unread) else {id: record}
+    return _move("requeue", queue.dead, queue.ready, These((id,)), expect={id: died}, records=records, wake=True)
 
 
 def hurry(queue: QueueKeys, id: bytes, due: int) -> Batch:
@@ -315,7 +335,7 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] |
     return _move("delete", source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
 
 
-def mend(queue: QueueKeys, id: bytes, seen: bytes | None, record: bytes = b"", died: int = 0) -> Batch:
+def mend(queue: QueueKeys, id: bytes, seen: bytes | Unread | None, record: bytes = b"", died: int = 0) -> Batch:
     """Take a job that is in no place, or in several, to dead, if its record is as it was seen; see `Mend`."""
     assert legal("mend", None, "dead")
     return Batch(queue.scope, (Mend(queue.dead, id, seen, record, died),))

@@ -11,7 +11,7 @@ from jobqueue.judge import Verdict, unknown_kind
 from jobqueue.record import Stored, decode, wrap_raw
 from jobqueue.runner.packing import Landed
 from jobqueue.runner.task import Task
-from jobqueue.storage.ops import Moved
+from jobqueue.storage.ops import Moved, Unread
 
 __all__ = ["admitted"]
 
@@ -22,12 +22,14 @@ def admitted(landed: Landed, moved: Moved, kind: Callable[[str], Kind[Any] | Non
     """The jobs of a claim; those that cannot be run have their verdict."""
     queue, mark, fence, deadline = landed.entry.queue, landed.mark, moved.fence, landed.deadline
     for order, (id, record) in enumerate(zip(moved.ids, moved.records, strict=True)):
-        task = Task(queue, id, mark, fence, record, _UNREAD, None, deadline, order)
+        stored = b"" if isinstance(record, Unread) else record
+        task = Task(queue, id, mark, fence, stored, _UNREAD, None, deadline, order)
         try:
             task.stored = decode(record)
         except PayloadError as error:
-            # Its bytes become the payload of a record that can be read, so that they can be looked at.
-            task.record = wrap_raw(record, str(error), now)
+            if not isinstance(record, Unread):
+                # Its bytes become the payload of a record that can be read, so that they can be looked at.
+                task.record = wrap_raw(record, str(error), now)
             task.verdict = Verdict("dead", "bury", {}, now)
             task.text = str(error)
         else:

@@ -22,7 +22,9 @@ from jobqueue.storage.ops import Fields
 __all__ = ["settle"]
 
 
-def settle(keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+def settle(
+    keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment], max_bytes: int = transitions.BYTES
+) -> Flow[list[Rescued]]:
     """Hand back what a dead runner holds in all queues; answers the jobs that came back.
 
     Safe to be done again after an error, and for a runner that ended in order: then there is nothing to hand back.
@@ -31,6 +33,7 @@ def settle(keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment]
         keys: The namespace.
         incarnation: The runner. Its process must have been reaped by the caller.
         moment: Reads the clocks.
+        max_bytes: Of records that one step reads; a longer one goes to dead unread.
 
     Raises:
         StorageError: It could not be done, or not all of it; ask again.
@@ -49,7 +52,7 @@ def settle(keys: NamespaceKeys, incarnation: bytes, moment: Callable[[], Moment]
         )
     rescued: list[Rescued] = []
     for queue in _queues(keys.scope, names):
-        rescued += yield from hand_back(queue, incarnation, moment)
+        rescued += yield from hand_back(queue, incarnation, moment, max_bytes)
     return rescued
 
 

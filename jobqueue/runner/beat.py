@@ -130,7 +130,7 @@ class Beats:
 
     def _tell_lost(self, tasks: Sequence[Task], sent: float) -> Flow[None]:
         try:
-            answers = yield Read(tuple(Records(task.queue.scope, (task.id,)) for task in tasks))
+            answers = yield Read(tuple(Records(task.queue.scope, (task.id,), 0) for task in tasks))
         except StorageError:
             why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
         else:

@@ -563,7 +563,7 @@ class Core:
         queue.number += 1
         batch = transitions.claim(
             queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
-            beat=self.config.beat,
+            beat=self.config.beat, max_bytes=self.config.max_bytes,
         )  # fmt: skip
         self.leases.ask(at)
         queue.claim = PendingClaim(batch, limit, at.local)

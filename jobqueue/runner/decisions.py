@@ -9,6 +9,7 @@ import msgspec
 
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
+from jobqueue.transitions import BYTES
 
 __all__ = ["Config", "Decision", "Leave", "LookAround", "Notice", "Rest", "Send"]
 
@@ -26,6 +27,7 @@ class Config(msgspec.Struct, frozen=True):
         processes: Functions that run in processes at a time.
         strict: Serve a queue only while none of a larger weight has work.
         until_empty: Leave when nothing is ready or due, and its own jobs have ended.
+        max_bytes: Bytes of records that one claim brings at most, and of the longest record that is read.
     """
 
     incarnation: bytes
@@ -37,6 +39,7 @@ class Config(msgspec.Struct, frozen=True):
     processes: int = 1
     strict: bool = False
     until_empty: bool = False
+    max_bytes: int = BYTES
 
 
 class Send(msgspec.Struct, frozen=True):

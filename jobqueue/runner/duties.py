@@ -64,6 +64,7 @@ class Duties:
         moment: Reads the clocks.
         reports: Where to tell.
         discover: Whether to look for queues that are not served yet.
+        max_bytes: Of records that one step of a rescue reads; a longer one goes to dead unread.
 
     Attributes:
         every: How much time passes between two rounds at most, in ms.
@@ -80,6 +81,7 @@ class Duties:
         moment: Callable[[], Moment],
         reports: Reports,
         discover: bool,
+        max_bytes: int = transitions.BYTES,
     ) -> None:
         self._keys = keys
         self._queues = queues
@@ -89,6 +91,7 @@ class Duties:
         self._moment = moment
         self._reports = reports
         self._discover = discover
+        self._max_bytes = max_bytes
         self._watch = Watch()
         self._empty: dict[str, None] = {}  # scopes of queues that held nothing at the last look, the oldest look first
         self._pruned = moment().local
@@ -163,7 +166,7 @@ class Duties:
             if look.is_empty:
                 self._empty[look.queue.scope] = None
             try:
-                rescued = yield from follow(look, self._watch, self._moment)
+                rescued = yield from follow(look, self._watch, self._moment, self._max_bytes)
             except StorageError as error:
                 failed = failed or error
                 continue

@@ -76,7 +76,8 @@ def _move_out(queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
         assert task.verdict is not None
         assert task.verdict.score is not None
         claims[task.id] = task.claim
-        records[task.id] = rewrite(task.record, **task.verdict.changes)
+        if task.record:  # what was not read stays as it is
+            records[task.id] = rewrite(task.record, **task.verdict.changes)
         scores[task.id] = task.verdict.score
     verdict = tasks[0].verdict
     assert verdict is not None

@@ -22,11 +22,11 @@ import attrs
 from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import PayloadError
-from jobqueue.flows import Flow, Read, read_on, read_records, send_one
+from jobqueue.flows import Flow, Read, read_on, read_some, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Query, Records, Sizes
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Query, Records, Sizes, Unread
 
 __all__ = ["Look", "Rescued", "Watch", "follow", "hand_back", "look_at", "patrol"]
 
@@ -50,7 +50,7 @@ class Rescued:
         dead: It took its runner down too often and went to dead.
         idle: Milliseconds since its lease ended.
         fence: The fence of its claim.
-        record: What is stored of it now, if it is dead.
+        record: What is stored of it now, if it is dead; empty if that is too long to be read.
     """
 
     id: bytes
@@ -165,19 +165,24 @@ def look_at(
     return looks
 
 
-def patrol(queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+def patrol(
+    queue: QueueKeys, watch: Watch, longest: int, moment: Callable[[], Moment], max_bytes: int = transitions.BYTES
+) -> Flow[list[Rescued]]:
     """Look at all expired leases of a queue and take those that are ripe: `look_at`, then `follow`."""
     [look] = yield from look_at((queue,), longest, moment)
-    return (yield from follow(look, watch, moment))
+    return (yield from follow(look, watch, moment, max_bytes))
 
 
-def follow(look: Look, watch: Watch, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+def follow(
+    look: Look, watch: Watch, moment: Callable[[], Moment], max_bytes: int = transitions.BYTES
+) -> Flow[list[Rescued]]:
     """Take the expired leases that are ripe, and watch the others.
 
     Args:
         look: What was found in the queue.
         watch: What this observer saw before; changed.
         moment: Reads the clocks.
+        max_bytes: Of records that one step reads; a longer one goes to dead unread.
     """
     queue, at = look.queue, look.at
     expired = yield from _all_pages(look)
@@ -186,7 +191,7 @@ def follow(look: Look, watch: Watch, moment: Callable[[], Moment]) -> Flow[list[
     sight = Moment(at.now, moment().local)
     before = watch.seen.get(queue.scope, {})
     watch.seen[queue.scope] = seen = yield from _sighted(queue, expired, before, sight)
-    return (yield from _take_ripe(queue, seen, at))
+    return (yield from _take_ripe(queue, seen, at, max_bytes))
 
 
 def _all_pages(look: Look) -> Flow[list[tuple[bytes, int]]]:
@@ -206,7 +211,7 @@ def _sighted(
         fresh = {id: None for id, end in part if id not in before or before[id].end != end}
         claims: dict[bytes, bytes | None] = {}
         if fresh:
-            kept = yield from read_records(queue.scope, tuple(fresh))
+            [kept] = yield Read((Records(queue.scope, tuple(fresh), 0),))  # without the records themselves
             # What has left meanwhile has not been seen: its next claim may happen to end at the same time.
             claims = {
                 id: one.claim if one else None
@@ -221,13 +226,13 @@ def _sighted(
     return seen
 
 
-def _take_ripe(queue: QueueKeys, seen: dict[bytes, _Seen], at: Moment) -> Flow[list[Rescued]]:
+def _take_ripe(queue: QueueKeys, seen: dict[bytes, _Seen], at: Moment, max_bytes: int) -> Flow[list[Rescued]]:
     """Take the leases that were watched for long enough; they are not watched any more."""
     ripe = sorted(((one.fence, id) for id, one in seen.items() if at.local - one.since >= one.patience))
     rescued: list[Rescued] = []
     left = [id for _, id in ripe]
     while left:
-        last = yield from _last(queue, left)
+        last = yield from _last(queue, left, max_bytes)
         del left[-len(last) :]
         rescued += yield from _take(queue, last, seen, at.now)
         for id in last:
@@ -235,18 +240,18 @@ def _take_ripe(queue: QueueKeys, seen: dict[bytes, _Seen], at: Moment) -> Flow[l
     return rescued
 
 
-def _last(queue: QueueKeys, ids: list[bytes]) -> Flow[dict[bytes, Kept | None]]:
+def _last(queue: QueueKeys, ids: list[bytes], max_bytes: int) -> Flow[dict[bytes, Kept | None]]:
     """What is kept of the last of these, in order: as many as one step may take.
 
     Each step puts its jobs before those of the step before, so the last of them go first.
     """
-    part = ids[: -PART - 1 : -1]
-    [kept] = yield Read((Records(queue.scope, tuple(part), transitions.BYTES),))
-    found: list[tuple[bytes, Kept | None]] = list(zip(part, kept, strict=False))
+    found = yield from read_some(queue.scope, ids[: -PART - 1 : -1], max_bytes)
     return dict(reversed(found))
 
 
-def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]) -> Flow[list[Rescued]]:
+def hand_back(
+    queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment], max_bytes: int = transitions.BYTES
+) -> Flow[list[Rescued]]:
     """Take all that a runner holds in a queue, without waiting for its leases to end.
 
     To be asked only by a parent that has reaped the runner's process: of anybody else this would be robbery. What the
@@ -256,6 +261,7 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
         queue: The queue.
         incarnation: The runner.
         moment: Reads the clocks.
+        max_bytes: Of records that one step reads; a longer one goes to dead unread.
     """
     yield from send_one(transitions.close_requests(queue, incarnation))
     rescued: list[Rescued] = []
@@ -272,7 +278,7 @@ def hand_back(queue: QueueKeys, incarnation: bytes, moment: Callable[[], Moment]
             break
         left = [id for _, id in held]
         while left:
-            last = yield from _last(queue, left)
+            last = yield from _last(queue, left, max_bytes)
             del left[-len(last) :]
             at = moment()
             kept: dict[bytes, Kept | None] = {}
@@ -316,8 +322,10 @@ def _take(
     return rescued
 
 
-def _judge(record: bytes, fence: int, now: int) -> tuple[bytes, int | None]:
-    """The record as it is to be kept, and when the job died; None if it goes back to ready."""
+def _judge(record: bytes | Unread, fence: int, now: int) -> tuple[bytes | None, int | None]:
+    """The record as it is to be kept, if it changes, and when the job died; None if it goes back to ready."""
+    if isinstance(record, Unread):
+        return None, now
     try:
         stored = decode(record)
     except PayloadError as error:

@@ -32,6 +32,7 @@ from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
 from jobqueue.runner.signals import STOPS, StopRequests
+from jobqueue.transitions import longest_record
 
 __all__ = ["Supervisor"]
 
@@ -427,8 +428,12 @@ class _Graves:
             opened = access.opened()
             clock = opened.backend.clock
             rescued = run(
-                settle(access.keys, name, lambda: Moment(clock.now(), clock.monotonic())), opened.storage(), clock
-            )
+                settle(
+                    access.keys, name, lambda: Moment(clock.now(), clock.monotonic()),
+                    longest_record(self._jobs.max_payload),
+                ),
+                opened.storage(), clock,
+            )  # fmt: skip
         except JobQueueError as error:
             if isinstance(error, StorageError) and not error.passes:
                 _log.warning(

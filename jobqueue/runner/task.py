@@ -24,7 +24,7 @@ class Task(Flags):
         claim: The mark of the claim, which every later move has to show.
         fence: The number in it.
         order: Its place among the jobs of this claim.
-        record: The stored bytes.
+        record: The stored bytes; empty if they are too many to be read.
         stored: Their fields.
         kind: Its kind; None if the record could not be read or the kind is unknown.
         deadline: Local monotonic milliseconds until which the lease is certain.

@@ -29,6 +29,7 @@ __all__ = [
     "ScopePage",
     "Scopes",
     "Sizes",
+    "Unread",
     "Where",
 ]
 
@@ -51,12 +52,18 @@ class Placed(msgspec.Struct, frozen=True):
     registered: bool = False
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """Stands for a record that is longer than was asked for, and was not read. ``size`` is its length in bytes."""
+
+    size: int
+
+
 class Moved(msgspec.Struct, frozen=True):
     """What a `Move` did.
 
     Attributes:
         ids: What moved, in order.
-        records: Their records as they are now, if asked for, else empty.
+        records: Their records as they are now, if asked for, else empty; `Unread` for those that are too long for `Head`.
         missing: Ids that had no record and were removed from the source.
         fence: The fence of the stamp, 0 without one or if nothing moved.
         left: How many the source still holds.
@@ -64,7 +71,7 @@ class Moved(msgspec.Struct, frozen=True):
     """
 
     ids: tuple[bytes, ...]
-    records: tuple[bytes, ...] = ()
+    records: tuple[bytes | Unread, ...] = ()
     missing: tuple[bytes, ...] = ()
     fence: int = 0
     left: int = 0
@@ -129,8 +136,9 @@ class Records(msgspec.Struct, frozen=True):
     Attributes:
         scope: The scope.
         ids: Which.
-        max_bytes: The answer ends before the record that would make all of them longer than this, but not before the first
-            record. None for all of them.
+        max_bytes: The answer ends before the record that would make all of them longer than this. A record that is longer by
+            itself is answered as `Unread`, and counts nothing; so 0 answers everything else about all ids. None for all
+            records, whatever their length.
     """
 
     scope: str
@@ -145,14 +153,22 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """Fields of a hash, all of them with None. Answers a dict of those present, sorted by field."""
+    """Fields of a hash, all of them with None. Answers a dict of those present, sorted by field.
+
+    Attributes:
+        hash: Which.
+        fields: Which of its fields.
+        max_bytes: A value that is longer is left out, as if it were not there; None for all values. Nothing that jobqueue
+            keeps in a hash, but for records, is longer than the default.
+    """
 
     hash: HashKey
     fields: tuple[bytes, ...] | None = None
+    max_bytes: int | None = 262_144
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds the lock. Answers a `Held`, or None if nobody ever did."""
+    """Who holds the lock. Answers a `Held`, or None if nobody ever did. Of a token, the first 1,024 bytes at least."""
 
     lock: LockKey
 
@@ -239,13 +255,13 @@ class Kept(msgspec.Struct, frozen=True):
     """A record, where its id is, and who holds it.
 
     Attributes:
-        record: The record.
+        record: The record, or `Unread`.
         place: Where; an id that is in no sorted set is in ``ready``.
         score: Its score there (0 in ``ready``).
-        claim: Its claim, if it has one.
+        claim: Its claim, if it has one of `LONGEST_CLAIM` bytes at most.
     """
 
-    record: bytes
+    record: bytes | Unread
     place: Place
     score: int
     claim: bytes | None

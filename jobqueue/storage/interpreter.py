@@ -73,10 +73,12 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    Unread,
     claim_mark,
 )
 from jobqueue.storage.placing import Placing
 from jobqueue.storage.sortedset import SortedSet
+from jobqueue.storage.within import read, within
 
 __all__ = ["Interpreter"]
 
@@ -234,10 +236,10 @@ class Interpreter(Placing):
         if op.target not in (None, op.source) and not all(map(records.__contains__, moved)):
             missing = [id_ for id_ in moved if id_ not in records]
             moved = [id_ for id_ in moved if id_ in records]
-        given: tuple[bytes, ...] = ()
+        given: tuple[bytes | Unread, ...] = ()
         if op.give:
-            new = op.records or {}
-            given = tuple([new[id_] if id_ in new else records.get(id_, b"") for id_ in moved])
+            new, most = op.records or {}, _most_bytes(op)
+            given = tuple([new[id_] if id_ in new else read(records.get(id_, b""), most) for id_ in moved])
         self._leave(op, moved, missing)
         fence = self._stamp(op, moved)
         if moved:
@@ -268,7 +270,7 @@ class Interpreter(Placing):
         if values is None:
             return []
         if isinstance(op.pick, Head):
-            return _within([*islice(values, op.pick.limit)], op.pick.max_bytes, records)
+            return [*within([*islice(values, op.pick.limit)], op.pick.max_bytes, records)]
         assert not isinstance(op.pick, Due)
         return [id_ for id_ in dict.fromkeys(op.pick.ids) if id_ in values]
 
@@ -365,10 +367,12 @@ class Interpreter(Placing):
         claims = self.hashes.get(full_name(op.source.scope, CLAIMS), {})
         entries = self.sets.get(op.target.full) or SortedSet()
         claim = claim_mark(op.stamp.incarnation, fence, op.stamp.beat)
-        ids = tuple([id_ for id_ in known[2:] if id_ in entries.scores and claims.get(id_) == claim and id_ in records])
+        ids = [id_ for id_ in known[2:] if id_ in entries.scores and claims.get(id_) == claim and id_ in records]
+        most = _most_bytes(op)
+        ids = ids if most is None else [*within(ids, most, records)]
         left, lowest = self._left(op.source)
-        given = tuple([records[id_] for id_ in ids]) if op.give else ()
-        return Moved(ids, given, (), fence, left, lowest), False
+        given = tuple([read(records[id_], most) for id_ in ids]) if op.give else ()
+        return Moved(tuple(ids), given, (), fence, left, lowest), False
 
 
 _hash: Final = lru_cache(maxsize=1024)(HashKey)
@@ -427,17 +431,9 @@ def _most(op: Move) -> int:
     return len(ids & op.expect.keys() if isinstance(op.expect, Mapping) else ids)
 
 
-def _within(ids: list[bytes], max_bytes: int, records: Mapping[bytes, bytes]) -> list[bytes]:
-    """As many ids from the first as their records fit into ``max_bytes``, but at least one that has a record."""
-    total = taken = 0
-    for index, id_ in enumerate(ids):
-        record = records.get(id_)
-        if record is not None:
-            total += len(record)
-            if taken and total > max_bytes:
-                return ids[:index]
-            taken += 1
-    return ids
+def _most_bytes(op: Move) -> int | None:
+    """How long a record may be that is answered."""
+    return op.pick.max_bytes if isinstance(op.pick, Head) else None
 
 
 def _netstrings(values: Iterable[bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jobqueue.storage.contents import Contents, full_name
-from jobqueue.storage.ops import CLAIMS, RECORDS, HashKey, Key, ListKey, Mend, SetKey
+from jobqueue.storage.ops import CLAIMS, RECORDS, HashKey, Key, ListKey, Mend, SetKey, Unread
 
 __all__ = ["keys_of_mend", "mend"]
 
@@ -23,7 +23,8 @@ def mend(contents: Contents, op: Mend) -> int:
     """Make the id whole; answers 1 if something changed, else 0."""
     scope, id_ = op.target.scope, op.id
     claims, records, ready = full_name(scope, CLAIMS), full_name(scope, RECORDS), full_name(scope, "ready")
-    if contents.hashes.get(records, {}).get(id_) != op.seen:
+    stored = contents.hashes.get(records, {}).get(id_)
+    if (Unread(len(stored)) if stored is not None and isinstance(op.seen, Unread) else stored) != op.seen:
         return 0
     names = [full_name(scope, place) for place in _SETS]
     sets = [name for name in names if name in contents.sets and id_ in contents.sets[name].scores]
@@ -44,6 +45,7 @@ def mend(contents: Contents, op: Mend) -> int:
         if not listed:
             del contents.lists[ready]
     if op.seen is not None:
-        contents.hash_set(records, {id_: op.record})
+        if not isinstance(op.seen, Unread):
+            contents.hash_set(records, {id_: op.record})
         contents.set_add(op.target.full, {id_: op.score})
     return 1

@@ -40,6 +40,7 @@ from jobqueue.storage.answers import (
     ScopePage,
     Scopes,
     Sizes,
+    Unread,
     Where,
 )
 from jobqueue.storage.key import HashKey, Key, ListKey, LockKey, SetKey
@@ -49,6 +50,7 @@ __all__ = [
     "CLEAR",
     "COUNTERS",
     "FENCE",
+    "LONGEST_CLAIM",
     "NO_CLAIM",
     "PLACES",
     "RECORDS",
@@ -107,6 +109,7 @@ __all__ = [
     "Stamp",
     "These",
     "Unlocked",
+    "Unread",
     "Where",
     "claim_mark",
 ]
@@ -122,6 +125,8 @@ REQUESTS: Final = "requests"
 COUNTERS: Final = "counters"
 """Name of the hash of counters; its field ``fence`` belongs to the storage."""
 FENCE: Final = b"fence"
+LONGEST_CLAIM: Final = 1024
+"""Bytes of a claim that is answered; no runner writes a longer one."""
 REGISTERED: Final = b"registered"
 """Field of the counters that says that the registry of the namespace has the queue. A `Put` answers whether it is there."""
 
@@ -314,9 +319,10 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Picks from the head of a list, at most ``limit`` ids and ``max_bytes`` bytes of records, but at least one id.
+    """Picks from the head of a list, at most ``limit`` ids and ``max_bytes`` bytes of records.
 
-    A limit of 0 picks nothing.
+    A record that is longer by itself is neither counted nor read: its id is picked, and ``give`` answers `Unread` for it. So
+    no more than ``max_bytes`` is ever answered. A limit of 0 picks nothing.
     """
 
     limit: int
@@ -402,7 +408,7 @@ class Move(msgspec.Struct, frozen=True):
         front: Put at the head of a list, in the order picked, instead of the tail.
         wake: Ring the scope if a list that is the source still holds something; with a sorted set as the source, if
             something joined a list, or one of these became the head of another sorted set.
-        give: Answer the records too.
+        give: Answer the records too; of a pick of `Head`, only those that are not too long for it.
     """
 
     source: PlaceKey
@@ -440,14 +446,14 @@ class Mend(msgspec.Struct, frozen=True):
     Attributes:
         target: Where it goes.
         id: Which.
-        seen: Its record as it was seen, None if it had none.
-        record: Its new record.
+        seen: Its record as it was seen, None if it had none. `Unread` is any record of that length.
+        record: Its new record; one that was not read stays as it is.
         score: Its score in the target (ms).
     """
 
     target: SetKey
     id: bytes
-    seen: bytes | None
+    seen: bytes | Unread | None
     record: bytes = b""
     score: int = 0
 

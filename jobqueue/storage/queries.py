@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from heapq import nsmallest
 from itertools import islice
 from typing import Final
@@ -11,6 +11,7 @@ from jobqueue.storage.contents import Contents, full_name
 from jobqueue.storage.ops import (
     CLAIMS,
     COUNTERS,
+    LONGEST_CLAIM,
     RECORDS,
     Answer,
     Fields,
@@ -33,6 +34,7 @@ from jobqueue.storage.ops import (
     Where,
 )
 from jobqueue.storage.sortedset import SortedSet
+from jobqueue.storage.within import read, within
 
 __all__ = ["answer"]
 
@@ -55,10 +57,12 @@ def answer(contents: Contents, query: Query) -> Answer:
             return _kept(contents, query)
         case Sizes(keys):
             return tuple([contents.size(each) for each in keys])
-        case Fields(key, fields):
+        case Fields(key, fields, most):
             contents.check_kinds((key,))
             stored = contents.hashes.get(key.full, {})
-            return {field: stored[field] for field in sorted(stored if fields is None else fields) if field in stored}
+            wanted = sorted(stored if fields is None else fields)
+            found = {field: stored[field] for field in wanted if field in stored}
+            return {field: value for field, value in found.items() if most is None or len(value) <= most}
         case Holder(key):
             contents.check_kinds((key,))
             return contents.locks.get(key.full)
@@ -82,16 +86,6 @@ def _page(contents: Contents, query: Page) -> Answer:
     return tuple([(member, score) for score, member in page if query.before is None or score <= query.before])
 
 
-def _within(ids: Sequence[bytes], max_bytes: int, records: Mapping[bytes, bytes]) -> Sequence[bytes]:
-    total = 0
-    for index, id_ in enumerate(ids):
-        size = len(records.get(id_, b""))
-        if size and total and total + size > max_bytes:
-            return ids[:index]
-        total += size
-    return ids
-
-
 def _kept(contents: Contents, query: Records) -> Answer:
     scope = query.scope
     sets = [SetKey(scope, place) for place in _SET_PLACES]
@@ -104,7 +98,7 @@ def _kept(contents: Contents, query: Records) -> Answer:
         if key.full in contents.sets
     ]
     kept: list[Kept | None] = []
-    for id_ in query.ids if query.max_bytes is None else _within(query.ids, query.max_bytes, records):
+    for id_ in query.ids if query.max_bytes is None else within(query.ids, query.max_bytes, records):
         record = records.get(id_)
         if record is None:
             kept.append(None)
@@ -115,7 +109,10 @@ def _kept(contents: Contents, query: Records) -> Answer:
             if id_ in scores:
                 place, score = name, scores[id_]
                 break
-        kept.append(Kept(record, place, score, claims.get(id_)))
+        claim = claims.get(id_)
+        if claim is not None and len(claim) > LONGEST_CLAIM:
+            claim = None
+        kept.append(Kept(read(record, query.max_bytes), place, score, claim))
     return tuple(kept)
 
 

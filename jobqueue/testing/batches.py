@@ -55,6 +55,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    Unread,
     Where,
 )
 
@@ -268,7 +269,9 @@ class Draw:
         stored = self.dump.get(f"{{{self.scope}}}:records")
         records = stored if isinstance(stored, dict) else {}
         id_ = self.one(*records, *IDS)
-        seen = records.get(id_) if self.random.randrange(5) else self.one(None, *RECORDS)
+        seen: bytes | Unread | None = records.get(id_) if self.random.randrange(5) else self.one(None, *RECORDS)
+        if isinstance(seen, bytes) and self.random.randrange(4) == 0:
+            seen = Unread(len(seen))
         target = SetKey(self.scope, self.one("dead", "dead", "waiting", "working"))
         return Mend(target, id_, seen, self.one(*RECORDS), self.time())
 
@@ -290,7 +293,7 @@ class Draw:
             lambda: Page(self.any_set(), self.one(*LIMITS), self.one(None, self.time()), after),
             lambda: Records(self.scope, self.ids(), self.one(None, 0, 9, 20, 100)),
             lambda: Sizes(tuple(self.key() for _ in range(self.random.randrange(4)))),
-            lambda: Fields(self.any_hash(), fields),
+            lambda: Fields(self.any_hash(), fields, self.one(None, 0, 2, 100)),
             lambda: Holder(self.lock()),
             lambda: Ids(self.any_hash(), self.one(1, 2, 3, 100)),
             lambda: Where(self.scope, self.ids(), self.coin()),

@@ -377,7 +377,7 @@ def _whole(name: str, value: object) -> Query:
     """A query for all that memory holds under a full name."""
     scope, _, short = name[1:].partition("}:")
     if isinstance(value, dict):
-        return Fields(HashKey(scope, short))
+        return Fields(HashKey(scope, short), None, None)
     if isinstance(value, tuple):
         return Holder(LockKey(scope, short))
     if isinstance(value, list) and isinstance(value[0], tuple):

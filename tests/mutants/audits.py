@@ -18,8 +18,8 @@ AUDITS: Final = (
         "audit-believes-the-first-look",
         "takes a job for broken because it moved between two looks",
         _AUDIT,
-        "Read((Where(queue.scope, part, search=True), Records(queue.scope, part)))",
-        "Read((Where(queue.scope, part), Records(queue.scope, part)))",
+        "Read((Where(queue.scope, part, search=True), Records(",
+        "Read((Where(queue.scope, part), Records(",
     ),
     Variant(
         "audit-reads-one-page",
@@ -53,7 +53,7 @@ AUDITS: Final = (
         "mends-any-record",
         "mends a job whose record is not the one that was seen",
         _MEMORY,
-        "    if contents.hashes.get(records, {}).get(id_) != op.seen:\n",
+        "    if (Unread(len(stored)) if stored is not None and isinstance(op.seen, Unread) else stored) != op.seen:\n",
         "    if False:\n",
     ),
     Variant(
@@ -67,8 +67,8 @@ AUDITS: Final = (
         "script-mends-any-record",
         "mends a job whose record is not the one that was seen, on the server",
         _SCRIPT,
-        "if call('HGET', RECORDS, id) ~= (op.had and op.seen) then",
-        "if false then",
+        "elseif call('HGET', RECORDS, id) ~= (op.had == '1' and op.seen) then",
+        "elseif false then",
     ),
     Variant(
         "script-leaves-an-entry",

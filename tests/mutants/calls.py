@@ -81,8 +81,8 @@ CALLS: Final = (
         "found-twice",
         "finds a job twice that moves on while it is looked for",
         _LOOKUP,
-        "                if kept.place == place:",
-        "                if True:",
+        "if kept is not None and kept.place == place:",
+        "if kept is not None:",
     ),
     Variant(
         "silent-end-of-a-search",
@@ -231,8 +231,8 @@ CALLS: Final = (
         "requeue-in-silence",
         "notifies nobody of a job that was requeued",
         "transitions.py",
-        "records={id: record}, wake=True)",
-        "records={id: record})",
+        "records=records, wake=True)",
+        "records=records)",
     ),
     Variant(
         "hurry-in-silence",
@@ -245,8 +245,8 @@ CALLS: Final = (
         "two-megabytes",
         "takes twice as many bytes in one claim as is said",
         "transitions.py",
-        "Head(limit, BYTES)",
-        "Head(limit, 2 * BYTES)",
+        "Head(limit, max_bytes)",
+        "Head(limit, 2 * max_bytes)",
     ),
     Variant(
         "note-unfenced",

@@ -112,8 +112,8 @@ EDGES: Final = (
         "answers-without-a-record",
         "answers a repeated claim with a job whose record is gone",
         _MEMORY,
-        "claims.get(id_) == claim and id_ in records])",
-        "claims.get(id_) == claim])",
+        "claims.get(id_) == claim and id_ in records]\n",
+        "claims.get(id_) == claim]\n",
     ),
     Variant(
         "count-of-what-cannot-move",

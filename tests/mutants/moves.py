@@ -78,8 +78,8 @@ MOVES: Final = (
         "claim-without-lease",
         "claims jobs under a lease that ends at once",
         "transitions.py",
-        "Head(limit, BYTES), score=now + lease,",
-        "Head(limit, BYTES), score=now,",
+        "Head(limit, max_bytes), score=now + lease,",
+        "Head(limit, max_bytes), score=now,",
     ),
     Variant(
         "release-to-the-tail",

@@ -384,8 +384,8 @@ RUNNERS: Final = (
         "rescued-out-of-order",
         "puts the second part of what a dead runner held before the first",
         "runner/rescue.py",
-        "_last(queue, left)\n        del left[-len(last) :]\n        rescued",
-        "_last(queue, left[:PART])\n        left = [id for id in left if id not in last]\n        rescued",
+        "_last(queue, left, max_bytes)\n        del left[-len(last) :]\n        rescued",
+        "_last(queue, left[:PART], max_bytes)\n        left = [id for id in left if id not in last]\n        rescued",
     ),
     Variant(
         "only-its-own-lease",

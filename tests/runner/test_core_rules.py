@@ -197,6 +197,7 @@ def other_kind(world: World) -> str:
     [id] = world.enqueue(1)
     kept = world.kept(id)
     world.jobs.delete(id)
+    assert isinstance(kept.record, bytes)
     record = kept.record.replace(b"\xa4work", b"\xa4nope")
     assert record != kept.record
     world.memory.apply([Batch("test:low", (Put(world.keys().ready, {id.encode(): record}),))])
@@ -276,7 +277,9 @@ def test_numbers_that_no_storage_can_keep_are_dead_and_harm_nobody(world: World,
 
 def test_arguments_that_do_not_fit_are_dead_at_once(world: World) -> None:
     [id] = world.enqueue(1)
-    record = world.kept(id).record.replace(b'{"number":1}', b'{"numbar":1}')
+    whole = world.kept(id).record
+    assert isinstance(whole, bytes)
+    record = whole.replace(b'{"number":1}', b'{"numbar":1}')
     world.jobs.delete(id)
     world.memory.apply([Batch("test:low", (Put(world.keys().ready, {b"unfit": record}),))])
     world.enqueue(2)

@@ -47,7 +47,8 @@ class Measured(MemoryStorage):
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         answers = super().read(queries)
         entries: list[object] = [one for answer in answers if isinstance(answer, tuple) for one in answer]
-        self.answered.append(sum(len(one.record) for one in entries if isinstance(one, Kept)))
+        records = [one.record for one in entries if isinstance(one, Kept)]
+        self.answered.append(sum(len(record) for record in records if isinstance(record, bytes)))
         return answers
 
 

@@ -50,6 +50,7 @@ from jobqueue.storage.ops import (
     Stamp,
     These,
     Unlocked,
+    Unread,
 )
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.rights import forbidden
@@ -238,7 +239,10 @@ def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
         case Mend(target, id_, seen, record, score):
             args += (b"E", keys.index(target), keys.index(ListKey(target.scope, "ready")))
             args += [keys.index(SetKey(target.scope, place)) for place in ("waiting", "working", "dead")]
-            args += (id_, b"0" if seen is None else b"1", seen or b"", record, b"%d" % score)
+            if isinstance(seen, Unread):
+                args += (id_, b"2", b"%d" % seen.size, b"", b"%d" % score)
+            else:
+                args += (id_, b"0" if seen is None else b"1", seen or b"", record, b"%d" % score)
             return _itself
     return _nothing
 
@@ -324,11 +328,18 @@ def _move(op: Move, keys: Keys, args: list[bytes]) -> Decode:
     else:
         args.append(b"0")
 
+    records_of = _measured if isinstance(op.pick, Head) else tuple
+
     def decode(answer: Any) -> Moved:
         moved, records, missing, fence, left, lowest = answer
-        return Moved(tuple(ids if moved == 1 else moved), tuple(records), tuple(missing), fence, left, lowest)
+        return Moved(tuple(ids if moved == 1 else moved), records_of(records), tuple(missing), fence, left, lowest)
 
     return decode
+
+
+def _measured(records: list[bytes | int]) -> tuple[bytes | Unread, ...]:
+    """The records; a number is the size of one that was not read."""
+    return tuple([Unread(record) if isinstance(record, int) else record for record in records])
 
 
 def _expect_each(ids: Sequence[bytes], expect: Expect | None, args: list[bytes]) -> Sequence[bytes]:

@@ -29,6 +29,7 @@ from jobqueue.storage.ops import (
     Scopes,
     SetKey,
     Sizes,
+    Unread,
     Where,
 )
 from jobqueue.storage.redis.compile import Call, Decode, Keys
@@ -84,12 +85,12 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
         case Sizes(of):
             args += (b"S", b"%d" % len(of), *chain.from_iterable([(keys.index(key), _kind(key)) for key in of]))
             return tuple
-        case Fields(key, None):
-            args += (b"F", keys.index(key), b"-1")
+        case Fields(key, None, most):
+            args += (b"F", keys.index(key), b"-1", b"" if most is None else b"%d" % most)
             return lambda reply: dict(sorted(zip(reply[::2], reply[1::2], strict=True)))
-        case Fields(key, fields):
+        case Fields(key, fields, most):
             wanted = sorted(set(fields or ()))
-            args += (b"F", keys.index(key), b"%d" % len(wanted), *wanted)
+            args += (b"F", keys.index(key), b"%d" % len(wanted), b"" if most is None else b"%d" % most, *wanted)
             return lambda reply: {field: value for field, value in zip(wanted, reply, strict=True) if value is not None}
         case Holder(key):
             args += (b"H", keys.index(key))
@@ -127,10 +128,11 @@ def _whole(score: bytes) -> int:
 
 
 def _kept(
-    record: bytes | None, claim: bytes | None, waiting: bytes | None, working: bytes | None, dead: bytes | None
+    stored: bytes | int | None, claim: bytes | None, waiting: bytes | None, working: bytes | None, dead: bytes | None
 ) -> Kept | None:  # fmt: skip
-    if record is None:
+    if stored is None:
         return None
+    record = Unread(stored) if isinstance(stored, int) else stored
     if waiting is not None:
         return Kept(record, "waiting", _whole(waiting), claim)
     if working is not None:

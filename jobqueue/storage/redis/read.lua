@@ -6,11 +6,11 @@
 --          G set limit before|"" after-score|"" after-member   Page
 --          R n max-bytes|"" ids                                Records
 --          S n (key kind)*                                     Sizes
---          F hash n fields (n = -1: all)                       Fields
+--          F hash n max-bytes|"" fields (n = -1: all)          Fields
 --          H lock                                              Holder
 --          I hash limit cursor                                 Ids
 --          W ready|0 n ids                                     Where
--- reply  per query: P values | G {member, score …} | R {records, claims, scores in waiting, in working, in dead} |
+-- reply  per query: P values | G {member, score …} | R {records (a number is the size of one that was not read), claims, scores in waiting, in working, in dead} |
 --        S sizes | F {value …} of the fields, or {field, value …} of all | H {token, until, fence}. Missing is false.
 --        I {next cursor, fields} | W a number per id: 1 record + 2 waiting + 4 working + 8 dead + 16 claim + 32 * times in ready
 
@@ -63,18 +63,7 @@ local function rank_behind(name, score, member)
   return low
 end
 
--- The last of these ids whose record fits into so many bytes with those before it; at least one with a record.
-local function within(records, max, first, last)
-  local bytes = 0
-  for i = first, last do
-    local size = call('HSTRLEN', records, ARGV[i])
-    if size > 0 and bytes > 0 and bytes + size > max then
-      return i - 1
-    end
-    bytes = bytes + size
-  end
-  return last
-end
+local LONGEST = 1024 -- bytes of a claim or of a lock's field; jobqueue writes none that are longer
 
 local SIZE = { list = 'LLEN', zset = 'ZCARD', hash = 'HLEN' }
 
@@ -92,13 +81,14 @@ local answer = {
   R = function()
     local n, max = number(), tonumber(take())
     local first = skip(n) + 1
-    local last = first + n - 1
-    if max then
-      last = within(key(1, 'hash'), max, first, last)
+    local records, last = within(key(1, 'hash'), ARGV, first, first + n - 1, max or math.huge)
+    local claims = ask('HMGET', key(2, 'hash'), ARGV, first, last)
+    for i = 1, #claims do
+      claims[i] = claims[i] and #claims[i] <= LONGEST and claims[i]
     end
     return {
-      ask('HMGET', key(1, 'hash'), ARGV, first, last),
-      ask('HMGET', key(2, 'hash'), ARGV, first, last),
+      records,
+      claims,
       ask('ZMSCORE', key(3, 'zset'), ARGV, first, last),
       ask('ZMSCORE', key(4, 'zset'), ARGV, first, last),
       ask('ZMSCORE', key(5, 'zset'), ARGV, first, last),
@@ -113,15 +103,29 @@ local answer = {
     return sizes
   end,
   F = function()
-    local name, n = key(number(), 'hash'), number()
+    local name, n, max = key(number(), 'hash'), number(), tonumber(take()) or math.huge
     if n < 0 then
-      return call('HGETALL', name)
+      local all, short = call('HGETALL', name), {}
+      for i = 2, #all, 2 do
+        if #all[i] <= max then
+          short[#short + 1], short[#short + 2] = all[i - 1], all[i]
+        end
+      end
+      return short
     end
     local base = skip(n)
-    return ask('HMGET', name, ARGV, base + 1, base + n)
+    local values = ask('HMGET', name, ARGV, base + 1, base + n)
+    for i = 1, n do
+      values[i] = values[i] and #values[i] <= max and values[i]
+    end
+    return values
   end,
   H = function()
-    return call('HMGET', key(number(), 'hash'), 'token', 'until', 'fence')
+    local held = call('HMGET', key(number(), 'hash'), 'token', 'until', 'fence')
+    for i = 1, 3 do
+      held[i] = held[i] and held[i]:sub(1, LONGEST)
+    end
+    return held
   end,
   -- Servers before Redis 7.4 and Valkey 8 hand the values over as well, which may be large: so steps are short there, and
   -- a megabyte of values ends the page. A small hash comes as a whole, whatever the step.

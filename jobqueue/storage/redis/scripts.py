@@ -29,7 +29,10 @@ def _load(header: str, *names: str) -> Script:
 def _interpret(header: str) -> Script:
     return _load(
         header,
-        *(f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "mend", "batch")),
+        *(
+            f"interpret/{name}.lua"
+            for name in ("bulk", "within", "store", "cursor", "words", "plain", "move", "mend", "batch")
+        ),
     )
 
 
@@ -39,5 +42,7 @@ GROW: Final = _interpret("#!lua")
 """For other calls that store something new, too: a full server refuses them before they begin."""
 DRAIN: Final = _interpret("#!lua flags=allow-oom")
 """For calls that only move, extend, finish and the like: a full server must let jobs drain."""
-READ: Final = _load("#!lua flags=no-writes", "interpret/bulk.lua", "interpret/cursor.lua", "read.lua")
+READ: Final = _load(
+    "#!lua flags=no-writes", "interpret/bulk.lua", "interpret/within.lua", "interpret/cursor.lua", "read.lua"
+)
 ALL: Final = (PUT, GROW, DRAIN, READ)

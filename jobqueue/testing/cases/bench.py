@@ -198,7 +198,7 @@ class Bench:
             [
                 *(Peek(key, 0, _ALL) for key in lists),
                 *(Page(key, _ALL) for key in sets),
-                *(Fields(key) for key in hashes),
+                *(Fields(key, None, None) for key in hashes),
                 Holder(self.duty),
                 Sizes(keys),
             ]

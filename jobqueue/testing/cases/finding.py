@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from jobqueue.storage.ops import (
+    LONGEST_CLAIM,
     REGISTERED,
+    Fields,
     HashSet,
     Head,
     Kept,
@@ -15,6 +17,7 @@ from jobqueue.storage.ops import (
     Scopes,
     Stamp,
     These,
+    Unread,
     claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
@@ -75,7 +78,41 @@ def records_are_answered_up_to_a_number_of_bytes(t: Bench) -> None:
     kept = {id_: Kept(b"nonce-01" + body, "ready", 0, None) for id_, body in bodies.items()}
     ids = (b"a", b"none", b"b", b"c", b"none")
     everything = (kept[b"a"], None, kept[b"b"], kept[b"c"], None)
-    for most, count in ((None, 5), (308, 5), (307, 3), (300, 3), (299, 2), (100, 2), (1, 2), (0, 2)):
+    for most, count in ((None, 5), (308, 5), (307, 3), (300, 3), (299, 2), (200, 2)):
         t.check(t.read(Records(t.scope, ids, most)), everything[:count], f"records of {most} bytes at most")
-    t.check(t.read(Records(t.scope, (b"none", b"b", b"a"), 1)), (None, kept[b"b"]), "at least one that is there")
     t.check(t.read(Records(t.scope, (), 1)), (), "records of no ids")
+
+
+@case(10)
+def records_that_are_too_long_are_answered_by_their_size(t: Bench) -> None:
+    records = {b"a": b"x" * 100, b"b": b"x" * 200_000, b"c": b"x" * 101, b"d": b""}
+    t.put(Put(t.ready, {b"a": records[b"a"]}))
+    t.put(Put(t.waiting, {id_: records[id_] for id_ in (b"b", b"c", b"d")}, 7))
+    ids = (b"a", b"b", b"none", b"c", b"d")
+    expected = {
+        100: (Kept(records[b"a"], "ready", 0, None), Unread(200_000), None, Unread(101), b""),
+        0: (Kept(Unread(100), "ready", 0, None), Unread(200_000), None, Unread(101), b""),
+    }
+    for most, (first, *rest) in expected.items():
+        kept = tuple([None if one is None else Kept(one, "waiting", 7, None) for one in rest])
+        t.check(
+            t.read(Records(t.scope, ids, most)), (first, *kept), f"records of {most} bytes at most, where others are"
+        )
+
+
+@case(10)
+def claims_and_values_that_are_too_long_are_not_answered(t: Bench) -> None:
+    t.fill(b"a", b"b")
+    for id_, incarnation in ((b"a", b"r"), (b"b", b"r" * LONGEST_CLAIM)):
+        t.move(Move(t.ready, t.working, Head(1, 1000), NOW, stamp=Stamp(incarnation, 5, NOW)))
+        kept = t.read(Records(t.scope, (id_,), 0))
+        claim = getattr(kept[0], "claim", b"") if isinstance(kept, tuple) else b""
+        t.check(
+            claim is None, incarnation != b"r", f"there is no claim by a runner whose name has {len(incarnation)} bytes"
+        )
+    values = {b"a": b"", b"b": b"x" * 10, b"c": b"x" * 11}
+    t.do(HashSet(t.notes, values))
+    for most, count in ((None, 3), (11, 3), (10, 2), (9, 1), (0, 1)):
+        short = dict([*values.items()][:count])
+        t.check(t.read(Fields(t.notes, None, most)), short, f"all values of {most} bytes at most")
+        t.check(t.read(Fields(t.notes, (b"c", b"b", b"a", b"z"), most)), short, f"four, of {most} bytes at most")

@@ -47,7 +47,13 @@ def a_record_may_be_large_and_binary(t: Bench) -> None:
     t.put(Put(t.waiting, {id_: large}, NOW))
     t.check(t.move(Move(t.waiting, t.ready, Due(NOW, 1), give=True)).records == (large,), True, "1 MB given unchanged")
     claim = Move(
-        t.ready, t.working, Head(5, 10), NOW, stamp=Stamp(b"\x00:\r\n", 1, NOW), once=Once(b"\x00:\r\n", 1), give=True
+        t.ready,
+        t.working,
+        Head(5, len(large)),
+        NOW,
+        stamp=Stamp(b"\x00:\r\n", 1, NOW),
+        once=Once(b"\x00:\r\n", 1),
+        give=True,
     )
     t.check(t.move(claim).records == (large,), True, "1 MB claimed unchanged")
     again = t.move(claim)
@@ -55,7 +61,7 @@ def a_record_may_be_large_and_binary(t: Bench) -> None:
     kept = t.read(Records(t.scope, (id_,)))
     t.check(isinstance(kept, tuple) and getattr(kept[0], "record", None) == large, True, "1 MB read unchanged")
     t.do(HashSet(t.notes, {id_: large}), ListPush(t.log, (large,)), SetAdd(t.index, {large[:1000]: 1}))
-    t.check(t.read(Fields(t.notes)) == {id_: large}, True, "1 MB in a field unchanged")
+    t.check(t.read(Fields(t.notes, None, None)) == {id_: large}, True, "1 MB in a field unchanged")
     t.check(t.read(Peek(t.log, 0, 1)) == (large,), True, "1 MB in a list unchanged")
     t.check(t.read(Page(t.index, 1)), ((large[:1000], 1),), "a long binary member")
 

@@ -29,6 +29,7 @@ from jobqueue.storage.ops import (
     SetRemove,
     Stamp,
     These,
+    Unread,
     Where,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, CaseFailed, case, record
@@ -171,6 +172,18 @@ def what_is_whole_is_not_mended(t: Bench) -> None:
     t.check(t.do(Mend(t.dead, b"d", record(b"d"), b"mended", NOW)), (1,), "a claim of nobody is taken away")
     t.check(t.places(), before, "places of a job that had a claim of nobody")
     t.check(_found(t, b"d"), [(True, ("waiting",), False)], "a job that had a claim of nobody")
+
+
+@case(6)
+def what_is_too_long_to_be_read_is_mended_by_its_size(t: Bench) -> None:
+    t.put(Put(t.waiting, {b"a": record(b"a")}, NOW))
+    _lose(t, b"a", t.waiting)
+    size = len(record(b"a"))
+    ops = [
+        Mend(t.dead, id_, Unread(many), b"not this", 7) for id_, many in ((b"a", size + 1), (b"none", 0), (b"a", size))
+    ]
+    t.check(t.do(*ops), (0, 0, 1), "one of another length, one without a record, and this one")
+    t.check(t.state(), {"dead": [(b"a", 7)], "records": {b"a": record(b"a")}}, "its record stays as it is")
 
 
 @case(8)

@@ -9,11 +9,13 @@ from jobqueue.storage.ops import (
     NO_CLAIM,
     Due,
     Expect,
+    Fields,
     HashAdd,
     Head,
     Kept,
     Move,
     Moved,
+    Once,
     Page,
     Peek,
     Put,
@@ -21,6 +23,7 @@ from jobqueue.storage.ops import (
     SetAdd,
     Stamp,
     These,
+    Unread,
     claim_mark,
 )
 from jobqueue.testing.cases.bench import NOW, Bench, case, record
@@ -111,19 +114,46 @@ def these_move_in_the_order_asked_for(t: Bench) -> None:
 
 @case(6)
 def head_takes_at_most_its_limit_and_bytes(t: Bench) -> None:
-    records = {b"a": b"n" * 100, b"b": b"n" * 100, b"c": b"n" * 101, b"d": b"n" * 10, b"e": b"n" * 900, b"f": b"n" * 9}
+    records = {b"a": b"n" * 100, b"b": b"n" * 100, b"c": b"n" * 101, b"d": b"n" * 10, b"e": b"n" * 90, b"f": b"n" * 9}
     t.put(Put(t.ready, records))
     for head, ids in (
         (Head(0, 1000), ()),
         (Head(1, 1000), (b"a",)),
         (Head(10, 200), (b"b",)),
         (Head(10, 111), (b"c", b"d")),
-        (Head(10, 100), (b"e",)),
-        (Head(10, 0), (b"f",)),
+        (Head(1, 80), (b"e",)),
+        (Head(10, 8), (b"f",)),
         (Head(10, 100), ()),
     ):
         moved = t.move(Move(t.ready, t.working, head, NOW))
-        t.check(moved.ids, ids, f"{head}: at least one, if the limit allows it")
+        t.check(moved.ids, ids, f"{head}: a record that is longer by itself counts nothing")
+
+
+@case(6)
+def head_answers_no_record_that_is_longer_than_its_bytes(t: Bench) -> None:
+    records = {b"a": b"n" * 50, b"b": b"n" * 101, b"c": b"n" * 200_000, b"d": b"n" * 50, b"e": b"n", b"f": b"n" * 100}
+    t.put(Put(t.ready, records))
+    claim = Move(
+        t.ready,
+        t.working,
+        Head(10, 100),
+        NOW,
+        stamp=Stamp(b"one", 5000, NOW),
+        once=Once(b"one", 1),
+        give=True,
+        wake=True,
+    )
+    given = (records[b"a"], Unread(101), Unread(200_000), records[b"d"])
+    expected = Moved((b"a", b"b", b"c", b"d"), given, fence=NOW, left=2)
+    t.check(
+        t.move(claim), expected, "a claim: the sizes of two records, and no more bytes of the others than asked for"
+    )
+    t.check(t.move(claim), expected, "the same claim asked for again")
+    t.check(t.read(Fields(t.records, None, None)), records, "no record is changed")
+    these = Move(t.working, t.dead, These((b"b", b"c")), 5, stamp=CLEAR)
+    t.check(t.move(these), Moved((b"b", b"c"), left=2, next=NOW), "those that were not read go where they are sent")
+    replaced = Move(t.ready, t.working, Head(10, 10), NOW, records={b"f": b"n" * 11}, give=True)
+    t.check(t.move(replaced), Moved((b"e", b"f"), (b"n", b"n" * 11)), "a new record is answered, whatever its length")
 
 
 @case(6)

@@ -233,6 +233,7 @@ def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     return [
         Task(queue, id, mark, moved.fence, record, decode(record), None, deadline)
         for id, record in zip(moved.ids, moved.records, strict=True)
+        if isinstance(record, bytes)
     ]
 
 

@@ -127,24 +127,12 @@ local function moves()
     }
   end
 
-  -- The head of a list within its limits: ids, their number, their records. The sizes are asked for first: a hundred records of
-  -- a megabyte must not all be copied for the one that fits.
+  -- The head of a list within its limits: ids, their number, their records.
   local function head(op)
-    local limit, max = tonumber(op.bound), tonumber(op.limit)
+    local limit = tonumber(op.bound)
     local ids = limit > 0 and call('LRANGE', op.source, 0, limit - 1) or {}
-    local n, bytes, some = #ids, 0, false
-    for i = 1, #ids do
-      local size = call('HSTRLEN', RECORDS, ids[i])
-      if size > 0 or call('HEXISTS', RECORDS, ids[i]) == 1 then
-        bytes = bytes + size
-        if some and bytes > max then
-          n = i - 1
-          break
-        end
-        some = true
-      end
-    end
-    return ids, n, ask('HMGET', RECORDS, ids, 1, n)
+    local records, n = within(RECORDS, ids, 1, #ids, tonumber(op.limit))
+    return ids, n, records
   end
 
   -- Which ids move: {ids, their scores to be, their number}, skipped ones of a head, and their records where they were read.
@@ -340,16 +328,21 @@ local function moves()
   -- What a request that is sent again is answered: what it took the first time and still holds.
   local function again(op)
     local fence = integer(op.seen[2] or '0') or 0
-    local claim, ids, m, records = claim_mark(op, fence), {}, 0, {}
+    local claim, held, h, ids, m, records = claim_mark(op, fence), {}, 0, {}, 0, {}
     local n = #op.seen
     local scores = ask('ZMSCORE', op.target, op.seen, 3, n)
     local claims = ask('HMGET', CLAIMS, op.seen, 3, n)
-    local stored = ask('HMGET', RECORDS, op.seen, 3, n)
     for i = 1, n - 2 do
-      if scores[i] and claims[i] == claim and stored[i] then
+      if scores[i] and claims[i] == claim then
+        h = h + 1
+        held[h] = op.seen[i + 2]
+      end
+    end
+    local stored, last = within(RECORDS, held, 1, h, op.pick == 'H' and tonumber(op.limit) or math.huge)
+    for i = 1, last do
+      if stored[i] then
         m = m + 1
-        ids[m] = op.seen[i + 2]
-        records[m] = stored[i]
+        ids[m], records[m] = held[i], stored[i]
       end
     end
     local left, next = rest(op)

@@ -1,6 +1,6 @@
 -- Applies batches of one scope, in order, each whole or not at all.
 --
--- One script in eight files, joined by scripts.py in this order: bulk, store, cursor, words, plain, move, mend, batch.
+-- One script in nine files, joined by scripts.py in this order: bulk, within, store, cursor, words, plain, move, mend, batch.
 -- Registered twice: under "#!lua" for calls that store new things (refused by a full server) and under
 -- "#!lua flags=allow-oom" for calls that only move, extend, finish …, so that a full server drains.
 --
@@ -17,7 +17,8 @@
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
 -- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
 --        wrong kind | {3, rights} the user lacks these, as `COMMAND key`. Answers: S what `store` answers | T fence | E 1 or 0 |
---        V {ids or 1 (all of `These`), records, missing, fence, left, next or false} | others false (never nil: it ends a table).
+--        V {ids or 1 (all of `These`), records (a number is the size of one that was not read), missing, fence, left,
+--        next or false} | others false (never nil: it ends a table).
 --
 -- A Lua error does not undo what was written before it. So a batch is parsed and checked completely, types of keys, numbers
 -- and the rights of the user included, before its first write.
