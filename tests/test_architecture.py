@@ -405,7 +405,8 @@ def test_the_scripts_are_the_files() -> None:
     folder = PACKAGE / "storage" / "redis"
     texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in PACKAGE.rglob("*.lua")}
     interpret = [
-        f"interpret/{name}.lua" for name in ("bulk", "store", "cursor", "words", "plain", "move", "mend", "batch")
+        f"interpret/{name}.lua"
+        for name in ("bulk", "within", "store", "cursor", "words", "plain", "move", "mend", "batch")
     ]
     put = ["put_one.lua", "interpret/bulk.lua", "interpret/store.lua", "put.lua"]
     assert sorted(texts) == sorted({*interpret, *put, "read.lua"})
@@ -413,7 +414,11 @@ def test_the_scripts_are_the_files() -> None:
         (scripts.PUT, b"#!lua\n", put),
         (scripts.GROW, b"#!lua\n", interpret),
         (scripts.DRAIN, b"#!lua flags=allow-oom\n", interpret),
-        (scripts.READ, b"#!lua flags=no-writes\n", ["interpret/bulk.lua", "interpret/cursor.lua", "read.lua"]),
+        (
+            scripts.READ,
+            b"#!lua flags=no-writes\n",
+            [*(f"interpret/{name}.lua" for name in ("bulk", "within", "cursor")), "read.lua"],
+        ),
     ]:
         assert script in scripts.ALL
         assert script.source == header + b"".join(texts[name] for name in names)

@@ -46,7 +46,6 @@ from jobqueue.runner.threads import RUNG, STOP, UNHEARD, Inbox, Listener, Pool, 
 from jobqueue.runner_info import Beat
 from jobqueue.storage.protocol import Storage
 from jobqueue.storage.wrappers import overlapped
-from jobqueue.transitions import longest_record
 from jobqueue.version import __version__
 from jobqueue.words import explains
 
@@ -229,7 +228,7 @@ class Runner:
         incarnation = self._new_name()
         config = Config(
             incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines, self._job_processes,
-            self._strict, until_empty, longest_record(jobs.max_payload),
+            self._strict, until_empty, transitions.longest_record(jobs.max_payload),
         )  # fmt: skip
         self._core = core = Core(
             config,
@@ -259,7 +258,7 @@ class Runner:
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
             moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
-            discover=self._weights is None, max_bytes=longest_record(jobs.max_payload),
+            discover=self._weights is None, max_bytes=transitions.longest_record(jobs.max_payload),
         )  # fmt: skip
         over = threading.Event()
         duty = threading.Thread(

@@ -172,7 +172,7 @@ def test_a_record_is_stored_with_all_that_it_says() -> None:
 
     play(flows.store("test", [past], FakeClock()))
 
-    [[found, kept]] = [play(lookup.locate([LOW], made.id))]
+    [[found, kept]] = [play(lookup.locate([LOW], made.id, 1_000))]
     assert found is LOW
     ms = FakeClock().now()
     stored = Stored("kind", b'{"a":1}', 3, 2, 1, ms, ms + 7, "it failed")
