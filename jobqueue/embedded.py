@@ -84,8 +84,7 @@ class EmbeddedServer:
             StorageError: There is no server to be started, it does not start (with the end of its log), it does not
                 answer for 30 s, or the directory cannot be used.
         """
-        if sys.platform == "win32":
-            raise StorageError("embedded:// needs Unix; on Windows name a server, for example redis://localhost:6379/0")
+        _check_system()
         directory = directory.absolute()
         try:
             with open_folder(directory, make=True) as opened:
@@ -107,7 +106,9 @@ class EmbeddedServer:
 
         Raises:
             StorageRefused: It cannot be looked into, or could not be used by `open`.
+            StorageError: This is Windows.
         """
+        _check_system()
         directory = directory.absolute()
         try:
             with open_folder(directory) as opened:
@@ -162,6 +163,11 @@ class EmbeddedServer:
                 raise StorageError(f"the embedded server of {self.directory} was not ended: {error}") from error
             finally:
                 place.close()
+
+
+def _check_system() -> None:
+    if sys.platform == "win32":
+        raise StorageError("embedded:// needs Unix; on Windows name a server, for example redis://localhost:6379/0")
 
 
 def server_binary() -> Path:

@@ -214,8 +214,9 @@ def test_a_wheel_without_a_server_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 def test_on_windows_the_error_says_what_to_use_instead(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
 
-    with pytest.raises(StorageError, match="needs Unix"):
-        EmbeddedServer.open(directory)
+    for use in (EmbeddedServer.open, EmbeddedServer.was_used):
+        with pytest.raises(StorageError, match="needs Unix"):
+            use(directory)
 
 
 def test_looking_for_the_binary_loads_no_client_library() -> None:
