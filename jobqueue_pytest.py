@@ -72,9 +72,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     url, seed = config.option.jobqueue_url, config.option.jobqueue_seed
     if not (url or seed or config.getini("jobqueue")):
         return None
-    from jobqueue.storage.url import without_login
+    from jobqueue.storage.url import redacted
 
-    where = "in memory" if url in _IN_MEMORY else url if url == "embedded://" else without_login(url)
+    where = "in memory" if url in _IN_MEMORY else url if url == "embedded://" else redacted(url)
     return f"jobqueue: {where}, seed {seed}"
 
 

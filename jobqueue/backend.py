@@ -16,7 +16,7 @@ from jobqueue.storage.limits import Limits, limits_in
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import ScopePage, Scopes
 from jobqueue.storage.protocol import AsyncStorage, Storage
-from jobqueue.storage.url import check_url
+from jobqueue.storage.url import Url, check_url
 from jobqueue.storage.wrappers import AsyncFromSync
 from jobqueue.uninterrupted import uninterrupted
 
@@ -179,15 +179,15 @@ class RedisBackend:
 def named_url(url: str | None, *, allow_unverified_tls: bool = False) -> str:
     """Answer the URL, or else the environment's JOBQUEUE_URL. Raises `DeclarationError`: none can be opened."""
     if url is not None:
+        url = Url(url)
         return check_url(url, allow_unverified_tls=allow_unverified_tls)
-    found = os.environ.get(ENVIRONMENT)
-    if not found:
+    if not os.environ.get(ENVIRONMENT):
         raise DeclarationError(
             f"this JobQueue has no URL: pass one to JobQueue(…), or set the environment's {ENVIRONMENT}, "
             "for example redis://localhost:6379/0 or embedded:///var/lib/shop"
         )
     try:
-        return check_url(found, allow_unverified_tls=allow_unverified_tls)
+        return check_url(os.environ[ENVIRONMENT], allow_unverified_tls=allow_unverified_tls)
     except DeclarationError as error:
         problem = str(error)
     raise DeclarationError(f"the environment's {ENVIRONMENT}: {problem}")
@@ -212,16 +212,18 @@ def open_backend(
     Raises:
         DeclarationError: There is no URL, or nothing can open it.
     """
+    url = None if url is None else Url(url)
     if client is not None:
         from jobqueue.storage.redis import RedisServer
 
         return RedisBackend(
             RedisServer.of(client, limits, allow_eviction=allow_eviction, allow_unverified_tls=allow_unverified_tls)
         )
-    url, limits = limits_in(named_url(url, allow_unverified_tls=allow_unverified_tls), limits)
-    if url == "memory://":
+    bare, found = limits_in(named_url(url, allow_unverified_tls=allow_unverified_tls), limits)
+    if bare == "memory://":
         return MemoryBackend()
-    opened, found = url, limits
+    opened = Url(bare)
+    del bare
     allowed = allow_eviction, allow_unverified_tls
     return uninterrupted(lambda: _open_server(opened, found, *allowed), "opening the storage")
 

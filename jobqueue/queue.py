@@ -30,7 +30,7 @@ from jobqueue.registry import Declaring, Registry
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
-from jobqueue.storage.url import check_url
+from jobqueue.storage.url import Url, check_url
 from jobqueue.transitions import MAX_PAYLOAD
 from jobqueue.words import described, explains
 
@@ -92,6 +92,10 @@ class JobQueue(Declaring, Looking):
         timeout: float | timedelta | None = None,
         max_connections: int | None = None,
     ) -> None:
+        self._allow_unverified_tls = allow_unverified_tls
+        if isinstance(url, str):
+            url = Url(url)  # a traceback with variables shows them by their repr
+        self.url = None if url is None else check_url(url, allow_unverified_tls=allow_unverified_tls)
         self._limits = Limits.of(timeout, max_connections)
         if sum(given is not None for given in (url, storage, client)) > 1:
             raise DeclarationError("JobQueue takes a url, a storage or a client: only one of them")
@@ -102,8 +106,6 @@ class JobQueue(Declaring, Looking):
             raise DeclarationError(f"max_payload is a number of bytes, at least 1, not {max_payload!r}")
         if storage is not None and not callable(getattr(storage, "apply", None)):
             raise DeclarationError(f"storage= takes a Storage, such as MemoryStorage(), not {storage!r}")
-        self._allow_unverified_tls = allow_unverified_tls
-        self.url = None if url is None else check_url(url, allow_unverified_tls=allow_unverified_tls)
         self.imports = tuple(imports)
         self.max_payload = max_payload
         self.max_ready = _check_bound(max_ready)
@@ -308,6 +310,7 @@ class JobQueue(Declaring, Looking):
         if url is not None:
             if self._client is not None or self._given[0] is not None:
                 raise DeclarationError("this JobQueue was given a storage or a client in code: a URL cannot replace it")
+            url = Url(url)
             self.url = check_url(url, allow_unverified_tls=self._allow_unverified_tls)
         if namespace is not None:
             self.access.relocate(check_namespace(namespace))

@@ -16,6 +16,7 @@ from jobqueue.cli.operate import delete, requeue
 from jobqueue.cli.run import run as run_command
 from jobqueue.cli.text import clean
 from jobqueue.errors import JobNotFound, JobQueueError, StorageError
+from jobqueue.storage.url import without_secrets
 from jobqueue.version import __version__
 
 __all__ = ["cli", "run"]
@@ -63,7 +64,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(arguments, prog_name="jobqueue", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(without_secrets(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
@@ -77,5 +80,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"jobqueue: {clean(message)}", err=True)
+    click.echo(f"jobqueue: {clean(without_secrets(message))}", err=True)
     return code

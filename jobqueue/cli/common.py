@@ -107,6 +107,8 @@ def _handed(function: F) -> F:
         if "ids" in others:
             from jobqueue.cli.target import is_target
 
+            if any("://" in word for word in others["ids"]):
+                raise click.UsageError("an argument is a URL: where jobs are stored is written behind --url")
             target, *others["ids"] = (None, *others["ids"]) if not is_target(others["ids"][0]) else others["ids"]
             if not others["ids"]:
                 raise click.UsageError(f"the ID of a job is missing behind {target}")

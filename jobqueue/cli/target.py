@@ -13,6 +13,7 @@ import click
 
 from jobqueue import shadows
 from jobqueue.errors import DeclarationError
+from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
     from jobqueue.queue import JobQueue
@@ -50,7 +51,9 @@ def import_module(name: str) -> ModuleType:
             places = [frame for frame in traceback.extract_tb(trace) if not _is_ours(Path(frame.filename))]
             where = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
             raise DeclarationError(f"importing {name} failed{where}: {error}") from error
-        traceback.print_exception(error.with_traceback(trace))
+        click.echo(
+            without_secrets("".join(traceback.format_exception(error.with_traceback(trace)))), err=True, nl=False
+        )
         told = shadows.explained(error)
         words = "" if told is None else f": {told}"
         raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}{words}") from error
@@ -88,6 +91,8 @@ def load_target(target: str) -> JobQueue:
     from jobqueue.queue import JobQueue
 
     module_name, _, path = target.partition(":")
+    if "://" in target:  # which is not repeated: it may hold a password
+        raise click.UsageError("TARGET is module:attribute, as in shop.work:jobs, not a URL: write that behind --url")
     if not is_target(target):
         raise click.UsageError(f"TARGET is module:attribute, as in shop.work:jobs, not {target!r}")
     module = import_module(module_name)

@@ -168,7 +168,7 @@ class Processes:
             argv=sys.argv,
             main=(main_module(), None if file is None else os.path.abspath(file)),  # noqa: PTH100
             imports=jobs.imports,
-            url=jobs.url,
+            url=None if jobs.url is None else str(jobs.url),  # msgspec takes no subclass
             namespace=jobs.namespace,
             levels={"": logging.root.level, **levels},
         )

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Final
-from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.limits import limits_in
 from jobqueue.storage.tls import ALLOWED, TLS_SETTINGS, Tls, is_yes, tls_of
 
-__all__ = ["REDIS_SCHEMES", "check_url", "similar_setting", "tls_in", "without_login"]
+__all__ = [
+    "REDIS_SCHEMES",
+    "Address",
+    "Url",
+    "addresses",
+    "check_url",
+    "labelled",
+    "redacted",
+    "shown",
+    "similar_setting",
+    "tls_in",
+    "without_secrets",
+]
 
 REDIS_SCHEMES: Final = (
     "redis",
@@ -26,6 +39,8 @@ REDIS_SCHEMES: Final = (
     "redis+cluster",
     "rediss+cluster",
 )
+_SCHEMES: Final = (*REDIS_SCHEMES, "memory", "embedded")
+Address: TypeAlias = tuple[str, int]
 _SENT_ONCE: Final = "nothing is ever sent twice by a connection"
 _IN_THE_URL: Final = "the URL itself says it"
 UNUSED: Final = {
@@ -63,9 +78,20 @@ def check_url(url: str, *, allow_unverified_tls: bool = False) -> str:
     """
     if not isinstance(url, str):
         raise DeclarationError(f"a URL is a string, such as redis://localhost:6379/0, not a {type(url).__name__}")
+    url = Url(url)
+    try:
+        _check(url, allow_unverified_tls)
+    except DeclarationError as error:
+        refusal = error.with_traceback(None)
+    else:
+        return url
+    raise refusal  # without the frames of what looked at its parts, whose variables hold them
+
+
+def _check(url: str, allow_unverified_tls: bool) -> None:
     scheme, colon, rest = url.partition("://")
-    if not colon or scheme not in (*REDIS_SCHEMES, "memory", "embedded"):
-        known = ", ".join(f"{name}://" for name in (*REDIS_SCHEMES, "memory", "embedded"))
+    if not colon or scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
         begins = f" that begins with {scheme!r}" if colon and "@" not in url and scheme.isalpha() else ""
         raise DeclarationError(f"no storage is known for a URL{begins}: it must begin with one of {known}")
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", url):
@@ -75,7 +101,7 @@ def check_url(url: str, *, allow_unverified_tls: bool = False) -> str:
         )
     if scheme in REDIS_SCHEMES:
         _check_login(scheme, rest)
-    whole, url = url, limits_in(url)[0]
+    url = limits_in(url)[0]
     parts = _parts(url)
     if parts is None:
         raise DeclarationError(
@@ -93,7 +119,6 @@ def check_url(url: str, *, allow_unverified_tls: bool = False) -> str:
         _check_server(parts)
         _check_settings(parts)
         tls_in(parts, allow_unverified_tls=allow_unverified_tls)
-    return whole
 
 
 def _parts(url: str) -> SplitResult | None:
@@ -149,6 +174,11 @@ def _check_server(parts: SplitResult) -> None:
     if "," in hosts and not several:
         raise DeclarationError(
             f"a {scheme}:// URL names one server: for several use {scheme}+sentinel:// or {scheme}+cluster://"
+        )
+    if several and "@" in parts.netloc.rpartition("@")[0]:
+        raise DeclarationError(
+            f"user and password stand once in a {scheme}:// URL, before its first host; if an @ of a password is "
+            f"meant, {ENCODE}"
         )
     if not all(map(_has_port, hosts.split(","))):
         raise DeclarationError(f"the port in the {scheme}:// URL is no number from 1 to 65535")
@@ -227,11 +257,61 @@ def similar_setting(name: str) -> str:
     return f": did you mean {found[0]!r}?" if found else ""
 
 
-def without_login(url: str) -> str:
+class Url(str):
+    """A URL that shows neither user nor password where its repr is shown: in debuggers, and in tracebacks with variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{redacted(self)}>"
+
+
+def redacted(url: str) -> str:
     """The URL as it may be printed: without user, password and settings; less of it where it cannot be read."""
     scheme = url.partition("://")[0]
     try:
-        parts = urlsplit(check_url(url))
+        parts = urlsplit(check_url(url, allow_unverified_tls=True))
     except DeclarationError:
-        return f"{scheme}://…" if scheme in REDIS_SCHEMES else "a URL that cannot be read"
-    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{scheme}://…" if scheme in _SCHEMES else "a URL that cannot be read"
+    if scheme in ("unix", "embedded", "memory"):
+        return f"{scheme}://{unquote(parts.path)}"
+    first, _, database = parts.path.strip("/").partition("/")
+    service, database = (first, database) if scheme.endswith("+sentinel") else ("", first)
+    return labelled(scheme, addresses(parts), unquote(service), int(database or 0))
+
+
+def labelled(scheme: str, nodes: Sequence[Address], service: str, database: int) -> str:
+    """What to call servers in messages: the one form of a URL that is printed."""
+    path = [str(part) for part in (service, database) if part]
+    return "/".join([f"{scheme}://{','.join(shown(*node) for node in nodes)}", *path])
+
+
+def shown(host: str, port: int) -> str:
+    """An address as a URL has it: one of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def addresses(parts: SplitResult) -> tuple[Address, ...]:
+    """The hosts of a URL of Redis, and their ports."""
+    usual = 26379 if parts.scheme.endswith("+sentinel") else 6379
+    hosts = parts.netloc.rpartition("@")[2]
+    if "+" in parts.scheme:
+        return tuple([_address(host, usual) for host in hosts.split(",")])
+    return (_address(hosts.lower() or "localhost", usual),)
+
+
+def _address(text: str, port: int) -> Address:
+    host, colon, given = text.rpartition(":")
+    if colon and not given.endswith("]"):
+        return host.strip("[]") or "localhost", int(given or port)
+    return text.strip("[]"), port
+
+
+def without_secrets(text: str) -> str:
+    """The text of somebody else with each URL in it redacted that may hold a secret."""
+    return _WITH_SECRET.sub(lambda found: redacted(found[0]), text)
+
+
+_WITH_SECRET: Final = re.compile(
+    r"""(?<=["'])[A-Za-z][\w+.-]*://[^"'\n]*[@?][^"'\n]*|[A-Za-z][\w+.-]*://[^\s"']*[@?][^\s"']*"""
+)

@@ -17,6 +17,7 @@ from jobqueue.errors import DeclarationError
 from jobqueue.storage.key import Key
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome, Storage
+from jobqueue.storage.url import redacted
 from jobqueue.testing.backend import Lent
 
 __all__ = ["Server"]
@@ -50,7 +51,7 @@ class Server:
         try:
             backend = open_backend(url)
             if isinstance(backend, MemoryBackend):
-                raise DeclarationError(f"{url} is no server: without a URL a testing block is in memory")
+                raise DeclarationError(f"{redacted(url)} is no server: without a URL a testing block is in memory")
             assert isinstance(backend, RedisBackend)
         except BaseException:
             self._remove_folder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pickle
@@ -17,10 +18,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobqueue import DeclarationError, JobQueue
+from jobqueue import DeclarationError, JobQueue, JobQueueError
 from jobqueue.backend import RedisBackend, embedded_folder, named_url, open_backend
 from jobqueue.storage.redis import open_redis
-from jobqueue.storage.url import without_login
+from jobqueue.storage.url import Url, redacted
+from tests.conftest import MakeServer
 
 CANARY: Final = "sEcReT"
 SPECIAL: Final = "[]#?/@%: &=+,;'\"\\!$~*()|<>^`{}.-_\n\t\x00ä℀\ud800"
@@ -85,7 +87,7 @@ def test_a_raw_password_arrives_or_is_refused(url: str, password: str, user: str
             with pytest.raises(DeclarationError) as caught:
                 opener(whole)
             checked(caught.value)
-        assert CANARY not in without_login(whole)
+        assert CANARY not in redacted(whole)
         return
     backend = open_backend(whole)
     settings = settings_of(backend)
@@ -93,7 +95,7 @@ def test_a_raw_password_arrives_or_is_refused(url: str, password: str, user: str
         assert settings["password"] == password
         assert settings.get("username", "") == user
     assert backend.url in LABELS
-    assert without_login(whole) == url.replace("{login}@", "")
+    assert redacted(whole) == backend.url
     backend.close()
 
 
@@ -126,7 +128,7 @@ def test_no_other_part_of_a_url_is_repeated_either(url: str) -> None:
     with pytest.raises(DeclarationError) as caught:
         open_backend(url)
     checked(caught.value)
-    assert CANARY not in without_login(url)
+    assert CANARY not in redacted(url)
 
 
 @pytest.mark.parametrize("url", [f"redis://:{CANARY}@h".encode(), Path(CANARY), {"password": CANARY}])
@@ -222,3 +224,113 @@ def test_the_environment_is_checked_where_it_is_read(monkeypatch: pytest.MonkeyP
         named_url(None)
     checked(caught.value)
     assert embedded_folder(RAW[0]) is None
+
+
+# ------------------------------------------------------------------------------------------------ wherever one may be shown
+
+WRONG: Final = (
+    f"redis://me:{CANARY}@127.0.0.1:1/0", f"redis://{CANARY}:@127.0.0.1:1", f"redis://127.0.0.1:1?username={CANARY}&password={CANARY}",
+    f"redis+sentinel://me:{CANARY}@127.0.0.1:1/shop?sentinel_username={CANARY}&sentinel_password={CANARY}",
+    f"redis+sentinel://me:x@a:1,me:{CANARY}@b:1/shop", f"redis+cluster://me:{CANARY}@127.0.0.1:1", f"redis+cluster://u:{CANARY}@h:1,i",
+    f"rediss://me:%73{CANARY}@127.0.0.1:1?ssl_cert_reqs=none", f"rediss://h?ssl_certfile=/no&ssl_password={CANARY}",
+    f"rediss://h?ssl_ca_certs={CANARY}", f"rediss://h?ssl_ca_data={CANARY}", f"rediss://h?ssl_ciphers={CANARY}",
+    f"unix://me:{CANARY}@/no/such/socket", f"embedded://me:{CANARY}@/srv/shop", f"embedded://{CANARY}", f"embedded:///s?password={CANARY}",
+    f"memory://{CANARY}@", f"redis://h?timeout={CANARY}", f"redis://h?max_connections={CANARY}", f"redis://h?allow_unverified_tls={CANARY}",
+    f"redis://h?ssl_{CANARY}=1", f"rediss://h?ssl_{CANARY}=1", f"redis://me:a{CANARY}/b@h", f"mysql://me:{CANARY}@h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+@pytest.mark.parametrize("by", ["argument", "environment", "relocated", "client's twin"])
+def test_no_traceback_shows_a_secret_not_even_with_its_variables(
+    number: int, by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What collects errors, and `pytest --showlocals`, prints the variables of every frame."""
+    caplog.set_level(logging.DEBUG)
+
+    def use() -> None:
+        if by == "relocated":
+            jobs = JobQueue("memory://", timeout=0.1)
+            jobs.relocate(url=WRONG[number])
+        elif by == "environment":
+            monkeypatch.setenv("JOBQUEUE_URL", WRONG[number])
+            jobs = JobQueue(timeout=0.1)
+        else:
+            jobs = JobQueue(WRONG[number], timeout=0.1)
+        assert CANARY not in repr(vars(jobs))
+        try:
+            jobs.counts() if by == "argument" else asyncio.run(jobs.acounts())
+        finally:
+            jobs.close()
+
+    with pytest.raises(JobQueueError) as caught:
+        use()
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    # What is left is what the caller has typed, and the frame that looks at the names of its arguments.
+    lines = [line for line in "".join(frames.format()).splitlines() if not line.lstrip().startswith("args = ")]
+    assert CANARY not in "\n".join(lines)
+    assert CANARY not in caplog.text
+    assert CANARY not in repr(Url(WRONG[number]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "stats redis://me:{}@h", "stats place:jobs redis://me:{}@h", "run redis://me:{}@h", "show redis://me:{}@h 1",
+        "requeue place:jobs redis://me:{}@h", "delete redis://h?password={}", "jobs --place redis://me:{}@h",
+        "jobs --queue redis://me:{}@h --url memory://", "stats --namespace redis://me:{}@h --url memory://",
+        "demo redis://me:{}@h", "audit --jsn=redis://me:{}@h", "run place:jobs --queues redis://me:{}@h",
+        "run place:jobs --import redis://me:{}@h", "run place:jobs --app-dir redis://me:{}@h", "redis://me:{}@h",
+    ],
+)  # fmt: skip
+def test_a_url_in_the_wrong_place_of_a_command_line_is_not_repeated(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobqueue.cli.app import run
+
+    (tmp_path / "place.py").write_text("from jobqueue import JobQueue\njobs = JobQueue('redis://127.0.0.1:1')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "place", raising=False)
+    code = run(words.format(CANARY).split())
+    told = capsys.readouterr()
+    assert code == 2, told.err
+    assert CANARY not in told.out + told.err
+
+
+def test_a_module_that_fails_shows_no_url_of_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobqueue.cli.app import run
+
+    line = f"jobs = JobQueue('redis://me:{CANARY} x@h/0', nmespace='shop')"
+    (tmp_path / "failing.py").write_text(f"from jobqueue import JobQueue\n{line}\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(["stats", "failing:jobs"]) == 2
+    told = capsys.readouterr()
+    assert "nmespace" in told.err
+    assert "redis://h:6379" in told.err
+    assert CANARY not in told.out + told.err
+
+
+def test_a_runner_neither_stores_nor_logs_the_login_of_its_server(
+    own_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from jobqueue.cli.app import run
+
+    server = own_server()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "me", "on", f">{CANARY}", "~*", "&*", "+@all")
+        monkeypatch.setenv("JOBQUEUE_URL", f"unix://me:{CANARY}@{server.socket}")
+        (tmp_path / "working.py").write_text(
+            "from jobqueue import JobQueue\njobs = JobQueue()\n@jobs.job\ndef ok() -> None: ...\nok.enqueue()\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "working", raising=False)
+        for words in ("run working:jobs --burst --log-level debug", "stats --json", "jobs --json", "audit", "stats"):
+            assert run(words.split()) == 0
+        told = capfd.readouterr()
+        stored = [client.dump(key) for key in client.keys("*")]
+    assert f"unix://{server.socket}" in told.out + told.err
+    assert CANARY not in told.out + told.err
+    assert stored
+    assert not any(CANARY.encode() in value or b"unix:" in value for value in stored)

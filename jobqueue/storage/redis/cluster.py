@@ -21,7 +21,8 @@ from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
 from jobqueue.storage.redis.nodes import AsyncOne, One
-from jobqueue.storage.redis.sentinels import Address, address_in, shown
+from jobqueue.storage.redis.sentinels import address_in
+from jobqueue.storage.url import Address, shown
 
 __all__ = ["AsyncClusterNodes", "ClusterNodes"]
 

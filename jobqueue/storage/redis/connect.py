@@ -33,10 +33,10 @@ from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, AsyncConnection, Connect, Connection, left
 from jobqueue.storage.redis.nodes import AsyncOne, One
 from jobqueue.storage.redis.secured import AsyncSecured, unusable
-from jobqueue.storage.redis.sentinels import Address, afind_primary, find_primary, shown
+from jobqueue.storage.redis.sentinels import afind_primary, find_primary
 from jobqueue.storage.redis.timed import TIMED
 from jobqueue.storage.tls import ALLOWED, Tls, tls_of
-from jobqueue.storage.url import check_url, similar_setting, tls_in
+from jobqueue.storage.url import Address, Url, addresses, check_url, labelled, similar_setting, tls_in
 
 __all__ = ["Client", "RedisServer", "open_redis"]
 
@@ -55,8 +55,6 @@ _UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
 """The exchange as a whole is timed: the library's own timeout would cost a task for each write."""
 _CHECKS_HOSTS: Final = inspect.signature(SSLConnection).parameters["ssl_check_hostname"].default is True
 """Whether a client of redis-py looks at the name of the host by default: from its release 6 on."""
-_SEVERAL: Final = {"redis+sentinel": 26379, "rediss+sentinel": 26379, "redis+cluster": 6379, "rediss+cluster": 6379}
-"""Schemes with several addresses, and their usual ports."""
 _DECODING: Final = "has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
 _KEPT: Final = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
@@ -89,17 +87,13 @@ class Place:
         """What to call it in messages; never contains a password."""
         settings = self.settings
         scheme = "rediss" if self.by == "tls" else "redis"
-        database = f"/{settings['db']}" if settings.get("db") else ""
         if self.by == "unix":
             return f"unix://{settings.get('path', '')}"
         if self.nodes:
-            nodes = ",".join(shown(host, port) for host, port in self.nodes)
-            return (
-                f"{scheme}+sentinel://{nodes}/{self.service}{database}"
-                if self.service
-                else f"{scheme}+cluster://{nodes}"
-            )
-        return f"{scheme}://{shown(settings.get('host', 'localhost'), settings.get('port', 6379))}{database}"
+            kind = "sentinel" if self.service else "cluster"
+            return labelled(f"{scheme}+{kind}", self.nodes, self.service, settings.get("db", 0))
+        node = settings.get("host", "localhost"), settings.get("port", 6379)
+        return labelled(scheme, [node], "", settings.get("db", 0))
 
     @property
     def warning(self) -> str | None:
@@ -241,15 +235,27 @@ def open_redis(
     Raises:
         DeclarationError: The URL is none of these, or asks for decoded responses.
     """
-    url, limits = limits_in(check_url(url, allow_unverified_tls=allow_unverified_tls), limits)
+    url = Url(url)
+    check_url(url, allow_unverified_tls=allow_unverified_tls)
+    try:
+        place, limits = _read(url, limits, allow_unverified_tls)
+    except DeclarationError as error:
+        refusal = error.with_traceback(None)
+    else:
+        return RedisServer(place, limits, allow_eviction=allow_eviction, located=located)
+    raise refusal  # without frames whose variables hold parts of the URL
+
+
+def _read(url: str, limits: Limits | None, allow_unverified_tls: bool) -> tuple[Place, Limits]:
+    url, limits = limits_in(url, limits)
     parts = urlsplit(url)
     base, _, kind = parts.scheme.partition("+")
     rest = url.partition("://")[2]
     nodes: tuple[Address, ...] = ()
     service = ""
     if kind:
-        login, at, hosts = parts.netloc.rpartition("@")
-        nodes = tuple([_address(host, _SEVERAL[parts.scheme]) for host in hosts.split(",")])
+        login, at, _ = parts.netloc.rpartition("@")
+        nodes = addresses(parts)
         service, _, database = parts.path.strip("/").partition("/")
         service = service if kind == "sentinel" else ""
         query = f"?{parts.query}" if parts.query else ""
@@ -261,7 +267,7 @@ def open_redis(
     if isinstance(place, str):
         # Not where the library's error is being handled: it may hold a secret.
         raise DeclarationError(f"a setting in the {parts.scheme}:// URL {place}")
-    return RedisServer(place, limits, allow_eviction=allow_eviction, located=located)
+    return place, limits
 
 
 def _check_usable(tls: Tls, where: str) -> None:
@@ -295,11 +301,6 @@ def _place_at(url: str, nodes: tuple[Address, ...], service: str, tls: Tls | Non
             return f"has a value that cannot be{similar_setting(name)}"
     asked_by, secured = ("tcp", {}) if tls is None else ("tls", {"tls": tls})
     return Place(by, _lasting(settings, by) | secured, nodes, service, asked_by, _lasting(login, asked_by) | secured)
-
-
-def _address(text: str, port: int) -> Address:
-    host, colon, given = text.rpartition(":")
-    return (host.strip("[]"), int(given)) if colon and not given.endswith("]") else (text.strip("[]"), port)
 
 
 def _decoding() -> DeclarationError:

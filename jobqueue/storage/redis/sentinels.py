@@ -10,27 +10,21 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from redis import exceptions
 
 from jobqueue.errors import NotApplied
 from jobqueue.storage.redis.faults import REFUSALS, told, untrusted
 from jobqueue.storage.redis.link import AsyncConnection, Connection, left, pack, raise_thrown
+from jobqueue.storage.url import Address, shown
 
-__all__ = ["Address", "address_in", "afind_primary", "find_primary", "shown"]
-
-Address: TypeAlias = tuple[str, int]
+__all__ = ["address_in", "afind_primary", "find_primary"]
 
 _ASK: Final = pack([(b"SENTINEL", b"MASTERS")])
 _AWAY: Final = frozenset({b"s_down", b"o_down"})
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 _PORT: Final = re.compile(rb"[0-9]{1,5}")
-
-
-def shown(host: str, port: int) -> str:
-    """An address as a URL has it: one of IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def find_primary(
