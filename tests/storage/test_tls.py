@@ -343,7 +343,10 @@ async def test_sentinels_may_have_a_login_of_their_own(
             assert await apply(open_redis(f"{base}&sentinel_password=sEcReT"), "n") == DONE
         for more, told in (("", "required"), ("&sentinel_password=wrong", "username-password")):
             for apply in (on_a_thread, on_a_loop):
-                assert told in str(await apply(open_redis(f"{base}&timeout=0.2{more}"), "n"))
+                outcome = await apply(open_redis(base + more), "n")
+                assert isinstance(outcome, StorageRefused)
+                assert told in str(outcome)
+                assert str(outcome).endswith("as sentinel_username= and sentinel_password=")
 
 
 @both
@@ -380,15 +383,16 @@ async def test_every_node_of_a_cluster_is_verified_also_one_that_another_names(
         run(first, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         run(second, "CLUSTER", "SET-CONFIG-EPOCH", 2)
         run(first, "CLUSTER", "MEET", "127.0.0.1", other, buses[1])
-        until(lambda: run(first, "CLUSTER INFO")["cluster_state"] == "ok")
+        until(lambda: serves(first))
         storage = trusting(made, f"rediss+cluster://localhost:{port}").storage()
         (outcome,) = storage.apply([add(scope)])
         assert outcome == DONE
         run(first, "FLUSHALL")
 
-        run(second, "CONFIG", "SET", *made.shown_by("self-signed"))
         to = run(second, "CLUSTER", "MYID").decode()
         until(lambda: _given(second, slot, to) and _given(first, slot, to))
+        until(lambda: serves(first) and serves(second))
+        run(second, "CONFIG", "SET", *made.shown_by("self-signed"))
         (moved,) = storage.apply([add(scope)])  # the first answers MOVED
         told = refused(moved, "self-signed")
         assert f"rediss://127.0.0.1:{other} shows" in told
@@ -396,12 +400,18 @@ async def test_every_node_of_a_cluster_is_verified_also_one_that_another_names(
         assert run(second, "DBSIZE") == 0
 
         run(second, "CONFIG", "SET", *made.shown_by("server"))
+        until(lambda: serves(first) and serves(second))
         assert storage.apply([add(scope)]) == [DONE]
         assert await apply(trusting(made, f"rediss+cluster://localhost:{port}"), scope) == DONE
         storage.close()
     finally:
         for server, _ in nodes:
             server.stop()
+
+
+def serves(node: Server) -> bool:
+    """Whether the node takes commands."""
+    return bool(run(node, "CLUSTER INFO")["cluster_state"] == "ok")
 
 
 def _given(server: Server, slot: int, node: str) -> bool:

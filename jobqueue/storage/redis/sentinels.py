@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from jobqueue.errors import NotApplied
-from jobqueue.storage.redis.faults import REFUSALS, told, untrusted
+from jobqueue.errors import NotApplied, StorageRefused
+from jobqueue.storage.redis.faults import REFUSALS, refused, untrusted
 from jobqueue.storage.redis.link import AsyncConnection, Connection, left, pack, raise_thrown
 from jobqueue.storage.url import Address, shown
 
@@ -111,11 +111,21 @@ def address_in(host: bytes, port: bytes) -> Address | None:
 
 
 def _unknown(label: str, failed: Sequence[tuple[Address, Exception | None]]) -> NotApplied:
-    for node, error in failed:
-        if error is not None and (refusal := untrusted(f"the sentinel {shown(*node)} of {label}", error)) is not None:
-            return refusal
-    answers = [f" ({shown(*node)}: {told(error)})" for node, error in failed if isinstance(error, REFUSALS)]
+    refusals = [
+        refusal for node, error in failed if (refusal := _refusal(f"the sentinel {shown(*node)}", label, error))
+    ]
+    if len(refusals) == len(failed):
+        return refusals[0]
+    # The others may come back.
+    first = f" ({refusals[0]})" if refusals else ""
     return NotApplied(
-        f"no sentinel of {label} names a primary{''.join(answers[:1])}; nothing was changed. Do the sentinels run, and know "
-        "this service?"
+        f"no sentinel of {label} names a primary{first}; nothing was changed. Do the sentinels run, and know this service?"
     )
+
+
+def _refusal(sentinel: str, label: str, error: Exception | None) -> StorageRefused | None:
+    """What was refused, by a sentinel or by us; None if it was away, or does not know the service."""
+    if isinstance(error, REFUSALS):
+        refusal = refused(f"{sentinel} of {label}", error)
+        return StorageRefused(f"{refusal}: as sentinel_username= and sentinel_password=", passes=refusal.passes)
+    return None if error is None else untrusted(f"{sentinel} of {label}", error)
