@@ -115,13 +115,12 @@ class Queue:
         self.db.executemany("INSERT INTO lists VALUES (?, ?, ?)", rows)
 
     def popleft(self) -> None:
-        self.db.execute(
-            "DELETE FROM lists WHERE name=?1 AND at=(SELECT min(at) FROM lists WHERE name=?1)", (self.name,)
-        )
+        first = "SELECT min(at) FROM lists WHERE name=?"
+        self.db.execute(f"DELETE FROM lists WHERE name=? AND at=({first})", (self.name, self.name))
 
     def remove(self, value: bytes) -> None:
-        first = "SELECT min(at) FROM lists WHERE name=?1 AND value=?2"
-        self.db.execute(f"DELETE FROM lists WHERE name=?1 AND at=({first})", (self.name, value))
+        first = "SELECT min(at) FROM lists WHERE name=? AND value=?"
+        self.db.execute(f"DELETE FROM lists WHERE name=? AND at=({first})", (self.name, self.name, value))
 
 
 class Named(dict[str, Any]):
