@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -207,7 +208,7 @@ def _why_none(source: JobQueue, queue: str | None, name: str | None) -> str:
         return f"no queue {queue!r} was ever used here{suggestion(queue, counts)}"
     if name is None:
         return ""
-    names = {record.name for record in source.find(queue=queue, limit=SEARCHED)}
+    names = {record.name for record in itertools.islice(source.scan(queue=queue), SEARCHED)}
     return "" if name in names else f"no kind {name!r} is among the jobs here{suggestion(name, names)}"
 
 

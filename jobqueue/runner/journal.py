@@ -182,8 +182,8 @@ def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
     """Name the jobs that did not come back."""
     for job in rescued:
         if job.dead:
+            why = "it took its runner down too often, or its record cannot be read"
+            if not job.record:
+                why = "its record is longer than max_payload allows and was not read"
             with about(job.log_fields):
-                log.error(
-                    "job %s of queue %s went to dead: it took its runner down too often, or its record cannot be read",
-                    printable(job.id), job.queue,
-                )  # fmt: skip
+                log.error("job %s of queue %s went to dead: %s", printable(job.id), job.queue, why)

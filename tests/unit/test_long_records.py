@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from jobqueue import JobQueue, PayloadError, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.keys import namespace_keys, queue_keys
+from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Watch, hand_back, patrol
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Applied, Batch, Kept, Moved, Put, Query, Unread
@@ -141,7 +144,9 @@ def test_a_runner_with_a_small_max_payload_reads_what_is_stored_by_default() -> 
 
 
 @pytest.mark.parametrize("way", ["patrol", "hand_back"])
-def test_a_rescue_takes_it_to_dead_unread_and_reads_a_megabyte_at_a_time(world: World, way: str) -> None:
+def test_a_rescue_takes_it_to_dead_unread_and_reads_a_megabyte_at_a_time(
+    world: World, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     long = plant(world.memory, *[b"long-%d" % number for number in range(20)])
     plant(world.memory, *[b"large-%02d" % number for number in range(20)], size=400_000)
     claims = [transitions.claim(KEYS, b"gone", number, limit=500, now=0, lease=100, beat=50) for number in range(1, 30)]
@@ -160,6 +165,12 @@ def test_a_rescue_takes_it_to_dead_unread_and_reads_a_megabyte_at_a_time(world: 
     assert Watched.longest == 400_000
     assert Watched.largest <= transitions.BYTES
     assert len(rescued) == 40
+    journal = Journal(RunnerStatus(), Reporter(logging.getLogger("test_long_records")))
+    journal.rescued(rescued)
+    told = [record.getMessage() for record in caplog.records if "long-7 " in record.getMessage()]
+    assert told == [
+        "job long-7 of queue low went to dead: its record is longer than max_payload allows and was not read"
+    ]
     assert all(job.dead for job in rescued), "the others are no records"
     assert kept(world, b"long-7").record == long
 
