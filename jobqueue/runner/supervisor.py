@@ -72,6 +72,7 @@ class _Child:
         started: When it was started, in seconds.
         said: What it has said: the names it claims under, a line each.
         told: When it was told to stop, None if it was not.
+        is_ignored: It has said what is not a name, so that something else may speak for it: from then on nothing counts.
     """
 
     slot: int
@@ -80,6 +81,7 @@ class _Child:
     started: float
     said: bytes = b""
     told: float | None = None
+    is_ignored: bool = False
 
     @property
     def names(self) -> list[bytes]:
@@ -87,13 +89,14 @@ class _Child:
         return self.said.split(b"\n")[:-1]
 
     def hear(self) -> bool:
-        """Take in what it has said; answers whether it may say more. What holds something else than names is left out."""
+        """Take in what it has said; answers whether it may say more."""
         try:
-            while more := self.line.recv(4096):
-                if NAMES.fullmatch(self.said + more) is None:
+            while not self.is_ignored and (more := self.line.recv(4096)):
+                self.is_ignored = NAMES.fullmatch(self.said + more) is None
+                if self.is_ignored:
                     _log.error("runner process %d, pid %d: says what is not a name", self.slot, self.process.pid)
-                    return False
-                self.said += more
+                else:
+                    self.said += more
         except BlockingIOError:
             return True
         except OSError:

@@ -15,6 +15,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.runner import supervisor
+from jobqueue.runner.lifeline import Lifeline
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.signals import STOPS
 from jobqueue.runner.supervisor import LIVED_S, PAUSE_FIRST_S, PAUSE_LONGEST_S, Supervisor
@@ -386,3 +387,42 @@ def test_a_job_that_goes_to_dead_is_named(
     counts, dead = caplog.messages[-2:]
     assert counts == "runner gone is gone: 1 jobs returned to their queues and will run again, 1 went to dead"
     assert dead.startswith("job job-1 of queue low went to dead: ")
+
+
+# ------------------------------------------------------------------------------------------------------ what they say
+
+
+@pytest.mark.parametrize("words", [b"\xff\n", b"\n\n", b"a b\n", b"x" * 65, b"\x1b[2J\n", b"x\n" * 1_001])
+def test_what_is_not_a_name_is_no_runner_whose_jobs_are_handed_back(
+    recruit: Recruit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: bytes
+) -> None:
+    """Nor what comes after it: something else may speak for the runner. What it has said before counts."""
+    crew = works(recruit(1))
+    [process] = crew.alive
+    buried: list[bytes] = []
+    monkeypatch.setattr(crew.supervisor._graves, "put", buried.append)
+    process.line.sendall(words)
+    crew.turn()
+    process.line.sendall(b"somebody-else\n")
+    process.end(-9)
+    crew.turn()
+    assert buried == [b"runner-1000"]
+    assert [line for line in caplog.messages if "says what is not a name" in line] == [
+        "runner process 1, pid 1000: says what is not a name"
+    ]
+
+
+def test_a_runner_is_told_where_jobs_are_stored_before_anything_else() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        number = theirs.fileno()
+        os.set_inheritable(number, True)
+        line = Lifeline(os.dup(number))
+        assert not os.get_inheritable(line._socket.fileno())
+        ours.sendall(b"redis://:s3cr3t@h/0\n")
+        assert line.url() == "redis://:s3cr3t@h/0"
+        ours.sendall(b"\n")
+        assert line.url() is None, "the target says it"
+        ours.close()
+        assert line.url() is None, "the supervisor is gone, which is seen soon"
+        line._socket.close()
