@@ -131,7 +131,9 @@ def module_of(target: Any) -> str:
 
 
 def is_found_elsewhere(target: Any) -> bool:
-    """Answer whether another process could import the module of a function or class by the name that it has here."""
+    """Answer whether another process could find a function or class again by the name that it has here."""
+    if "<locals>" in target.__qualname__:
+        return False
     module = str(target.__module__)
     if module not in _PROGRAM:
         return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import itertools
 import operator
+import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,13 +22,13 @@ from jobqueue.backend import Backend, GivenBackend, MemoryBackend, open_backend
 from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
 from jobqueue.flows import Flow, New
-from jobqueue.job import Call, Job
+from jobqueue.job import Call, Job, Kind
 from jobqueue.lock import Lock
 from jobqueue.looking import Looking, check_records
-from jobqueue.names import check_namespace, check_queue_name
-from jobqueue.options import NO_OPTIONS, EnqueueOptions
+from jobqueue.names import check_namespace, check_queue_name, is_importable, origin_of
+from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
 from jobqueue.record import JobRecord, R
-from jobqueue.registry import Declaring, Registry
+from jobqueue.registry import BoundFunction, Declaring, JobFunction, Registry
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
@@ -375,3 +377,60 @@ def declared_on(job: Job | Call[Any]) -> JobQueue:
             f"{type(job).__qualname__} is registered on {len(found)} JobQueues: pass jobs.call_of(…) of the one you mean"
         )
     return found[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- pickling
+# A call, and a function with options, are pickled like the function itself: by the name of what was declared. Not by methods
+# of those classes, because only here it is known where to find that again.
+
+
+def _kinds(module: str, qualname: str, name: str) -> list[Kind[Any]]:
+    known = (queue.registry.get(name) for queue in list(QUEUES))
+    found = [kind for kind in known if kind is not None and origin_of(kind.target) == (module, qualname)]
+    if len(found) < 2 or module not in sys.modules:
+        return found
+    # Of a module that was imported again, what it declared before may still be there.
+    things = list(vars(sys.modules[module]).values())
+    current = [thing.kind for thing in things if isinstance(thing, JobFunction)]
+    return [kind for kind in found if kind in current or any(kind.target is thing for thing in things)]
+
+
+def _found_again(module: str, qualname: str, name: str) -> Kind[Any]:
+    """The kind of this name that importing its module declares.
+
+    Raises:
+        UnknownJob: There is none, or several `JobQueue` have one.
+    """
+    if not _kinds(module, qualname, name):
+        importlib.import_module(module)
+    found = _kinds(module, qualname, name)
+    if len(found) != 1:
+        raise UnknownJob(f"{len(found)} JobQueues know {name!r}, declared as {qualname} in {module}: it has to be one")
+    return found[0]
+
+
+def _pickled_kind(kind: Kind[Any]) -> tuple[Any, ...]:
+    if not is_importable(kind.target):
+        raise TypeError(
+            f"a call of {kind.name!r} cannot be pickled, since no other process can find what declares it: declare it at "
+            "the top of a module that is in a file"
+        )
+    module, qualname = origin_of(kind.target)
+    found = _kinds(module, qualname, kind.name)
+    if len(found) != 1 or found[0] is not kind:
+        raise TypeError(
+            f"a call of {kind.name!r} cannot be pickled: it was declared anew since, or is declared on several JobQueues"
+        )
+    return _found_again, (module, qualname, kind.name)
+
+
+def _bound_again(kind: Kind[Any], options: Options) -> BoundFunction[..., Any]:
+    return BoundFunction(next(queue for queue in QUEUES if queue.registry.get(kind.name) is kind), kind, options)
+
+
+def _pickled_bound(function: BoundFunction[..., Any]) -> tuple[Any, ...]:
+    return _bound_again, (function.kind, function._options)  # noqa: SLF001 - its other half
+
+
+copyreg.pickle(Kind, _pickled_kind)
+copyreg.pickle(BoundFunction, _pickled_bound)

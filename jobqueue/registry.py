@@ -136,6 +136,13 @@ class BoundFunction(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<job {self.kind.name!r} with {self._options}>"
 
+    # How it is pickled stands in `jobqueue.queue`, which knows all that are declared.
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Answer the call, to be enqueued later (`JobQueue.enqueue_many`).
 
@@ -466,10 +473,14 @@ class Declaring:
         level, frame = 1, sys._getframe()  # noqa: SLF001 - `skip_file_prefixes` came with Python 3.12
         while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "jobqueue":
             level, frame = level + 1, frame.f_back
+        where = (
+            "inside of a function, which another process may not call"
+            if "<locals>" in name
+            else "in a program that cannot be imported by name, as an interactive session, a notebook or `python -c`"
+        )
         warnings.warn(
-            f"no other process can run the jobs of {name!r}: it is declared in a program that cannot be imported by name, "
-            "as an interactive session, a notebook or `python -c`. Declare it in a module that runners import, or say "
-            "name=… where those declare it as well",
+            f"no other process can run the jobs of {name!r}: it is declared {where}. Declare it in a module that runners "
+            "import, or say name=… where those declare it as well",
             UnknownElsewhere,
             stacklevel=level,
         )

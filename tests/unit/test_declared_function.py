@@ -7,6 +7,7 @@ import concurrent.futures
 import copy
 import doctest
 import functools
+import gc
 import inspect
 import multiprocessing
 import pickle
@@ -183,6 +184,71 @@ def test_processes_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         assert pool.submit(elsewhere, 4).result() == 8
+    del sys.modules["declared_elsewhere"]
+
+
+@jobs.job
+def halved(n: int) -> None: ...
+
+
+@attrs.frozen
+class Resized(Job):
+    width: int
+
+    def perform(self, ctx: Context) -> None: ...
+
+
+jobs.register(Resized)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_call_and_a_function_with_options_are_pickled_by_the_name_of_what_they_call(protocol: int) -> None:
+    for call in (halved.call(4), halved.opts(delay=3).call(4), jobs.call_of(Resized(3)).opts(queue="high")):
+        again = pickle.loads(pickle.dumps(call, protocol))
+        assert again == call
+        assert again.kind is call.kind
+    later = pickle.loads(pickle.dumps(halved.opts(delay=3), protocol))
+    assert later.call(4) == halved.opts(delay=3).call(4)
+    assert later.queue is jobs
+    assert copy.copy(later) is later
+    with jobs.testing():
+        assert later.enqueue(4).name == halved.kind.name
+        assert jobs.enqueue(pickle.loads(pickle.dumps(halved.call(4), protocol))).name == halved.kind.name
+
+
+def test_a_call_that_no_other_process_could_read_is_not_pickled() -> None:
+    @jobs.job
+    def local(n: int) -> None: ...
+
+    for thing in (local.call(1), local.opts(delay=3)):
+        with pytest.raises(TypeError, match=r"local' cannot be pickled.*at the top of a module"):
+            pickle.dumps(thing)
+    other = JobQueue("memory://")
+    other.register(Resized)
+    with pytest.raises(TypeError, match="is declared on several JobQueues"):
+        pickle.dumps(jobs.call_of(Resized(3)))
+
+
+def test_other_processes_read_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "declared_elsewhere.py").write_text(PROGRAM + "def told(call): return f'{call!r} {jobs.counts()}'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from declared_elsewhere import double as elsewhere
+    from declared_elsewhere import told
+
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(told, elsewhere.call(4)).result() == "<call declared_elsewhere.double(n=4)> {}"
+        sent = pickle.dumps(elsewhere.call(4))
+    del sys.modules["declared_elsewhere"]
+    del elsewhere, told
+    gc.collect()
+    assert pickle.loads(sent).arguments == {"n": 4}  # it imports the module
+    before = sys.modules.pop("declared_elsewhere")
+    from declared_elsewhere import double as again
+
+    assert pickle.loads(pickle.dumps(again.call(4))).kind is again.kind
+    with pytest.raises(TypeError, match="was declared anew since"):
+        pickle.dumps(before.double.call(4))
     del sys.modules["declared_elsewhere"]
 
 

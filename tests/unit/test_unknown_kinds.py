@@ -201,6 +201,25 @@ def test_a_class_of_a_session_is_warned_of(shared: JobQueue, monkeypatch: pytest
         shared.enqueue_many([Resize(1)])
 
 
+async def test_a_kind_inside_of_a_function_is_warned_of(shared: JobQueue) -> None:
+    @shared.job
+    def send(to: str) -> None: ...
+
+    with pytest.warns(UnknownElsewhere, match="send': it is declared inside of a function") as caught:
+        await send.aenqueue("a")
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        @shared.job(name="told")
+        def told() -> None: ...
+
+        told.enqueue()
+        send.enqueue("b")  # it has been said
+        memory = JobQueue("memory://")
+        memory.job(send.__wrapped__).enqueue("a")
+
+
 def test_no_warning_where_another_process_may_know_it(shared: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
