@@ -12,6 +12,8 @@ __all__ = ["BAD", "Certificates", "speaks_tls"]
 
 BAD: Final = {"other-host": "Hostname mismatch", "expired": "expired", "self-signed": "self-signed"}
 """Certificate of a server → a word of why a client has to refuse it."""
+_STRICT: Final = "basicConstraints=CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+"""What Python wants to see from 3.13 on."""
 _NAMES: Final = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 
 
@@ -25,7 +27,7 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._make_self_signed("ca")
+        self._make_self_signed("ca", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         self._make_self_signed("self-signed", "-addext", _NAMES)
         self._sign("server", _NAMES)
         self._sign("other-host", "subjectAltName=DNS:elsewhere.example,IP:10.9.8.7")
@@ -57,7 +59,7 @@ class Certificates:
 
     def _sign(self, name: str, extension: str, days: int = 1) -> None:
         request, settings = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
-        settings.write_text(extension)
+        settings.write_text(f"{_STRICT}{extension}\n")
         new = ("-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}")
         self._run("req", *new, "-keyout", self.key(name), "-out", str(request))
         by = ("-CA", self.file("ca"), "-CAkey", self.key("ca"), "-CAcreateserial", "-extfile", str(settings))

@@ -261,4 +261,19 @@ STORAGES: Final = (
         '"BUSY": Answer(True,',
         '"BUSY": Answer(False,',
     ),
+    # ------------------------------------------------------------------------------------------------------------- TLS
+    Variant(
+        "plain-sentinels",
+        "asks the sentinels of a rediss+sentinel:// URL in plain text, and believes them",
+        "storage/redis/connect.py",
+        "nodes, service, asked_by, _lasting(login, asked_by) | secured)",
+        'nodes, service, "tcp", _lasting(login, "tcp"))',
+    ),
+    Variant(
+        "any-host",
+        "accepts the certificate of any host of the same authority",
+        "storage/redis/secured.py",
+        "context.check_hostname = tls.check_hostname and",
+        "context.check_hostname = False and",
+    ),
 )

@@ -329,7 +329,7 @@ def test_a_runner_neither_stores_nor_logs_the_login_of_its_server(
         for words in ("run working:jobs --burst --log-level debug", "stats --json", "jobs --json", "audit", "stats"):
             assert run(words.split()) == 0
         told = capfd.readouterr()
-        stored = [client.dump(key) for key in client.keys("*")]
+        stored: list[Any] = [client.dump(key) for key in client.keys("*")]
     assert f"unix://{server.socket}" in told.out + told.err
     assert CANARY not in told.out + told.err
     assert stored
