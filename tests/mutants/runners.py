@@ -186,8 +186,8 @@ RUNNERS: Final = (
         "own-process-never-killed",
         "lets a job in a process of its own run on when its time is over",
         "runner/processes.py",
-        "self._answer(task, task.kind.timeout)",
-        "self._answer(task, None)",
+        "self._answer(task, task.kind.timeout, (Ended,))",
+        "self._answer(task, None, (Ended,))",
     ),
     Variant(
         "jobs-wait-behind-jobs",
@@ -426,7 +426,7 @@ RUNNERS: Final = (
         "garbage-is-a-length",
         "waits for as many bytes as a job wrote into its pipe by mistake",
         "runner/process_pipe.py",
-        "if end > LONGEST:",
+        "if size > self._longest:",
         "if False:",
     ),
     # ------------------------------------------------------------------------------------------------------ told to stop
@@ -705,7 +705,22 @@ RUNNERS: Final = (
         "child-without-url",
         "forgets to tell its runners another URL",
         "cli/run.py",
-        '*(() if url is None else ("--url", url)),',
-        "*(),",
+        "burst=burst, url=url)",
+        "burst=burst, url=None)",
+    ),
+    # -------------------------------------------------------------------------------------------- processes that are started
+    Variant(
+        "any-run-answers",
+        "takes the end of another run for that of the one that a worker process is at",
+        "runner/processes.py",
+        "if message.run != run or not isinstance(message, expected):",
+        "if not isinstance(message, expected):",
+    ),
+    Variant(
+        "programs-have-the-pipe",
+        "lets the programs that a job starts inherit the pipe between its worker process and the runner",
+        "runner/process_pipe.py",
+        "        end.set_inheritable(False)\n",
+        "",
     ),
 )
