@@ -275,7 +275,7 @@ def test_what_has_no_record_takes_no_part_of_the_bytes_of_a_head(t: Bench) -> No
     t.fill(A, B, C)
     t.lose_record(A)
 
-    assert t.move(Move(t.ready, t.working, Head(9, 1), 5)) == Moved((B,), (), (A,), 0, 1, None)
+    assert t.move(Move(t.ready, t.working, Head(9, len(record(B))), 5)) == Moved((B,), (), (A,), 0, 1, None)
 
 
 def test_ids_that_are_picked_twice_count_once(t: Bench) -> None:

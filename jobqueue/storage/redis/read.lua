@@ -14,19 +14,6 @@
 --        S sizes | F {value …} of the fields, or {field, value …} of all | H {token, until, fence}. Missing is false.
 --        I {next cursor, fields} | W a number per id: 1 record + 2 waiting + 4 working + 8 dead + 16 claim + 32 * times in ready
 
-local running -- the last command that was begun: not every server says which one it was that the user may not run
-local begin, begin_many = call, ask
-
-local function call(command, ...)
-  running = command
-  return begin(command, ...)
-end
-
-local function ask(command, ...)
-  running = command
-  return begin_many(command, ...)
-end
-
 -- The key of that index; ends the script unless it holds this kind, or nothing.
 local function key(index, kind)
   local name = KEYS[index]

@@ -43,6 +43,11 @@ GROW: Final = _interpret("#!lua")
 DRAIN: Final = _interpret("#!lua flags=allow-oom")
 """For calls that only move, extend, finish and the like: a full server must let jobs drain."""
 READ: Final = _load(
-    "#!lua flags=no-writes", "interpret/bulk.lua", "interpret/within.lua", "interpret/cursor.lua", "read.lua"
+    "#!lua flags=no-writes",
+    "interpret/bulk.lua",
+    "running.lua",
+    "interpret/within.lua",
+    "interpret/cursor.lua",
+    "read.lua",
 )
 ALL: Final = (PUT, GROW, DRAIN, READ)
