@@ -221,4 +221,19 @@ EDGES: Final = (
         '"yes" if facts["aof_enabled"] == "1"',
         '"yes" if facts["aof_enabled"] != "1"',
     ),
+    # ----------------------------------------------------------------------------------------------- what is too long
+    Variant(
+        "long-records-are-answered",
+        "answers a record in memory that is longer than was asked for",
+        "storage/within.py",
+        "max_bytes is None or len(record) <= max_bytes",
+        "True",
+    ),
+    Variant(
+        "watch-reads-records",
+        "reads whole records, only to see whose leases have expired",
+        "runner/rescue.py",
+        "Records(queue.scope, tuple(fresh), 0)",
+        "Records(queue.scope, tuple(fresh))",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import jobqueue
 from jobqueue import JobQueue, PayloadError, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
@@ -27,6 +29,7 @@ from tests.servers import Server
 
 LONG = transitions.BYTES + 1
 KEYS = queue_keys("test", "low")
+PACKAGE = Path(jobqueue.__file__).parent
 
 
 class Watched(MemoryStorage):
@@ -204,6 +207,18 @@ def test_records_that_are_sent_again_are_bounded_as_well(world: World) -> None:
     long = msgspec.structs.replace(record, id="other", payload=b"x" * (world.jobs.max_payload + 1))
     with pytest.raises(PayloadError, match="max_payload"):
         world.jobs.enqueue_records([long])
+
+
+def test_nothing_asks_for_records_without_a_bound() -> None:
+    asked = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in ("testing", "storage"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Records":
+                asked.append((path.name, len(node.args)))
+    assert len(asked) > 5
+    assert [name for name, arguments in asked if arguments < 3] == []
 
 
 MEASURED: str = """
