@@ -33,6 +33,7 @@ class Opened:
         keys: The namespace in which it works.
         pauses: Whether flows wait before they send again; under a clock that stands still nobody should.
         thread: The thread that opened it.
+        introduced: Whether the application has left its name in the namespace, or need not.
     """
 
     def __init__(self, backend: Backend, chance: Chance, keys: NamespaceKeys, *, pauses: bool = True) -> None:
@@ -43,6 +44,7 @@ class Opened:
         self.thread = threading.get_ident()
         self.task = _current_task()
         self.epoch: bytes | None = None
+        self.introduced = not backend.is_shared
         self.pid = os.getpid()
         self._storages: dict[str, Storage] = {}  # one at most
         self._lock = threading.RLock()
@@ -182,6 +184,7 @@ class Access:
         """
         keys = self.keys if namespace is None else namespace_keys(namespace)
         replacement = Opened(backend, self._chance if chance is None else chance, keys, pauses=pauses)
+        replacement.introduced = True
         with self._lock:
             if self._replaced and (other := _stranger(self._replaced[-1], replacement)):
                 raise JobQueueError(

@@ -39,7 +39,7 @@ class NamespaceKeys:
 
     Attributes:
         scope: The scope of all of them.
-        meta: ``schema`` and ``epoch``.
+        meta: ``schema`` and ``epoch``, and which application uses the namespace.
         queues: Queue → when it was first used.
         runners: Incarnation → what the runner says of itself, with the time of its last beat.
         seen: Incarnation → the time of its last beat.

@@ -15,6 +15,7 @@ from typing import Any
 from jobqueue.errors import DeclarationError
 
 __all__ = [
+    "check_application",
     "check_kind_name",
     "check_namespace",
     "check_queue_name",
@@ -44,7 +45,7 @@ def check_queue_name(name: object) -> str:
     Raises:
         DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
     """
-    return _check(name, "queue")
+    return _check(name, "a queue")
 
 
 def check_namespace(name: object) -> str:
@@ -53,7 +54,16 @@ def check_namespace(name: object) -> str:
     Raises:
         DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
     """
-    return _check(name, "namespace")
+    return _check(name, "a namespace")
+
+
+def check_application(name: object) -> str:
+    """Answer the name of an application unchanged.
+
+    Raises:
+        DeclarationError: It is not 1 to 64 characters of ``A–Z a–z 0–9 _ . -``.
+    """
+    return _check(name, "an application")
 
 
 def is_namespace(name: str) -> bool:
@@ -64,7 +74,7 @@ def is_namespace(name: str) -> bool:
 def _check(name: object, what: str) -> str:
     if isinstance(name, str) and _PLAIN.fullmatch(name):
         return name
-    raise DeclarationError(f"{name!r} is no name of a {what}: use 1 to 64 characters of A-Z a-z 0-9 _ . -")
+    raise DeclarationError(f"{name!r} is no name of {what}: use 1 to 64 characters of A-Z a-z 0-9 _ . -")
 
 
 def check_kind_name(name: object) -> str:

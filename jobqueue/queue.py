@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import importlib
 import itertools
+import logging
 import operator
 import sys
 import weakref
@@ -18,6 +20,7 @@ import msgspec
 
 from jobqueue import flows
 from jobqueue.access import Access
+from jobqueue.application import application_name, introduce
 from jobqueue.backend import Backend, GivenBackend, MemoryBackend, open_backend
 from jobqueue.clock import Clock
 from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, PayloadError, UnknownJob
@@ -43,6 +46,8 @@ __all__ = ["QUEUES", "JobQueue", "declared_on"]
 
 T = TypeVar("T")
 
+_LOG: Final = logging.getLogger("jobqueue.queue")
+
 DEFAULT_QUEUES: Final = ("high", "low")
 
 
@@ -56,6 +61,8 @@ class JobQueue(Declaring, Looking):
         url: Where jobs are stored: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://``,
             ``memory://`` or ``embedded:///directory``. None: the environment's ``JOBQUEUE_URL``, read at first use.
         namespace: Keeps applications on one server apart: 1–64 characters of ``A–Z a–z 0–9 _ . -``.
+        app: Name of the application: two of different names in one namespace are warned. By default the package or module in
+            which this is made.
         imports: Modules that declare kinds; imported by `Runner`, the command line and `load`.
         queues: The only queues there are, besides those that a kind declares by default: any other name is an error.
         max_payload: Bytes that the arguments of one job may take as JSON. What is stored and takes more, and more than the
@@ -82,6 +89,7 @@ class JobQueue(Declaring, Looking):
         url: str | None = None,
         *,
         namespace: str = "jobqueue",
+        app: str | None = None,
         imports: Iterable[str] = (),
         queues: Iterable[str] | None = None,
         max_payload: int = MAX_PAYLOAD,
@@ -109,6 +117,7 @@ class JobQueue(Declaring, Looking):
         if storage is not None and not callable(getattr(storage, "apply", None)):
             raise DeclarationError(f"storage= takes a Storage, such as MemoryStorage(), not {storage!r}")
         self.imports = tuple(imports)
+        self.app = application_name(app, _making_scope())
         self.max_payload = max_payload
         self.max_ready = _check_bound(max_ready)
         self.registry = Registry()
@@ -242,7 +251,21 @@ class JobQueue(Declaring, Looking):
             # Nothing was sent of the jobs, whatever became of the look.
             failed = error if isinstance(error, NotApplied) else NotApplied(str(error))
             raise flows.retold(failed, records) from error
+        if not opened.introduced:
+            with contextlib.suppress(NotApplied):  # the next one says it
+                told = yield from self.introduce()
+                if told is not None:
+                    _LOG.warning(told)
         return (yield from flows.store(self.namespace, records, opened.backend.clock, self.max_ready))
+
+    def introduce(self) -> Flow[str | None]:
+        """Leave the name of the application in the namespace, once; answers what to say if another one's stands there."""
+        opened = self.access.opened()
+        told = None
+        if self.app is not None and not opened.introduced:
+            told = yield from introduce(opened.keys, self.app, opened.backend.clock.now())
+        opened.introduced = True
+        return told
 
     def lock(self, name: str, ttl: float | timedelta) -> Lock:
         """A lock that ends by itself after ``ttl`` seconds; taken by ``with``, ``async with``, `Lock.run` or `Lock.arun`."""
@@ -335,6 +358,14 @@ class JobQueue(Declaring, Looking):
         from jobqueue.testing import open_testing
 
         return open_testing(self, start, server=url, seed=seed)
+
+
+def _making_scope() -> dict[str, Any]:
+    """The global names of the code that makes a `JobQueue`, behind what `explains` puts around that."""
+    frame = sys._getframe(1)  # noqa: SLF001 - the way that typing.NamedTuple and attrs take
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, explains.__module__):
+        frame = frame.f_back
+    return frame.f_globals
 
 
 def _check_bound(max_ready: int | Mapping[str, int] | None) -> int | Mapping[str, int] | None:

@@ -25,6 +25,7 @@ from jobqueue.cli.text import (
 )
 
 if TYPE_CHECKING:
+    from jobqueue.application import Users
     from jobqueue.looking import Counts
     from jobqueue.queue import JobQueue
     from jobqueue.record import JobRecord
@@ -47,8 +48,11 @@ def stats(named: Named, json_output: bool) -> None:
 
     TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
     """
+    from jobqueue.application import users
+
     with opened(named) as queue:
         counts, runners = queue.counts(), queue.runners()
+        application = queue.access.run(users(queue.access.keys))
         now = queue.access.clock().now() / 1000
         where, namespace = queue.access.opened().backend.url, queue.namespace
         others = [] if counts else _namespaces(queue)
@@ -57,6 +61,7 @@ def stats(named: Named, json_output: bool) -> None:
             {
                 "url": where,
                 "namespace": namespace,
+                "application": None if application is None else _application_value(application),
                 **({} if counts else {"namespaces": others}),
                 "queues": {name: {place: getattr(count, place) for place in PLACES} for name, count in counts.items()},
                 "runners": [_runner_value(runner) for runner in runners],
@@ -65,7 +70,10 @@ def stats(named: Named, json_output: bool) -> None:
         return
     from jobqueue.cli.tables import print_table
 
-    click.echo(f"{clean(where)}, namespace {namespace}")
+    of = "" if application is None else f", application {application.name}"
+    click.echo(f"{clean(where)}, namespace {namespace}{of}")
+    if application is not None and (told := application.warning()) is not None:
+        click.echo(f"since {moment(application.since)} {told}")
     print_table(
         ["queue", *(f">{place}" for place in PLACES), ">runners"],
         [_queue_row(name, count, runners) for name, count in counts.items()],
@@ -76,6 +84,11 @@ def stats(named: Named, json_output: bool) -> None:
         [_runner_row(runner, now) for runner in runners],
         empty="no runner is alive",
     )
+
+
+def _application_value(application: Users) -> dict[str, Any]:
+    since = moment_or_none(application.since)
+    return {"name": application.name, "since": since, "before": application.before}
 
 
 def _namespaces(queue: JobQueue) -> list[str]:

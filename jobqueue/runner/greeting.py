@@ -41,13 +41,16 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def doubtful(jobs: JobQueue, named: Iterable[str], serving: Collection[str]) -> Iterator[str]:
-    """A line for each queue that may be mistyped, and for each that nobody serves.
+    """A line for another application in the namespace, each queue that may be mistyped, and each that nobody serves.
 
     Args:
         jobs: The queues.
         named: Those that this runner was told to serve.
         serving: Those that it serves.
     """
+    told = jobs.access.run(jobs.introduce())
+    if told is not None:
+        yield told
     found = jobs.counts()
     if len(serving) > MANY_QUEUES:
         yield (
