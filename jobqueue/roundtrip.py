@@ -171,7 +171,7 @@ def find_non_finite(value: Any, path: str) -> str | None:
 
 def _no_number(value: float | Decimal, path: str) -> str:
     # Not as a Decimal shows itself, which has digits even in a NaN.
-    shown = float.__repr__(value) if isinstance(value, float) else "sNaN" if value.is_snan() else "NaN"
+    shown = ("sNaN" if value.is_snan() else "NaN") if isinstance(value, Decimal) else float.__repr__(value)
     return at(path, f"{shown} has no form in JSON; give a finite number")
 
 

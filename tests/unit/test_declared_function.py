@@ -8,6 +8,7 @@ import copy
 import doctest
 import functools
 import gc
+import importlib
 import inspect
 import multiprocessing
 import pickle
@@ -232,20 +233,17 @@ def test_a_call_that_no_other_process_could_read_is_not_pickled() -> None:
 def test_other_processes_read_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "declared_elsewhere.py").write_text(PROGRAM + "def told(call): return f'{call!r} {jobs.counts()}'\n")
     monkeypatch.syspath_prepend(tmp_path)
-    from declared_elsewhere import double as elsewhere
-    from declared_elsewhere import told
-
+    there: Any = importlib.import_module("declared_elsewhere")
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        assert pool.submit(told, elsewhere.call(4)).result() == "<call declared_elsewhere.double(n=4)> {}"
-        sent = pickle.dumps(elsewhere.call(4))
+        assert pool.submit(there.told, there.double.call(4)).result() == "<call declared_elsewhere.double(n=4)> {}"
+        sent = pickle.dumps(there.double.call(4))
     del sys.modules["declared_elsewhere"]
-    del elsewhere, told
+    del there
     gc.collect()
     assert pickle.loads(sent).arguments == {"n": 4}  # it imports the module
     before = sys.modules.pop("declared_elsewhere")
-    from declared_elsewhere import double as again
-
+    again: Any = importlib.import_module("declared_elsewhere").double
     assert pickle.loads(pickle.dumps(again.call(4))).kind is again.kind
     with pytest.raises(TypeError, match="was declared anew since"):
         pickle.dumps(before.double.call(4))
