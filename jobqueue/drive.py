@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jobqueue.clock import Clock, ServerClock
-from jobqueue.errors import NotApplied
 from jobqueue.flows import Apply, Flow, Pause, Read, Refresh
 from jobqueue.storage.protocol import Answering, AsyncAnswering, AsyncStorage, Storage
 
@@ -52,8 +51,8 @@ def run(
                 case Pause(seconds):
                     if pauses:
                         time.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
-        except NotApplied as refusal:
-            error = refusal
+        except Exception as raised:  # noqa: BLE001 - the flow's to deal with, also a reply that nobody thought of
+            error = raised
 
 
 async def arun(
@@ -91,8 +90,8 @@ async def arun(
                 case Pause(seconds):
                     if pauses:
                         await asyncio.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
-        except NotApplied as refusal:
-            error = refusal
+        except Exception as raised:  # noqa: BLE001 - the flow's to deal with, also a reply that nobody thought of
+            error = raised
 
 
 def _refresh(clock: Clock, max_age: float, end: float | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -143,10 +144,12 @@ def read_some(scope: str, ids: Sequence[bytes], max_bytes: int) -> Flow[list[tup
     return list(zip(ids, kept, strict=False))
 
 
-def read_on(page: Page, entries: Sequence[tuple[bytes, int]]) -> Flow[list[tuple[bytes, int]]]:
-    """The entries of a page that was read, and all those behind it."""
+def read_on(
+    page: Page, entries: Sequence[tuple[bytes, int]], most: float = math.inf
+) -> Flow[list[tuple[bytes, int]]]:  # fmt: skip
+    """The entries of a page that was read, and those behind it, up to about ``most``."""
     found = list(entries)
-    while len(entries) == page.limit:
+    while len(entries) == page.limit and len(found) < most:
         [entries] = yield Read((msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0])),))
         found.extend(entries)
     return found

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
+import msgspec
+
 from jobqueue import transitions
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, read_some, send_one
@@ -16,6 +18,7 @@ from jobqueue.storage.ops import (
     Applied,
     Batch,
     Fields,
+    Ids,
     Kept,
     Page,
     Peek,
@@ -28,7 +31,7 @@ from jobqueue.storage.ops import (
 )
 from jobqueue.transitions import SEARCHED
 
-__all__ = ["delete", "find", "locate", "queue_names", "queues", "requeue", "search", "sizes"]
+__all__ = ["Registry", "delete", "find", "locate", "queue_names", "queues", "registry", "requeue", "search", "sizes"]
 
 PAGE: Final = 200
 CURSOR: Final = re.compile(rf"([^/]+)/({'|'.join(get_args(Place))})/([0-9]{{1,16}})/(.+)", re.DOTALL)
@@ -41,20 +44,52 @@ SEARCH_PAGES: Final = 20
 """Calls that somebody who looks at the queues waits for at most."""
 SEARCH_AGAIN_MS: Final = 24 * 3_600_000
 DONE: Final = b"done:"
+MARK: Final = re.compile(rb"done:([0-9]{1,15})|((?:[!-~]{1,200} )?[0-9]{1,19})")
+"""What is noted of the search: when it ended, or a cursor; that of a cluster names a node as well."""
+REGISTRY_PAGE: Final = 1_000
+MOST_QUEUES: Final = 10_000
+"""Names of queues that are read: a registry with more of them was not filled by jobqueue."""
 TRIES: Final = 10
 """How often a job that moves on between a look and a move is looked at again."""
 
 
+class Registry(msgspec.Struct, frozen=True):
+    """What the registry of queues holds.
+
+    Attributes:
+        fields: The names in it, as bytes; also what something else left there and is not a valid name.
+        mark: How far the search for lost registrations has come, None if there was none.
+        whole: Whether these are all: it is read up to about `MOST_QUEUES` names.
+    """
+
+    fields: frozenset[bytes]
+    mark: bytes | None
+    whole: bool
+
+
+def registry(keys: NamespaceKeys) -> Flow[Registry]:
+    """Read the registry of queues, page by page."""
+    fields: set[bytes] = set()
+    mark: bytes | None = None
+    cursor: bytes | None = None
+    while True:
+        page, marks = yield Read((Ids(keys.queues, REGISTRY_PAGE, cursor), Fields(keys.queues, (SEARCHED,))))
+        fields.update(page.ids)
+        mark, cursor = marks.get(SEARCHED), page.next
+        if cursor is None or len(fields) >= MOST_QUEUES:
+            return Registry(frozenset(fields), mark, cursor is None)
+
+
 def queues(keys: NamespaceKeys, now: int) -> Flow[list[str]]:
     """The names of the queues that were ever used in the namespace, sorted."""
-    [fields] = yield Read((Fields(keys.queues),))
-    if fields.get(SEARCHED, b"").startswith(DONE):
-        return queue_names(fields)  # the duties of runners look again and again
-    found = yield from search(keys, fields, now, pages=SEARCH_PAGES)
-    return queue_names({*fields, *found})
+    known = yield from registry(keys)
+    if (known.mark or b"").startswith(DONE):
+        return queue_names(known.fields)  # the duties of runners look again and again
+    found = yield from search(keys, known, now, pages=SEARCH_PAGES)
+    return queue_names({*known.fields, *found})
 
 
-def search(keys: NamespaceKeys, fields: Mapping[bytes, bytes], now: int, *, pages: int) -> Flow[set[bytes]]:
+def search(keys: NamespaceKeys, known: Registry, now: int, *, pages: int) -> Flow[set[bytes]]:
     """Go on with the search for queues that hold jobs and are not in the registry; answers those found.
 
     A registry that is new, or was removed by somebody, says nothing of a search: then all keys of the storage are gone
@@ -62,15 +97,16 @@ def search(keys: NamespaceKeys, fields: Mapping[bytes, bytes], now: int, *, page
 
     Args:
         keys: The namespace.
-        fields: The registry as it was read just now.
+        known: The registry as it was read just now.
         now: The time in ms.
         pages: How many pages of `SEARCH_KEYS` keys to look at.
     """
-    mark = fields.get(SEARCHED)
-    done = mark is not None and mark.startswith(DONE)
-    if mark is not None and done and 0 <= now - int(mark.removeprefix(DONE)) < SEARCH_AGAIN_MS:
+    mark = known.mark
+    ended = MARK.fullmatch(mark or b"")
+    if ended and ended[1] and 0 <= now - int(ended[1]) < SEARCH_AGAIN_MS:
         return set()
-    cursor = b"" if mark is None or done else mark
+    # A mark that cannot be one of ours begins the search anew.
+    cursor = ended[2] or b"" if ended else b""
     found: set[bytes] = set()
     try:
         for _ in range(pages):
@@ -79,7 +115,7 @@ def search(keys: NamespaceKeys, fields: Mapping[bytes, bytes], now: int, *, page
             cursor = answer.cursor
             if not cursor:
                 break
-        missing = {name.encode() for name in queue_names(found)} - fields.keys()
+        missing = {name.encode() for name in queue_names(found)} - known.fields if known.whole else ()
         yield from send_one(transitions.note_search(keys, mark, cursor or DONE + b"%d" % now, missing))
     except (NotApplied, OutcomeUnknown):
         pass  # not everybody may do this, or write, and a node may be away: who cannot looks at what there is

@@ -131,12 +131,14 @@ def rewrite(record: bytes | Unread, **changes: object) -> bytes:
 
 
 _CLAIM: Final = re.compile(rb"(.*):0*([0-9]{1,15}):([0-9]{1,9})", re.DOTALL)
+CLAIM_LIMIT: Final = 200
+"""Bytes of a claim at most; those of runners have about eighty."""
 
 
 def parse_claim(claim: bytes) -> tuple[bytes, int, int]:
-    """Incarnation, fence and beat (ms) in a claim; (the bytes, 0, 0) where somebody else wrote them."""
-    match = _CLAIM.fullmatch(claim)
-    return (match[1], int(match[2]), int(match[3])) if match else (claim, 0, 0)
+    """Incarnation, fence and beat (ms) in a claim; (the first of its bytes, 0, 0) where somebody else wrote it."""
+    match = _CLAIM.fullmatch(claim) if len(claim) <= CLAIM_LIMIT else None
+    return (match[1], int(match[2]), int(match[3])) if match else (claim[:CLAIM_LIMIT], 0, 0)
 
 
 def clean(text: str) -> str:

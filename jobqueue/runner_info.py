@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 import attrs
 import msgspec
@@ -14,7 +16,12 @@ from jobqueue.record import timestamp
 from jobqueue.storage.ops import Fields, Page
 from jobqueue.transitions import LIMIT, parts
 
-__all__ = ["Beat", "RunnerInfo", "live_runners", "read_beats"]
+__all__ = ["SHORTEST_LEASE_MS", "Beat", "RunnerInfo", "live_runners", "read_beats", "read_leases"]
+
+SHORTEST_LEASE_MS: Final = 600
+LEASE_DIGITS: Final = 15
+MOST: Final = 10_000
+"""So many runners are listed at the most."""
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +74,18 @@ def read_beats(fields: dict[bytes, bytes]) -> dict[bytes, Beat]:
     for incarnation, value in fields.items():
         try:
             beats[incarnation] = msgspec.json.decode(value, type=Beat)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # also what is not UTF-8, or nested too deep
             continue
     return beats
+
+
+def read_leases(entries: Iterable[tuple[bytes, object]]) -> list[int]:
+    """The lengths of leases in use, in ms, of the entries in ``leases``; what no runner can have is passed over."""
+    return [
+        int(lease)
+        for lease, _ in entries
+        if len(lease) <= LEASE_DIGITS and lease.isdigit() and int(lease) >= SHORTEST_LEASE_MS
+    ]
 
 
 def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
@@ -78,11 +94,11 @@ def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
     now = clock.now()
     # Only those that can be alive are read: many more may have ended.
     [leases] = yield Read((Page(keys.leases, LIMIT),))
-    longest = max((int(lease) for lease, _ in leases if lease.isdigit()), default=0)
+    longest = max(read_leases(leases), default=0)
     fields: dict[bytes, bytes] = {}
     page = Page(keys.seen, LIMIT, after=(now - longest, b""))
     [first] = yield Read((page,))
-    seen = yield from read_on(page, first)
+    seen = yield from read_on(page, first, MOST)
     for part in parts([incarnation for incarnation, _ in seen], len):
         [some] = yield Read((Fields(keys.runners, tuple(part)),))
         fields.update(some)

@@ -197,15 +197,16 @@ def promote(queue: QueueKeys, now: int) -> Batch:
 
 def claim(
     queue: QueueKeys, incarnation: bytes, number: int, *, limit: int, now: int, lease: int, beat: int,
-    max_bytes: int = BYTES,
+    max_bytes: int = BYTES, requester: bytes = b"",
 ) -> Batch:  # fmt: skip
     """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left.
 
-    Their records are answered, ``max_bytes`` of them at most; of one that is longer by itself, its size.
+    Their records are answered, ``max_bytes`` of them at most; of one that is longer by itself, its size. Claims are numbered
+    under the name ``requester``, see `requester_of`; by default under the incarnation.
     """
     return _move(
         "claim", queue.ready, queue.working, Head(limit, max_bytes), score=now + lease,
-        stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give=True, wake=True,
+        stamp=Stamp(incarnation, beat, now), once=Once(requester or incarnation, number), give=True, wake=True,
     )  # fmt: skip
 
 
@@ -250,6 +251,16 @@ def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[by
         "release", queue.working, queue.ready, These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,
         count=(queue.counters, b"released"), front=True, wake=True,
     )  # fmt: skip
+
+
+def requester_of(incarnation: bytes, renewals: int) -> bytes:
+    """The name under which a runner numbers its claims in a queue, after it had to begin anew there so many times."""
+    return b"%b.%d" % (incarnation, renewals) if renewals else incarnation
+
+
+def incarnation_of(requester: bytes) -> bytes:
+    """The runner that numbers its claims under this name."""
+    return requester.partition(b".")[0]
 
 
 def close_requests(queue: QueueKeys, incarnation: bytes, *, unsure: bool = True) -> Batch:

@@ -31,7 +31,7 @@ from jobqueue.runner.judged import judge
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
-from jobqueue.runner.queue_state import NEVER, PendingClaim, Queues
+from jobqueue.runner.queue_state import NEVER, Queues
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.stop import Stop
 from jobqueue.runner.task import Task
@@ -188,7 +188,7 @@ class Core:
         """Go on under another name: the storage lost what it knew of this one."""
         self.config = msgspec.structs.replace(self.config, incarnation=incarnation)
         for queue in self._queues.values():
-            queue.number, queue.claim = 0, None
+            queue.begin_requests()
 
     def answered(self, outcomes: Sequence[Outcome], at: Moment) -> None:
         """The batches of the last `Send` ended so."""
@@ -201,7 +201,8 @@ class Core:
                 failing.add(entry.queue.queue)
                 self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
             elif entry.purpose == "claim":
-                self._claimed(entry, outcome)
+                if not self._claimed(entry, outcome):
+                    failing.add(entry.queue.queue)  # asked again after a pause, should this go on
             elif entry.purpose == "promote":
                 if isinstance(outcome, Applied):
                     moved = outcome.moved
@@ -283,20 +284,26 @@ class Core:
         if self._suspects and task in self._suspects:
             self._suspects.remove(task)
 
-    def _claimed(self, entry: Sent, outcome: Outcome) -> None:
+    def _claimed(self, entry: Sent, outcome: Outcome) -> bool:
+        """Whether the claim was applied, or does not matter any more."""
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
         if claim is None:
-            return  # renewed meanwhile: what was claimed under the old name comes back when its lease ends
+            return True  # renewed meanwhile: what was claimed under the old name comes back when its lease ends
         if not isinstance(outcome, Applied):
-            # Only a number behind the last one, or a closed incarnation: nothing was claimed.
+            # A number behind the last one, or closed: nothing was claimed. It numbers its requests upwards and closes none
+            # before it stops, so something else wrote there.
             queue.left = 0
-            return
+            if not self._stop.asked:
+                queue.begin_requests(renewed=True)
+                self._notice(Notice("spoiled", detail=queue.keys.queue))
+            return self._stop.asked
         moved = outcome.moved
         queue.left = moved.left
         if moved.ids:
             mark = claim_mark(self.config.incarnation, moved.fence, self.config.beat)
             self._landed.append(Landed(entry, outcome, mark, claim.sent + self.config.lease))
+        return True
 
     def _admit(self, task: Task) -> None:
         self._has_looked = False
@@ -354,9 +361,9 @@ class Core:
         return self._startable(at)
 
     @property
-    def weights(self) -> dict[str, int]:
+    def weights(self) -> Mapping[str, int]:
         """The queues it serves, with their weights."""
-        return dict(self._shares.weights)
+        return self._shares.weights
 
     @property
     def served(self) -> list[QueueKeys]:
@@ -491,8 +498,7 @@ class Core:
                 continue
             if self._stop.asked:
                 if not queue.closed and queue.claim is None:
-                    batch = transitions.close_requests(queue.keys, self.config.incarnation, unsure=self.unsure)
-                    self._sent.append(Sent("close", queue.keys, batch))
+                    self._sent.append(Sent("close", queue.keys, queue.close(self.config, unsure=self.unsure)))
             elif room > 0 and len(promotes) < FIRST_ASKED and queue.promote_at(at, self._promote_from) <= at.local:
                 promotes.append(name)
                 self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
@@ -560,11 +566,5 @@ class Core:
 
     def _claim(self, name: str, limit: int, at: Moment) -> Sent:
         queue = self._queues.activate(name)
-        queue.number += 1
-        batch = transitions.claim(
-            queue.keys, self.config.incarnation, queue.number, limit=limit, now=at.now, lease=self.config.lease,
-            beat=self.config.beat, max_bytes=self.config.max_bytes,
-        )  # fmt: skip
         self.leases.ask(at)
-        queue.claim = PendingClaim(batch, limit, at.local)
-        return Sent("claim", queue.keys, batch)
+        return Sent("claim", queue.keys, queue.ask(self.config, limit, at))

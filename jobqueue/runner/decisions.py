@@ -85,7 +85,8 @@ class Notice(msgspec.Struct, frozen=True):
     Attributes:
         what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``crashed`` (its own process died),
             ``released``, ``late`` (a result that was refused, since the job had been taken away), ``trouble`` (the storage
-            did not answer) or ``answers`` (it does again).
+            did not answer), ``answers`` (it does again) or ``spoiled`` (something else wrote to the claim requests of this
+            runner in a queue).
         tasks: The jobs it is about.
         detail: What else is known.
     """

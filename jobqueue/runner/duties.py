@@ -7,8 +7,8 @@ names what it expects.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import attrs
 
@@ -17,9 +17,10 @@ from jobqueue.clock import Moment
 from jobqueue.errors import StorageError
 from jobqueue.flows import Flow, Read, read_on, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
-from jobqueue.lookup import queue_names, search
-from jobqueue.runner.rescue import Rescued, Watch, follow, look_at
-from jobqueue.storage.ops import Applied, Fields, Page, Sizes
+from jobqueue.lookup import queue_names, registry, search
+from jobqueue.runner.rescue import Look, Rescued, Watch, follow, look_at
+from jobqueue.runner_info import read_leases
+from jobqueue.storage.ops import Fields, Ids, Page, Sizes
 
 __all__ = ["Duties", "Reports"]
 
@@ -35,6 +36,16 @@ LOOK_EVERY_MS: Final = 5_000
 """How often the queues are looked at if a beat takes longer: a notification may be lost."""
 GROUP: Final = 100
 """So many queues are asked in one request, and so many empty ones are looked at in one round at least."""
+REST_MS: Final = 1.0
+"""How long a runner rests for each queue that it has looked at, which takes about a tenth of that."""
+APART: Final = 10
+"""So many of the queues that could not be looked at are tried again in one round, in turn and each by itself."""
+PASSES: Final = 100
+"""Steps in which dead jobs of one queue are forgotten in one round."""
+SILENT: Final = 5_000
+"""So many runners that were not seen for long are looked at in one round."""
+REQUESTS: Final = 10_000
+"""So many claim requests of one queue are looked at in one round."""
 
 
 @attrs.frozen
@@ -98,39 +109,58 @@ class Duties:
         self._asked = -math.inf
         self._leases: list[int] = []
         self._names: list[str] = []
+        self._fields = frozenset[bytes]()
+        self._told: set[str] = set()
+        self._apart: dict[str, None] = {}  # scopes of queues that could not be looked at, those tried last at the end
+        self._failed: Exception | None = None
+        self._rested = -math.inf
         self._silent: dict[bytes, int] = {}
 
     def next_due(self, after: float) -> float:
-        """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe."""
-        ripe = self._watch.next_look()
-        return after + self.every if ripe is None else min(after + self.every, ripe)
+        """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe.
+
+        Not before the runner has rested from a round, by as much as there was to do in it: with very many queues the next
+        round begins later, and the interpreter has time for jobs.
+        """
+        ripe = self._watch.next_look(after)
+        due = after + self.every if ripe is None else min(after + self.every, ripe)
+        return max(due, self._rested)
 
     def round(self) -> Flow[None]:
-        """Do what is due now, in every queue that answers; raises the first `StorageError` at the end."""
+        """Do what is due now, in every queue that answers; raises the first error at the end.
+
+        What something else spoiled, or whose node is away, keeps none of the other duties, and no other queue, waiting.
+        """
         at = self._moment()
+        self._failed = None
         pruning = at.local - self._pruned >= PRUNE_EVERY_MS
-        # What a foreign writer spoiled, or whose node is away, must not keep all others from being rescued.
-        failed: StorageError | None = None
         # In every second round: both seldom change. A runner with a longer lease than any known is missed for less than two
         # beats, and nothing is taken from it sooner than after two of its own.
         if pruning or at.local - self._asked >= 1.5 * self.every:
-            try:
-                yield from self._ask()
-                self._asked = at.local
-            except StorageError as error:
-                failed = error
+            yield from self._attempt(self._ask_leases(at.local))
+            yield from self._attempt(self._ask_queues())
         leases = [self._lease, *self._leases]
         queues = self._to_look_at(min(leases))
         # Nobody has said yet how long leases are: none is too long to be true.
         longest = max(leases) if self._asked > -math.inf else FOREVER_MS
-        for start in range(0, len(queues), GROUP):
-            trouble = yield from self._patrol(queues[start : start + GROUP], longest)
-            failed = failed or trouble
+        for group in _groups(queues):
+            yield from self._patrol(group, longest)
         if pruning:
             self._pruned = at.local
             yield from self._prune(self._moment().now)
-        if failed is not None:
-            raise failed
+        end = self._moment().local
+        self._rested = end + max(min(end - at.local, self.every), REST_MS * len(queues))
+        if self._failed is not None:
+            raise self._failed
+
+    def _attempt(self, duty: Flow[None]) -> Flow[bool]:
+        """Do one duty, and remember how it failed; answers whether it did not."""
+        try:
+            yield from duty
+        except Exception as error:  # noqa: BLE001 - also what nobody thought of: the duties go on with the next
+            self._failed = self._failed or error
+            return False
+        return True
 
     def _to_look_at(self, shortest: int) -> list[QueueKeys]:
         """The queues to look at in this round: those that held something at the last look, and some empty ones in turn.
@@ -142,65 +172,87 @@ class Duties:
         served = {queue.scope for queue in queues}
         empty = [scope for scope in self._empty if scope in served]
         share = max(GROUP, math.ceil(len(empty) * self.every / shortest))
-        later = {*empty[share:]}
+        later = {*empty[share:], *[*self._apart][APART:]}
         # Until a look has shown again that they are empty they count as not looked at: one may go without an answer.
         for scope in empty[:share]:
             del self._empty[scope]
-        return [queue for queue in queues if queue.scope not in later]
+        # Those that could not be looked at come last: each is asked by itself.
+        return sorted([queue for queue in queues if queue.scope not in later], key=lambda one: one.scope in self._apart)
 
-    def _patrol(self, queues: Sequence[QueueKeys], longest: int) -> Flow[StorageError | None]:
-        """Look at some queues and rescue there; answers the first error."""
+    def _patrol(self, queues: Sequence[QueueKeys], longest: int) -> Flow[None]:
+        """Look at some queues and rescue there."""
+        together = [queue for queue in queues if queue.scope not in self._apart]
+        alone = [queue for queue in queues if queue.scope in self._apart]
+        looks: list[Look] = []
         try:
-            looks = yield from look_at(queues, longest, self._moment, self.every)
-        except StorageError as error:
-            if len(queues) == 1:
-                return error
+            if together:
+                looks = yield from look_at(together, longest, self._moment, self.every)
+        except Exception as error:  # noqa: BLE001 - see `_attempt`
             # One of them does not answer. Each is asked by itself, so that the others are looked at.
-            failed: StorageError | None = None
-            for queue in queues:
-                one = yield from self._patrol((queue,), longest)
-                failed = failed or one
-            return failed
-        failed = None
+            if len(together) == 1:
+                self._failed = self._failed or error
+                self._apart[together[0].scope] = None
+            else:
+                alone += together
         for look in looks:
-            if look.is_empty:
-                self._empty[look.queue.scope] = None
-            try:
-                rescued = yield from follow(look, self._watch, self._moment, self._max_bytes)
-            except StorageError as error:
-                failed = failed or error
-                continue
-            if rescued:
-                self._reports.rescued(rescued)
-            if look.has_work:
-                self._reports.work(look.queue)
-        return failed
+            yield from self._attempt(self._follow(look))
+        for queue in alone:
+            self._apart.pop(queue.scope, None)
+            yield from self._patrol((queue,), longest)
 
-    def _ask(self) -> Flow[None]:
-        """Ask which queues the namespace has, and how long the leases of its runners are."""
-        [queues, leases] = yield Read((Fields(self._keys.queues), Page(self._keys.leases, transitions.LIMIT)))
-        self._leases = [int(lease) for lease, _ in leases if lease.isdigit()]
-        found = yield from search(self._keys, queues, self._moment().now, pages=SEARCH_PAGES)
-        self._names = queue_names({*queues, *found})
-        if self._discover:
-            for name in self._names:
+    def _follow(self, look: Look) -> Flow[None]:
+        """Rescue in a queue that was looked at."""
+        if look.is_empty:
+            self._empty[look.queue.scope] = None
+        rescued = yield from follow(look, self._watch, self._moment, self._max_bytes)
+        if rescued:
+            self._reports.rescued(rescued)
+        if look.has_work:
+            self._reports.work(look.queue)
+
+    def _ask_leases(self, local: float) -> Flow[None]:
+        """Ask how long the leases of the namespace's runners are."""
+        [leases] = yield Read((Page(self._keys.leases, transitions.LIMIT),))
+        self._leases = read_leases(leases)
+        self._asked = local
+
+    def _ask_queues(self) -> Flow[None]:
+        """Ask which queues the namespace has, and enter those served that are missing there."""
+        known = yield from registry(self._keys)
+        found = yield from search(self._keys, known, self._moment().now, pages=SEARCH_PAGES)
+        if not known.fields | found <= self._fields:
+            self._names = queue_names(known.fields | found)
+        self._fields = known.fields | found
+        for name in self._names if self._discover else ():
+            if name not in self._told:
+                self._told.add(name)
                 self._reports.queue(name)
-        for queue in self._queues():
-            if queue.queue.encode() not in queues:
-                yield from send_one(transitions.register_queue(self._keys, queue.queue, self._moment().now))
+        missing = [queue.queue for queue in self._queues() if queue.queue.encode() not in known.fields]
+        for name in missing if known.whole else ():
+            yield from send_one(transitions.register_queue(self._keys, name, self._moment().now))
 
-    def _prune(self, now: int) -> Generator[Any, Any, None]:
+    def _prune(self, now: int) -> Flow[None]:
         """Forget jobs that have been dead for too long, and runners that are gone."""
         for queue in self._queues():
-            while True:
-                [outcome] = yield from send([transitions.prune(queue, now - self._keep_dead)])
-                if not isinstance(outcome, Applied):
-                    break  # it is tried again; the other queues are not to wait for this one
-                if len(outcome.moved.ids) < transitions.LIMIT:
-                    break
-        yield from self._prune_runners(now)
+            yield from self._attempt(self._prune_dead(queue, now - self._keep_dead))
+        queues = [queue_keys(self._keys.scope, name) for name in self._names]
+        yield from self._attempt(self._prune_runners(queues, now))
+        for group in _groups(queues):
+            if (yield from self._attempt(self._prune_orphans(group))):
+                continue
+            for queue in group:
+                yield from self._attempt(self._prune_orphans((queue,)))
+        yield from self._attempt(self._prune_leases(now))
 
-    def _prune_runners(self, now: int) -> Flow[None]:
+    def _prune_dead(self, queue: QueueKeys, before: int) -> Flow[None]:
+        """Forget jobs of a queue that died before this time."""
+        for _ in range(PASSES):
+            outcome = yield from send_one(transitions.prune(queue, before))
+            assert outcome is not None, "what is forgotten has no guard"
+            if len(outcome.moved.ids) < transitions.LIMIT:
+                break
+
+    def _prune_runners(self, queues: Sequence[QueueKeys], now: int) -> Flow[None]:
         """Forget runners that were not seen for `LATE_MS`, and their claim requests.
 
         As with leases, one look is no proof: the clock may have jumped. So it is those that the last look saw as silent.
@@ -208,32 +260,44 @@ class Duties:
         before, self._silent = self._silent, {}
         page = Page(self._keys.seen, transitions.LIMIT, before=now - LATE_MS)
         [first] = yield Read((page,))
-        self._silent.update((yield from read_on(page, first)))
+        self._silent.update((yield from read_on(page, first, SILENT)))
         gone = [incarnation for incarnation, seen in self._silent.items() if before.get(incarnation) == seen]
-        queues = [queue_keys(self._keys.scope, name) for name in self._names]
         for part in transitions.parts(gone, len):
-            # Their requests first, in all queues: nothing else leads to them.
-            outcomes = yield from send([transitions.prune_requests(queue, part) for queue in queues])
-            for outcome in outcomes:
-                if isinstance(outcome, StorageError):
-                    raise outcome
+            # Their requests first: where some are left, only a search of a queue finds them (`_prune_orphans`).
+            for group in _groups(queues):
+                outcomes = yield from send([transitions.prune_requests(queue, part) for queue in group])
+                for outcome in outcomes:
+                    if isinstance(outcome, StorageError) and outcome.passes:
+                        raise outcome
             yield from send_one(transitions.unregister_runners(self._keys, part))
-        yield from self._prune_orphans(queues)
+
+    def _prune_leases(self, now: int) -> Flow[None]:
+        """Forget lengths of leases that no runner has any more."""
         [leases] = yield Read((Page(self._keys.leases, transitions.LIMIT, before=now - DAY_MS),))
         if leases:
             yield from send_one(transitions.forget_leases(self._keys, [lease for lease, _ in leases]))
 
-    def _prune_orphans(self, queues: list[QueueKeys]) -> Flow[None]:
+    def _prune_orphans(self, queues: Sequence[QueueKeys]) -> Flow[None]:
         """Forget the requests of runners that are not registered, where a queue has more of them than there are runners."""
         sizes = yield Read((Sizes((self._keys.seen,)), *(Sizes((queue.requests,)) for queue in queues)))
         runners, *counts = [size for (size,) in sizes]
         for queue, count in zip(queues, counts, strict=True):
-            if count <= runners:
-                continue
-            # In this order: a runner registers before its first request, so one whose request is seen here and whose
-            # registration is not seen afterwards has been forgotten for good.
-            [requests] = yield Read((Fields(queue.requests),))
-            [alive] = yield Read((Fields(self._keys.runners, tuple(requests)),))
-            orphans = [incarnation for incarnation in requests if incarnation not in alive]
-            for part in transitions.parts(orphans, len):
-                yield from send_one(transitions.prune_requests(queue, part))
+            cursor: bytes | None = None
+            looked = 0 if count > runners else REQUESTS
+            while looked < REQUESTS:
+                # In this order: a runner registers before its first request, so one whose request is seen here and whose
+                # registration is not seen afterwards has been forgotten for good.
+                [page] = yield Read((Ids(queue.requests, transitions.LIMIT, cursor),))
+                owners = {requester: transitions.incarnation_of(requester) for requester in page.ids}
+                [alive] = yield Read((Fields(self._keys.runners, tuple({*owners.values()})),))
+                orphans = [requester for requester, incarnation in owners.items() if incarnation not in alive]
+                for part in transitions.parts(orphans, len):
+                    yield from send_one(transitions.prune_requests(queue, part))
+                cursor = page.next
+                looked = looked + len(page.ids) if cursor is not None else REQUESTS
+
+
+def _groups(queues: Sequence[QueueKeys]) -> Iterator[Sequence[QueueKeys]]:
+    """The queues in parts that one request may ask."""
+    for start in range(0, len(queues), GROUP):
+        yield queues[start : start + GROUP]

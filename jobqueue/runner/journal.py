@@ -23,6 +23,8 @@ __all__ = ["Journal", "Lasting", "RunnerStatus", "tell_dead"]
 EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
 UNTOLD: Final = frozenset({"done", "snoozed", "released"})
 """Of these there is a line at DEBUG alone: it costs more than a small job does."""
+NAMED: Final = 100
+"""So many runners, and so many dead jobs, are named of those that one look at a queue brought back."""
 REMIND_MS: Final = 300_000.0
 """How long a trouble that lasts goes without another word."""
 
@@ -101,6 +103,7 @@ class Journal:
         self._meant = functools.lru_cache(maxsize=64)(lambda name: unknown_kind(name, known()))
         self._troubled = False
         self._duties = Lasting()
+        self._spoiled: set[str] = set()
 
     def noticed(self, notice: Notice) -> None:
         """The core noticed something."""
@@ -109,6 +112,14 @@ class Journal:
             if not self._troubled:
                 self._log.warning("the storage %s", notice.detail)
             self._troubled = True
+        elif what == "spoiled":
+            if notice.detail not in self._spoiled:
+                self._log.warning(
+                    "queue %s: something other than jobqueue wrote to the claim requests of this runner; it goes on "
+                    "claiming there under another name",
+                    notice.detail,
+                )
+            self._spoiled.add(notice.detail)
         elif what == "answers":
             self._troubled = False
             self._log.info("the storage answers again")
@@ -169,21 +180,28 @@ class Journal:
         for job in rescued:
             if not job.dead:
                 returned[job.incarnation] = returned.get(job.incarnation, 0) + 1
-        for incarnation, count in returned.items():
+        for incarnation, count in [*returned.items()][:NAMED]:
             self._log.warning(
                 "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
                 printable(incarnation),
                 count,
             )
+        if len(returned) > NAMED:
+            self._log.warning(
+                "%d more runners gave no sign of life: their jobs returned to their queues and will run again",
+                len(returned) - NAMED,
+            )
         tell_dead(self._log, rescued)
 
 
 def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
-    """Name the jobs that did not come back."""
-    for job in rescued:
-        if job.dead:
-            why = "it took its runner down too often, or its record cannot be read"
-            if not job.record:
-                why = "its record is longer than max_payload allows and was not read"
-            with about(job.log_fields):
-                log.error("job %s of queue %s went to dead: %s", printable(job.id), job.queue, why)
+    """Name the jobs that did not come back; of very many the first ones."""
+    dead = [job for job in rescued if job.dead]
+    for job in dead[:NAMED]:
+        why = "it took its runner down too often, or its record cannot be read"
+        if not job.record:
+            why = "its record is longer than max_payload allows and was not read"
+        with about(job.log_fields):
+            log.error("job %s of queue %s went to dead: %s", printable(job.id), job.queue, why)
+    if len(dead) > NAMED:
+        log.error("%d more jobs of queue %s went to dead", len(dead) - NAMED, dead[0].queue)

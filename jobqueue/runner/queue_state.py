@@ -9,8 +9,10 @@ from typing import Final
 
 import attrs
 
+from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
+from jobqueue.runner.decisions import Config
 from jobqueue.storage.ops import Batch
 
 __all__ = ["NEVER", "PendingClaim", "QueueState", "Queues", "behind"]
@@ -48,6 +50,7 @@ class QueueState:
         next_due: When the earliest waiting job is due (ms); None if it has to be asked.
         number: The last claim request.
         claim: The request that is not settled.
+        renewals: How often the requests of this runner were found spoiled and begun anew, under another name.
         closed: The storage refuses further claims of this runner.
         failures: How many calls in a row went without its answer.
         quiet_until: It is not asked before (local ms). A pause of its own, because in a cluster the node of one queue may be
@@ -59,6 +62,7 @@ class QueueState:
     next_due: int | None = None
     number: int = 0
     claim: PendingClaim | None = None
+    renewals: int = 0
     closed: bool = False
     failures: int = 0
     quiet_until: float = 0.0
@@ -75,6 +79,29 @@ class QueueState:
     def promote_at(self, at: Moment, otherwise: float) -> float:
         """When (local ms) to take to ready what is due; ``otherwise`` if nobody knows when that will be."""
         return otherwise if self.next_due is None else at.local + self.next_due - at.now
+
+    def ask(self, config: Config, limit: int, at: Moment) -> Batch:
+        """The next claim request, which is not settled from now on."""
+        self.number += 1
+        batch = transitions.claim(
+            self.keys, config.incarnation, self.number, limit=limit, now=at.now, lease=config.lease, beat=config.beat,
+            max_bytes=config.max_bytes, requester=transitions.requester_of(config.incarnation, self.renewals),
+        )  # fmt: skip
+        self.claim = PendingClaim(batch, limit, at.local)
+        return batch
+
+    def close(self, config: Config, *, unsure: bool) -> Batch:
+        """Refuses further claims of this runner."""
+        requester = transitions.requester_of(config.incarnation, self.renewals)
+        return transitions.close_requests(self.keys, requester, unsure=unsure)
+
+    def begin_requests(self, *, renewed: bool = False) -> None:
+        """Number claims from the beginning: the runner has another name, or (``renewed``) its requests here were spoiled.
+
+        In place of those that were spoiled come others under a new name: what was sent under the old one stays refused.
+        """
+        self.number, self.claim, self.left = 0, None, None
+        self.renewals = self.renewals + 1 if renewed else 0
 
     def forget(self) -> None:
         """It has to be asked: what was seen may not be so any more."""

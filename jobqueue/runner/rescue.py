@@ -14,6 +14,7 @@ Pure: the flow yields what to ask and apply.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -26,13 +27,16 @@ from jobqueue.flows import Flow, Read, read_on, read_some, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Kept, Page, Query, Records, Sizes, Unread
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Ids, Kept, Page, Query, Records, Sizes, Unread
 
 __all__ = ["Look", "Rescued", "Watch", "follow", "hand_back", "look_at", "patrol"]
 
 PAGE: Final = 500
 PART: Final = 100
 """Jobs taken in one step."""
+MOST: Final = 5_000
+"""So many expired leases of a queue are looked at in one round, each way; those behind them when these have been taken."""
+CLAIMS_PAGE: Final = 1_000
 PASSES: Final = 3
 FOREIGN_BEAT: Final = 5_000
 """What is believed of the owner of a claim that no runner wrote, in ms."""
@@ -82,7 +86,9 @@ class _Seen:
     patience: float
 
 
-def _first_sight(claim: bytes, end: int, at: Moment) -> _Seen:
+def _first_sight(claim: bytes | None, end: int, at: Moment) -> _Seen:
+    if claim is None:  # there is no record, and so no job that somebody could be running
+        return _Seen(b"", end, at.local, "", -1, 0.0)
     owner, fence, beat = parse_claim(claim)
     incarnation = owner.decode("ascii", "backslashreplace")
     # No fence is -1: 0 is what a record says that was never started alone.
@@ -99,11 +105,10 @@ class Watch:
     def __init__(self) -> None:
         self.seen: dict[str, dict[bytes, _Seen]] = {}
 
-    def next_look(self) -> float | None:
-        """When (local ms) the first lease under watch may be taken."""
-        return min(
-            (seen.since + seen.patience for queue in self.seen.values() for seen in queue.values()), default=None
-        )
+    def next_look(self, after: float = -math.inf) -> float | None:
+        """When (local ms), later than ``after``, a lease under watch may be taken."""
+        ripe = (seen.since + seen.patience for queue in self.seen.values() for seen in queue.values())
+        return min((at for at in ripe if at > after), default=None)
 
 
 @attrs.frozen
@@ -197,7 +202,7 @@ def follow(
 def _all_pages(look: Look) -> Flow[list[tuple[bytes, int]]]:
     found: list[tuple[bytes, int]] = []
     for question, first in zip(look.questions, look.pages, strict=True):
-        found += yield from read_on(question, first)
+        found += yield from read_on(question, first, MOST)
     return found
 
 
@@ -214,13 +219,13 @@ def _sighted(
             [kept] = yield Read((Records(queue.scope, tuple(fresh), 0),))  # without the records themselves
             # What has left meanwhile has not been seen: its next claim may happen to end at the same time.
             claims = {
-                id: one.claim if one else None
+                id: (one.claim or b"") if one else None
                 for id, one in zip(fresh, kept, strict=True)
                 if one is None or one.place == "working"
             }
         for id, end in part:
             if id in claims:
-                seen[id] = _first_sight(claims[id] or b"", end, sight)
+                seen[id] = _first_sight(claims[id], end, sight)
             elif id not in fresh:
                 seen[id] = before[id]
     return seen
@@ -268,12 +273,8 @@ def hand_back(
     # An extension on its way changes the end of a lease between two steps, and then its jobs are not taken. There is one
     # under way at most, so a second pass finds what the first had to leave.
     for _ in range(PASSES):
-        # The claims of all runners: small, and one answer. Pages of `working` would need the records of all to tell whose
-        # they are, with the arguments in them.
-        [claims] = yield Read((Fields(HashKey(queue.scope, CLAIMS)),))
-        held = sorted(
-            (parse_claim(claim)[1], id) for id, claim in claims.items() if parse_claim(claim)[0] == incarnation
-        )
+        claims = yield from _claims_of(queue, incarnation)
+        held = sorted((parse_claim(claim)[1], id) for id, claim in claims.items())
         if not held:
             break
         left = [id for _, id in held]
@@ -289,6 +290,23 @@ def hand_back(
                     seen[id] = _first_sight(claims[id], one.score, at)
             rescued += yield from _take(queue, kept, seen, at.now)
     return rescued
+
+
+def _claims_of(queue: QueueKeys, incarnation: bytes) -> Flow[dict[bytes, bytes]]:
+    """The claims of a runner in a queue.
+
+    Of the claims of all: they are small. Pages of `working` would need the records of all to tell whose they are, with the
+    arguments in them.
+    """
+    key, found, cursor = HashKey(queue.scope, CLAIMS), {}, None
+    while True:
+        [page] = yield Read((Ids(key, CLAIMS_PAGE, cursor),))
+        if page.ids:
+            [claims] = yield Read((Fields(key, page.ids),))
+            found.update({id: claim for id, claim in claims.items() if parse_claim(claim)[0] == incarnation})
+        cursor = page.next
+        if cursor is None:
+            return found
 
 
 def _take(

@@ -243,7 +243,7 @@ class Runner:
 
         def info(now: int) -> bytes:
             with self._guard:
-                weights = core.weights
+                weights = dict(core.weights)
             beat = Beat(
                 host=socket.gethostname(), pid=os.getpid(), started=started, seen=now, lease=self._lease,
                 queues=weights, threads=self._threads, coroutines=self._coroutines, version=__version__,
@@ -331,7 +331,9 @@ class Runner:
         known: list[str] = []
         with contextlib.suppress(StorageError):  # the duties look again and again
             known = self._stored_queues(storage)
-        return sorted({*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry), *known})
+        # In this order they are looked at: those that were declared wait for no other.
+        declared = {*DEFAULT_QUEUES, *(kind.queue for kind in self.jobs.registry)}
+        return [*sorted(declared), *sorted({*known} - declared)]
 
     def _stored_queues(self, storage: Storage) -> list[str]:
         return run(lookup.queues(self.jobs.access.keys, self._clock.now()), storage, self._clock)
@@ -456,14 +458,12 @@ class Runner:
     def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
         while not over.is_set():
             started = self._clock.monotonic()
-            due = started + duties.every
             try:
                 run(duties.round(), storage, self._clock)
-                due = duties.next_due(started)
                 self._journal.duties(None, started)
             except Exception as error:  # noqa: BLE001 - without its duties a runner rescues nobody: nothing may end them
                 self._journal.duties(error, started)
-            over.wait(max(0.01, (due - self._clock.monotonic()) / 1000))
+            over.wait(max(0.01, (duties.next_due(started) - self._clock.monotonic()) / 1000))
 
     def _rescued(self, rescued: list[Rescued]) -> None:
         self._journal.rescued(rescued)

@@ -9,13 +9,13 @@ from typing import Final
 from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError
 from jobqueue.names import check_queue_name
+from jobqueue.runner_info import SHORTEST_LEASE_MS
 
 __all__ = ["DEFAULT_WEIGHTS", "check_count", "check_lease", "check_weights", "default_weight", "sample_age"]
 
 DEFAULT_WEIGHTS: Final = {"high": 2}
 """Weights of queues that are served without having been named; all others have 1."""
 BEATS_PER_LEASE: Final = 6
-SHORTEST_LEASE_MS: Final = 600
 SAMPLE_AGE_MS: Final = 7_500.0
 LARGEST_WEIGHT: Final = 1_000
 

@@ -116,7 +116,7 @@ class Interpreter(Placing):
                 if known is None:
                     failed.append(len(batch.guards) + index)
                 elif known:
-                    again[index] = known
+                    again[index] = known[: 2 + _most(op)]
             elif isinstance(op, Put) and self._is_full(op):
                 failed.append(len(batch.guards) + index)
         if failed:

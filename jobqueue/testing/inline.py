@@ -39,7 +39,7 @@ KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 UNANSWERED: Final = 1_000
 """Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
-SILENT: Final = ("trouble", "answers")
+SILENT: Final = ("trouble", "answers", "spoiled")
 """Notices that are not about jobs."""
 
 

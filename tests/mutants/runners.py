@@ -356,8 +356,8 @@ RUNNERS: Final = (
         "claim-not-outdone",
         "extends no further than its claims went before the server's clock was set back",
         "runner/core.py",
-        "        self.leases.ask(at)\n        queue.claim",
-        "        queue.claim",
+        "        self.leases.ask(at)\n        return Sent",
+        "        return Sent",
     ),
     Variant(
         "late-requeue-finds-a-new-death",
@@ -377,8 +377,8 @@ RUNNERS: Final = (
         "first-page-only",
         "looks at the first page of leases that have ended",
         "flows.py",
-        "while len(entries) == page.limit:",
-        "while len(entries) > page.limit:",
+        "while len(entries) == page.limit and",
+        "while len(entries) > page.limit and",
     ),
     Variant(
         "rescued-out-of-order",
@@ -505,8 +505,8 @@ RUNNERS: Final = (
         "forgets-the-living",
         "forgets the numbers of living runners' claims",
         "runner/duties.py",
-        "for incarnation in requests if incarnation not in alive]",
-        "for incarnation in requests]",
+        "in owners.items() if incarnation not in alive]",
+        "in owners.items()]",
     ),
     # ---------------------------------------------------------------------------------------------------------- shares
     Variant(

@@ -61,7 +61,8 @@ def test_a_search_goes_on_where_it_was_left_and_is_made_again_a_day_later() -> N
     asked: list[bytes] = []
 
     def go(now: int, pages_at_once: int = 1, *, meanwhile: dict[bytes, bytes] | None = None) -> set[bytes]:
-        flow = lookup.search(keys, dict(stored), now, pages=pages_at_once)
+        known = lookup.Registry(frozenset(stored), stored.get(transitions.SEARCHED), True)
+        flow = lookup.search(keys, known, now, pages=pages_at_once)
         answer: Any = None
         try:
             while True:
@@ -212,7 +213,7 @@ def test_a_queue_that_is_marked_and_empty_is_found_again_before_its_next_job() -
 
 
 def test_a_node_that_is_away_ends_the_search_and_not_the_look() -> None:
-    flow = lookup.search(namespace_keys("test"), {b"low": b"5"}, 1000, pages=9)
+    flow = lookup.search(namespace_keys("test"), lookup.Registry(frozenset({b"low"}), None, True), 1000, pages=9)
     request = next(flow)
     assert isinstance(request, Read)
     with pytest.raises(StopIteration) as end:

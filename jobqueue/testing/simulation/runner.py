@@ -439,7 +439,7 @@ class SimRunner(Actor):
         settings = self.settings
         return msgspec.json.encode(
             Beat(
-                host=self.column, pid=1, started=self._since, seen=now, lease=settings.lease, queues=self.core.weights,
+                host=self.column, pid=1, started=self._since, seen=now, lease=settings.lease, queues=dict(self.core.weights),
                 threads=settings.threads, coroutines=settings.coroutines, version="simulated",
                 stopped=self.core.stopping,
             )

@@ -29,7 +29,7 @@ local function check_numbers(ops)
       end
     elseif op.code == 'V' then
       if op.count then
-        add(op.count, op.field, op.pick == 'T' and op.n or tonumber(op.pick == 'H' and op.bound or op.limit))
+        add(op.count, op.field, most(op))
       end
       if op.stamp == 's' then
         add(COUNTERS, 'fence', 1, op.now)

@@ -17,11 +17,11 @@ local function moves()
     return table.concat(parts)
   end
 
-  -- The strings in it, up to the first place that cannot be read.
-  local function unnetstrings(text)
+  -- The first of the strings in it, at most so many, up to the first place that cannot be read.
+  local function unnetstrings(text, most)
     local values, n, from = {}, 0, 1
-    while true do
-      local _, colon, size = text:find('^(%d+):', from)
+    while n < most do
+      local _, colon, size = text:find('^(%d%d?%d?%d?%d?%d?%d?%d?):', from)
       local stop = colon and colon + tonumber(size) + 1
       if not stop or text:sub(stop, stop) ~= ',' then
         return values
@@ -30,7 +30,9 @@ local function moves()
       values[n] = text:sub(colon + 1, stop - 1)
       from = stop + 1
     end
+    return values
   end
+
 
   -- Whether the numbered request may go on; remembers what it answered if it was seen before.
   function holds.once(op)
@@ -38,13 +40,12 @@ local function moves()
     if not text then
       return true
     end
-    local seen = unnetstrings(text)
-    local last, mine = integer(seen[1] or ''), tonumber(op.number)
+    local last, mine = integer(unnetstrings(text, 1)[1] or ''), tonumber(op.number)
     if not last or mine < last then
       return false
     end
     if mine == last then
-      op.seen = seen
+      op.seen = unnetstrings(text, 2 + most(op))
     end
     return true
   end
@@ -385,6 +386,10 @@ local function moves()
       end
       if rings then
         ring()
+      end
+      if tokens > 1 then -- each would wake a runner up, for nothing
+        call('LTRIM', WAKE, 0, 0)
+        tokens = 1
       end
     end
     for i = m + 1, #ids do -- what `sift` left out

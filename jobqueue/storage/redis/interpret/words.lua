@@ -30,6 +30,7 @@ local problem, denied, kinds -- of the batch being parsed
 local rights = {} -- list of commands → key → those of them that the user may not run, or false; over all batches
 local seen_before = {} -- kinds of keys that were looked at, over all batches
 local silent -- whether the scope is known not to be rung
+local tokens = 0 -- how many entries the wake-up key had when it was looked at: more than one were put there by something else
 
 -- Code → what reads the arguments of an operation, what runs it, whether a guard holds. Filled when a code is met first, by
 -- the functions that the next files are: to make all these functions for every call would take longer than a small call.
@@ -55,7 +56,12 @@ local function key(index, kind)
     seen = seen_before[name]
     -- What an earlier batch took for another kind may have been emptied by it.
     if seen ~= kind then
-      seen = redis.pcall('TYPE', name).ok
+      local length = name == WAKE and redis.pcall('LLEN', name)
+      if type(length) == 'number' then
+        tokens, seen = length, length > 0 and 'list' or 'none'
+      else
+        seen = redis.pcall('TYPE', name).ok
+      end
       if not seen then
         denied = { 'TYPE ' .. name }
         return name
@@ -78,6 +84,11 @@ end
 local function integer(text)
   local digits = text == '0' and text or text:match('^%-?([1-9]%d*)$')
   return digits and #digits <= 16 and tonumber(text) or nil
+end
+
+-- How many a Move can take at most.
+local function most(op)
+  return op.pick == 'T' and op.n or tonumber(op.pick == 'H' and op.bound or op.limit)
 end
 
 -- The wake-up key was looked at by whoever calls this, as `key(5, 'list')`.
