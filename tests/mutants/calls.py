@@ -217,8 +217,8 @@ CALLS: Final = (
         "claim-swallows-the-notification",
         "does not pass a notification on to others if a claim leaves jobs",
         "transitions.py",
-        "Once(incarnation, number), give=True, wake=True,",
-        "Once(incarnation, number), give=True,",
+        "Once(requester or incarnation, number), give=True, wake=True,",
+        "Once(requester or incarnation, number), give=True,",
     ),
     Variant(
         "release-in-silence",

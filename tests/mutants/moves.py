@@ -71,7 +71,7 @@ MOVES: Final = (
         "claim-unnumbered",
         "takes more jobs when a claim is sent twice, or late",
         "transitions.py",
-        "stamp=Stamp(incarnation, beat, now), once=Once(incarnation, number), give",
+        "stamp=Stamp(incarnation, beat, now), once=Once(requester or incarnation, number), give",
         "stamp=Stamp(incarnation, beat, now), give",
     ),
     Variant(

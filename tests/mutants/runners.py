@@ -498,8 +498,8 @@ RUNNERS: Final = (
         "prunes-everything",
         "forgets dead jobs at once",
         "runner/duties.py",
-        "transitions.prune(queue, now - self._keep_dead)",
-        "transitions.prune(queue, now)",
+        "self._prune_dead(queue, now - self._keep_dead)",
+        "self._prune_dead(queue, now)",
     ),
     Variant(
         "forgets-the-living",
