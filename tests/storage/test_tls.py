@@ -370,10 +370,7 @@ CLUSTER: Final = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
 """With the second a node tells others its port for TLS."""
 
 
-@both
-async def test_every_node_of_a_cluster_is_verified_also_one_that_another_names(
-    made: Certificates, apply: Apply
-) -> None:
+async def test_every_node_of_a_cluster_is_verified_also_one_that_another_names(made: Certificates) -> None:
     buses = [_free_port(), _free_port()]
     nodes = [start(made, *CLUSTER, "--cluster-port", str(bus)) for bus in buses]
     (first, port), (second, other) = nodes
@@ -396,13 +393,13 @@ async def test_every_node_of_a_cluster_is_verified_also_one_that_another_names(
         (moved,) = storage.apply([add(scope)])  # the first answers MOVED
         told = refused(moved, "self-signed")
         assert f"rediss://127.0.0.1:{other} shows" in told
-        refused(await apply(trusting(made, f"rediss+cluster://localhost:{port}"), scope), "self-signed")
+        refused(await on_a_loop(trusting(made, f"rediss+cluster://localhost:{port}"), scope), "self-signed")
         assert run(second, "DBSIZE") == 0
 
         run(second, "CONFIG", "SET", *made.shown_by("server"))
         until(lambda: serves(first) and serves(second))
         assert storage.apply([add(scope)]) == [DONE]
-        assert await apply(trusting(made, f"rediss+cluster://localhost:{port}"), scope) == DONE
+        assert await on_a_loop(trusting(made, f"rediss+cluster://localhost:{port}"), scope) == DONE
         storage.close()
     finally:
         for server, _ in nodes:
