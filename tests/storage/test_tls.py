@@ -269,7 +269,7 @@ def _listens(port: int) -> bool:
         return bool(client.sentinel_masters()["shop"]["is_master"])
     except redis.AuthenticationError:
         return True
-    except redis.ConnectionError:
+    except (redis.RedisError, OSError, KeyError):  # it starts, or does not know the service yet
         return False
     finally:
         client.close()
