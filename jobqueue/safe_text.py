@@ -17,8 +17,8 @@ __all__ = ["LINE", "LONGEST", "id_bytes", "id_text", "printable", "quoted"]
 
 LONGEST: Final = 300
 """Characters of one foreign name or id in a message: more than the longest name of a kind has."""
-LINE: Final = 1_000
-"""Characters of one line of an error, or of another text of several words, in a message."""
+LINE: Final = 1_100
+"""Characters of one line of an error, or of another text of several words, in a message: `texts.one_line` with its gap."""
 _ESCAPED: Final = re.compile(r"\\(?:\\|x([0-9A-Fa-f]{2}))")
 
 
