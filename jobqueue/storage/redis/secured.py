@@ -78,3 +78,10 @@ class AsyncSecured(AsyncConnection):
     def _connection_arguments(self) -> dict[str, Any]:
         arguments: Any = super()._connection_arguments()
         return {**arguments, "ssl": _context(self._tls)}
+
+    async def disconnect(self, *how: Any, **more: Any) -> None:
+        """Close at once: the goodbye of TLS takes a round trip, which a loop that ends does not wait for."""
+        writer: Any = self._writer
+        if writer is not None:
+            writer.transport.abort()
+        await super().disconnect(*how, **more)
