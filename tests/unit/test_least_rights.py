@@ -206,18 +206,23 @@ def test_a_job_that_was_sent_before_needs_the_rights_to_be_looked_for(secured: S
 def test_a_runner_without_one_right_runs_all_or_is_refused_at_its_start(secured: Server) -> None:
     refused = set()
     ran: list[int] = []
+
+    def stocked() -> JobQueue:
+        jobs = JobQueue(f"unix://app:secret@{secured.socket}", namespace="shop")
+
+        @jobs.job(name="ok")
+        def ok(number: int) -> None:
+            ran.append(number)
+
+        jobs.enqueue_many([ok.call(number) for number in range(3)])
+        return jobs
+
     with secured.client() as operator:
         for right in [rule for rule in ROLES["runner"].split() if rule[0] in "+~"]:
             operator.flushall()
             restrict(operator, "runner")
             ran.clear()
-            jobs = JobQueue(f"unix://app:secret@{secured.socket}", namespace="shop")
-
-            @jobs.job(name="ok")
-            def ok(number: int) -> None:
-                ran.append(number)
-
-            jobs.enqueue_many([ok.call(number) for number in range(3)])
+            jobs = stocked()
             jobs.close()
             restrict(operator, "runner", right)
             try:
