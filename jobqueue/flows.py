@@ -25,6 +25,7 @@ from jobqueue.storage.ops import (
     Batch,
     Fields,
     Found,
+    Ids,
     Kept,
     Page,
     Peek,
@@ -208,7 +209,7 @@ def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str,
 
 def _looks(queue: QueueKeys) -> tuple[Query, ...]:
     sizes = Sizes((queue.ready, queue.waiting, queue.working, queue.dead))
-    return sizes, Page(queue.working, 1), Records(queue.scope, (b"",), 0)
+    return sizes, Page(queue.working, 1), Records(queue.scope, (b"",), 0), Ids(queue.requests, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- enqueue
