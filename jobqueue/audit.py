@@ -28,6 +28,7 @@ from jobqueue.flows import Flow, Read, Refresh, send
 from jobqueue.judge import death
 from jobqueue.keys import QueueKeys
 from jobqueue.record import clean, decode, parse_claim, rewrite, wrap_raw
+from jobqueue.safe_text import id_text, printable
 from jobqueue.storage.ops import (
     CLAIMS,
     RECORDS,
@@ -41,6 +42,7 @@ from jobqueue.storage.ops import (
     Peek,
     Place,
     Records,
+    Score,
     Sizes,
     Unread,
     Where,
@@ -189,7 +191,7 @@ def _listed(queue: QueueKeys, start: int, end: int | None) -> Flow[tuple[tuple[b
 def _look_at_entries(queue: QueueKeys, report: _Report) -> Flow[None]:
     """Find entries without a record, jobs in several places and claims of jobs that no runner holds."""
     for key in (queue.waiting, queue.working, queue.dead):
-        after: tuple[int, bytes] | None = None
+        after: tuple[Score, bytes] | None = None
         while True:
             [entries] = yield Read((Page(key, PAGE, after=after),))
             ids = tuple([member for member, _ in entries])
@@ -291,8 +293,7 @@ def _examine(queue: QueueKeys, suspects: Iterable[bytes], report: _Report) -> Fl
             }
             whole = yield from _mended(queue, batches)
         for id, (each, one, how) in broken.items():
-            shown = id.decode("utf-8", "backslashreplace")
-            report.add(id, Finding(shown, queue.queue, _kind(one), how, each.places, id in whole))
+            report.add(id, Finding(id_text(id), queue.queue, _kind(one), how, each.places, id in whole))
 
 
 def _kind(kept: Kept | None) -> str:
@@ -321,7 +322,7 @@ def _reason(found: Found, kept: Kept, how: BrokenAs) -> str:
     held = ""
     if kept.claim is not None:
         incarnation, fence, _ = parse_claim(kept.claim)
-        held = f" Runner {incarnation.decode('utf-8', 'backslashreplace')} had claimed it (fence {fence})."
+        held = f" Runner {printable(incarnation)} had claimed it (fence {fence})."
     return (
         f"an audit found this job {where}. Something other than jobqueue changed the keys of its queue, or a script of the "
         f"server broke off half-way.{held} It may have run, or still be running; requeue it to run it again"

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobqueue.logs import FIELDS, About, library_logger, subject
 from jobqueue.record import JobRecord, parse_claim
+from jobqueue.safe_text import printable
 
 __all__ = ["Context", "Flags", "current_context", "set_current"]
 
@@ -86,8 +87,8 @@ class Context:
             return self._fields
         except AttributeError:  # nobody has asked before: most jobs log nothing
             record, claim = self.record, getattr(self._flags, "claim", b"")
-            runner = parse_claim(claim)[0].decode("ascii", "backslashreplace")
-            values = (record.id, record.name, record.queue, self.attempt, runner, self.fence)
+            runner = printable(parse_claim(claim)[0])
+            values = (printable(record.id), printable(record.name), record.queue, self.attempt, runner, self.fence)
             self._fields: Mapping[str, object] = dict(zip(FIELDS, values, strict=True))
             return self._fields
 

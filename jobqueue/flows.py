@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -20,6 +21,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefuse
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
+from jobqueue.safe_text import id_bytes, printable
 from jobqueue.storage.ops import (
     Applied,
     Batch,
@@ -35,6 +37,7 @@ from jobqueue.storage.ops import (
     Query,
     Records,
     Refused,
+    Score,
     Sizes,
     Where,
 )
@@ -44,6 +47,8 @@ from jobqueue.storage.shape import LIST_SEARCH_MAX
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
 
 T = TypeVar("T")
+
+_SCHEMA: Final = re.compile(rb"[0-9]{1,9}")
 
 PATIENCE: Final = (0.05, 0.2)
 """Seconds before each repetition of a request whose outcome is unknown. Every batch is safe to send again."""
@@ -146,8 +151,8 @@ def read_some(scope: str, ids: Sequence[bytes], max_bytes: int) -> Flow[list[tup
 
 
 def read_on(
-    page: Page, entries: Sequence[tuple[bytes, int]], most: float = math.inf
-) -> Flow[list[tuple[bytes, int]]]:  # fmt: skip
+    page: Page, entries: Sequence[tuple[bytes, Score]], most: float = math.inf
+) -> Flow[list[tuple[bytes, Score]]]:  # fmt: skip
     """The entries of a page that was read, and those behind it, up to about ``most``."""
     found = list(entries)
     while len(entries) == page.limit and len(found) < most:
@@ -163,16 +168,29 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
         StorageRefused: A newer version of the library wrote there.
     """
     while True:
-        [meta] = yield Read((Fields(keys.meta),))
-        if b"schema" in meta:
-            break
-        yield from send_one(transitions.create_meta(keys, chance.entropy(16).hex().encode()))
-    if int(meta[b"schema"]) > transitions.SCHEMA:
+        [meta] = yield Read((Fields(keys.meta, (b"epoch", b"schema")),))
+        schema, epoch = meta.get(b"schema"), meta.get(b"epoch")
+        if schema is not None:
+            _check_schema(keys, schema)
+        if schema is not None and epoch is not None:
+            return bytes(epoch)
+        # Something else may have removed one of the two. A runner takes a new epoch for a loss of data, and starts anew.
+        written = transitions.create_meta if schema is None else transitions.renew_epoch
+        yield from send_one(written(keys, chance.entropy(16).hex().encode()))
+
+
+def _check_schema(keys: NamespaceKeys, schema: bytes) -> None:
+    if not _SCHEMA.fullmatch(schema):
         raise StorageRefused(
-            f"namespace {keys.scope!r} was written by a newer version of jobqueue (schema {int(meta[b'schema'])}, this "
+            f"the field schema of the key {keys.meta.full} is '{printable(schema, 40)}', which is not a number: something "
+            "other than jobqueue wrote it, and which version wrote these jobs is not known; nothing was changed. If no "
+            "newer version of jobqueue uses this namespace, delete that field: it is written again"
+        )
+    if int(schema) > transitions.SCHEMA:
+        raise StorageRefused(
+            f"namespace {keys.scope!r} was written by a newer version of jobqueue (schema {int(schema)}, this "
             f"version knows up to {transitions.SCHEMA}); nothing was changed: upgrade this process, or use another namespace"
         )
-    return bytes(meta[b"epoch"])
 
 
 def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str, NotApplied | OutcomeUnknown]]:
@@ -284,7 +302,7 @@ def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]], max_ready: int | No
             record.name, record.payload, record.retry, record.attempt, record.recoveries, since_epoch(record.created), due,
             record.error,
         )  # fmt: skip
-        id = record.id.encode()
+        id = id_bytes(record.id)
         if record.place == "waiting":
             waiting[id] = encode(record.nonce, stored)
             dues[id] = due

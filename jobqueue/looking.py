@@ -19,6 +19,7 @@ from jobqueue.options import check_known_queue
 from jobqueue.record import JobRecord, R, record_of
 from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
+from jobqueue.safe_text import id_bytes, printable, quoted
 from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
 from jobqueue.transitions import longest_record
@@ -198,7 +199,7 @@ class Looking:
         kind = self.registry.get(record.name)
         if kind is None:
             raise UnknownJob(
-                f"job {record.id} is of the kind {record.name!r}, which is not declared here; see imports="
+                f"job {printable(record.id)} is of the kind {quoted(record.name)}, which is not declared here; see imports="
             )
         return kind.decode(record.payload)
 
@@ -277,9 +278,9 @@ class Looking:
         sizes = yield from lookup.sizes([queue_keys(self.access.keys.scope, name) for name in names])
         return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
 
-    def _get(self, id: str, queue: str | None) -> Flow[JobRecord[Any] | None]:
+    def _get(self, id: bytes, queue: str | None) -> Flow[JobRecord[Any] | None]:
         where = yield from lookup.locate((yield from self._queues(queue)), id, longest_record(self.max_payload))
-        return None if where is None else record_of(id.encode(), where[0].queue, where[1])
+        return None if where is None else record_of(id, where[0].queue, where[1])
 
     def _find(
         self,
@@ -301,7 +302,7 @@ class Looking:
         max_bytes = longest_record(self.max_payload)
         return (yield from lookup.find(keys, places, name, limit, after, max_bytes))
 
-    def _operate(self, operation: Any, id: str, queue: str | None) -> Flow[JobRecord[Any]]:
+    def _operate(self, operation: Any, id: bytes, queue: str | None) -> Flow[JobRecord[Any]]:
         keys = yield from self._queues(queue)
         record: JobRecord[Any] = yield from operation(keys, id, longest_record(self.max_payload))
         return record
@@ -311,20 +312,19 @@ class Looking:
         return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload)))
 
 
-def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[str, str | None]:
+def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[bytes, str | None]:
     """The id of a job that a user named, and its queue if that is known.
 
     Raises:
         DeclarationError: It is neither an id nor a record.
     """
     if isinstance(job, JobRecord):
-        return job.id, job.queue if queue is None else queue
+        return id_bytes(job.id), job.queue if queue is None else queue
     if isinstance(job, str):
         try:
-            job.encode()
+            return id_bytes(job), queue
         except UnicodeEncodeError:
             raise DeclarationError(f"{call}({what}…): {_shown(job)} is no id of a job: it is no text") from None
-        return job, queue
     instead = ""
     if isinstance(job, bytes):
         instead = ": an id is a str, write id.decode()"

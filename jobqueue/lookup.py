@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
@@ -13,7 +14,8 @@ from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUn
 from jobqueue.flows import Apply, Flow, Read, read_some, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.names import check_queue_name
-from jobqueue.record import JobRecord, decode, record_of, rewrite
+from jobqueue.record import JobRecord, decode, record_of, rewrite, whole
+from jobqueue.safe_text import id_bytes, printable
 from jobqueue.storage.ops import (
     Applied,
     Batch,
@@ -26,6 +28,7 @@ from jobqueue.storage.ops import (
     PlaceKey,
     Records,
     Scopes,
+    Score,
     Sizes,
     Unread,
 )
@@ -34,7 +37,7 @@ from jobqueue.transitions import SEARCHED
 __all__ = ["Registry", "delete", "find", "locate", "queue_names", "queues", "registry", "requeue", "search", "sizes"]
 
 PAGE: Final = 200
-CURSOR: Final = re.compile(rf"([^/]+)/({'|'.join(get_args(Place))})/([0-9]{{1,16}})/(.+)", re.DOTALL)
+CURSOR: Final = re.compile(rf"([^/]+)/({'|'.join(get_args(Place))})/([0-9.einf+-]{{1,30}})/(.*)", re.DOTALL)
 """`JobRecord.cursor`; no id that jobqueue makes looks like that."""
 STRIDE: Final = 5_000
 """Ids of a list that one call looks at where only a position is sought."""
@@ -44,7 +47,7 @@ SEARCH_PAGES: Final = 20
 """Calls that somebody who looks at the queues waits for at most."""
 SEARCH_AGAIN_MS: Final = 24 * 3_600_000
 DONE: Final = b"done:"
-MARK: Final = re.compile(rb"done:([0-9]{1,15})|((?:[!-~]{1,200} )?[0-9]{1,19})")
+MARK: Final = re.compile(rb"done:([0-9]{1,16})|((?:[!-~]{1,300} )?[0-9]{1,20})")
 """What is noted of the search: when it ended, or a cursor; that of a cluster names a node as well."""
 REGISTRY_PAGE: Final = 1_000
 MOST_QUEUES: Final = 10_000
@@ -83,7 +86,7 @@ def registry(keys: NamespaceKeys) -> Flow[Registry]:
 def queues(keys: NamespaceKeys, now: int) -> Flow[list[str]]:
     """The names of the queues that were ever used in the namespace, sorted."""
     known = yield from registry(keys)
-    if (known.mark or b"").startswith(DONE):
+    if (ended := MARK.fullmatch(known.mark or b"")) and ended[1]:
         return queue_names(known.fields)  # the duties of runners look again and again
     found = yield from search(keys, known, now, pages=SEARCH_PAGES)
     return queue_names({*known.fields, *found})
@@ -141,27 +144,26 @@ def sizes(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int]]]:
     return [tuple(answer) for answer in answers]
 
 
-def locate(keys: Sequence[QueueKeys], id: str, max_bytes: int = 0) -> Flow[tuple[QueueKeys, Kept] | None]:
+def locate(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = 0) -> Flow[tuple[QueueKeys, Kept] | None]:
     """Where a job is, and what is kept of it; its record if that takes ``max_bytes`` at most."""
-    ids = (id.encode(),)
     if len(keys) > 1:  # where it is comes first: all queues may have an id of this name, each with a record
-        answers = yield Read(tuple(Records(queue.scope, ids, 0) for queue in keys))
+        answers = yield Read(tuple(Records(queue.scope, (id,), 0) for queue in keys))
         keys = [queue for queue, [kept] in zip(keys, answers, strict=True) if kept is not None][:1]
     for queue in keys:
-        [[kept]] = yield Read((Records(queue.scope, ids, max_bytes),))
+        [[kept]] = yield Read((Records(queue.scope, (id,), max_bytes),))
         if kept is not None:
             return queue, kept
     return None
 
 
 def _page(
-    queue: QueueKeys, place: Place, after: tuple[int, bytes] | None
-) -> Flow[tuple[tuple[bytes, ...], tuple[int, bytes] | None]]:
+    queue: QueueKeys, place: Place, after: tuple[Score, bytes] | None
+) -> Flow[tuple[tuple[bytes, ...], tuple[Score, bytes] | None]]:
     """One page of a place: the ids and the cursor of the next page, None at the end."""
     ids: tuple[bytes, ...]
-    cursor: tuple[int, bytes] | None
+    cursor: tuple[Score, bytes] | None
     if place == "ready":
-        start = after[0] if after else 0
+        start = int(after[0]) if after else 0
         [ids] = yield Read((Peek(queue.ready, start, PAGE),))
         cursor = (start + len(ids), b"")
     else:
@@ -198,7 +200,7 @@ def find(
     """
     found: list[JobRecord[Any]] = []
     spots: list[tuple[QueueKeys, Place]] = [(queue, place) for queue in keys for place in places]
-    cursor: tuple[int, bytes] | None = None
+    cursor: tuple[Score, bytes] | None = None
     if after is not None:
         stood, place_then, score, id = yield from _stood(keys, after)
         while spots and (spots[0][0].queue, spots[0][1]) != (stood, place_then):
@@ -206,7 +208,7 @@ def find(
         if not spots:
             raise _no_anchor(id, f"it stands in {place_then} of queue {stood!r}, where this search does not look")
         # A list has no cursor by member: it is walked until the job is met.
-        cursor = (yield from _behind(spots[0][0], id)) if place_then == "ready" else (score, id.encode())
+        cursor = (yield from _behind(spots[0][0], id)) if place_then == "ready" else (score, id)
     for queue, place in spots:
         while True:
             ids, cursor = yield from _page(queue, place, cursor)
@@ -225,27 +227,31 @@ def find(
     return found
 
 
-def _stood(keys: Sequence[QueueKeys], after: str) -> Flow[tuple[str, str, int, str]]:
+def _stood(keys: Sequence[QueueKeys], after: str) -> Flow[tuple[str, str, Score, bytes]]:
     """Queue and place where a job stands, or stood when its cursor was made, its score there, and its id."""
     if cursor := CURSOR.fullmatch(after):
         queue, place, score, id = cursor.groups()
-        return queue, place, int(score), id
-    where = yield from locate(keys, after)
+        with contextlib.suppress(ValueError):  # then it is an id
+            return queue, place, _parsed(score), id_bytes(id)
+    where = yield from locate(keys, id_bytes(after))
     if where is None:
         raise _no_anchor(
-            after,
+            id_bytes(after),
             "it is not here any more; its record, or its cursor, knows where it stood; or use scan()",
         )
-    return where[0].queue, where[1].place, where[1].score, after
+    return where[0].queue, where[1].place, where[1].score, id_bytes(after)
 
 
-def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes] | None]:
+def _parsed(score: str) -> Score:
+    return int(score) if score.isdigit() else float(score)
+
+
+def _behind(queue: QueueKeys, anchor: bytes) -> Flow[tuple[int, bytes] | None]:
     """The cursor behind this job in ``ready``: a walk along the list, by its ids alone.
 
     None, the head of the list, if it has left: claims take jobs from there, so that those before it have left as well, and
     so have those of a page that was deleted. What was left standing before it comes again.
     """
-    anchor = id.encode()
     for _ in range(TRIES):
         start = 0
         while True:
@@ -255,20 +261,20 @@ def _behind(queue: QueueKeys, id: str) -> Flow[tuple[int, bytes] | None]:
             if len(ids) < STRIDE:
                 break
             start += STRIDE - transitions.LIMIT  # a claim that came in between took so many from the head
-        where = yield from locate([queue], id)
+        where = yield from locate([queue], anchor)
         if where is None or where[1].place != "ready":
             break
     return None
 
 
-def _no_anchor(id: str, instead: str) -> JobNotFound:
-    return JobNotFound(f"no job {id} to continue behind: {instead}")
+def _no_anchor(id: bytes, instead: str) -> JobNotFound:
+    return JobNotFound(f"no job {printable(id)} to continue behind: {instead}")
 
 
 # ----------------------------------------------------------------------------------------------------------- operators
 
 
-def requeue(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
+def requeue(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
     """Make a dead or waiting job ready now. One whose record is longer than ``max_bytes`` is moved as it is, unread.
 
     Raises:
@@ -284,14 +290,14 @@ def requeue(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYT
             raise _not_found(id) if where is None else _running(id, "it is requeued by itself if its runner dies")
         queue, kept = where
         if kept.place == "ready":
-            return record_of(id.encode(), queue.queue, kept)
+            return record_of(id, queue.queue, kept)
         record = kept.record
         if kept.place == "waiting":
-            batch = transitions.hurry(queue, id.encode(), kept.score)
+            batch = transitions.hurry(queue, id, kept.score)
         else:
             record = record if isinstance(record, Unread) else _revived(record, kept.score)
-            batch = transitions.requeue(queue, id.encode(), kept.score, record)
-        requeued = record_of(id.encode(), queue.queue, Kept(record, "ready", 0, None))
+            batch = transitions.requeue(queue, id, kept.score, record)
+        requeued = record_of(id, queue.queue, Kept(record, "ready", 0, None))
         moved, sure = yield from _move(batch)
         if moved:
             return requeued
@@ -299,17 +305,17 @@ def requeue(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYT
     raise _elusive(id)
 
 
-def _revived(record: bytes, died: int) -> bytes:
+def _revived(record: bytes, died: Score) -> bytes:
     try:
         if not decode(record).name:
             raise PayloadError("the stored bytes were no job record")  # a runner put them here, as the payload of one
         # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
-        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0, died=died)
+        return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0, died=whole(died))
     except PayloadError as error:
         raise StorageRefused(f"{error}; this job can only be deleted") from error
 
 
-def delete(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
+def delete(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.BYTES) -> Flow[JobRecord[Any]]:
     """Forget a job that is waiting, ready or dead; answers what it was.
 
     Raises:
@@ -327,9 +333,9 @@ def delete(keys: Sequence[QueueKeys], id: str, max_bytes: int = transitions.BYTE
         if kept.place == "working":
             raise _running(id, "a job that a runner holds cannot be deleted")
         place: PlaceKey = {"ready": queue.ready, "waiting": queue.waiting, "dead": queue.dead}[kept.place]  # type: ignore[assignment]
-        scores: Mapping[bytes, int] | None = None if kept.place == "ready" else {id.encode(): kept.score}
-        moved, sure = yield from _move(transitions.delete(place, [id.encode()], scores))
-        was = record_of(id.encode(), queue.queue, kept)
+        scores: Mapping[bytes, Score] | None = None if kept.place == "ready" else {id: kept.score}
+        moved, sure = yield from _move(transitions.delete(place, [id], scores))
+        was = record_of(id, queue.queue, kept)
         if moved:
             return was
         perhaps = None if sure else was
@@ -350,16 +356,18 @@ def _move(batch: Batch) -> Flow[tuple[bool, bool]]:
     return bool(applied.moved.ids), sure
 
 
-def _running(id: str, why: str) -> StorageRefused:
-    return StorageRefused(f"job {id} is being run right now: {why}")
+def _running(id: bytes, why: str) -> StorageRefused:
+    return StorageRefused(f"job {printable(id)} is being run right now: {why}")
 
 
-def _elusive(id: str) -> StorageRefused:
+def _elusive(id: bytes) -> StorageRefused:
     return StorageRefused(
-        f"job {id} was not found in its place {TRIES} times: either it moves all the time, and trying again helps, or "
-        "something other than jobqueue removed a key of its queue and left the record"
+        f"job {printable(id)} was not found in its place {TRIES} times: either it moves all the time, and trying again "
+        "helps, or something other than jobqueue removed a key of its queue and left the record"
     )
 
 
-def _not_found(id: str) -> JobNotFound:
-    return JobNotFound(f"no job with the id {id} is stored: it has ended, was deleted, or is in another namespace")
+def _not_found(id: bytes) -> JobNotFound:
+    return JobNotFound(
+        f"no job with the id {printable(id)} is stored: it has ended, was deleted, or is in another namespace"
+    )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
 import msgspec
 
 from jobqueue.errors import PayloadError
-from jobqueue.storage.ops import Kept, Place, Unread
+from jobqueue.safe_text import LINE, id_text, printable, quoted
+from jobqueue.storage.ops import Kept, Place, Score, Unread
 from jobqueue.words import RECORD, no_attribute
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "rewrite",
     "since_epoch",
     "timestamp",
+    "whole",
     "wrap_raw",
 ]
 
@@ -152,14 +154,19 @@ def wrap_raw(record: bytes, reason: str, now: int) -> bytes:
     return encode(record[:NONCE_SIZE].ljust(NONCE_SIZE, b"\0"), stored)
 
 
+def whole(score: Score) -> int:
+    """A score as a field of a record: what something other than jobqueue wrote is cut to what fits there."""
+    return int(min(max(score, 0), 2**53 - 1))
+
+
 # The two ways are remembered, because jobs that are enqueued together share their times.
 @functools.lru_cache(maxsize=256)
-def timestamp(ms: int) -> datetime:
+def timestamp(ms: Score) -> datetime:
     """Milliseconds since 1970 as an aware datetime; what lies beyond the calendar is cut to its end."""
     try:
         return _EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+        return datetime.max.replace(tzinfo=UTC) if ms > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 @functools.lru_cache(maxsize=256)
@@ -203,7 +210,7 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     recoveries: int = 0
     fence: int = 0
     nonce: bytes = b""
-    score: int = 0
+    score: Score = 0
     parked_since: datetime | None = None
     runner: str = ""
 
@@ -218,8 +225,12 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
             raise no_attribute(self, name, RECORD.get(name))
 
     def __repr__(self) -> str:
-        shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "nonce"]
+        shown = [f"{name}={_shown(getattr(self, name))}" for name in self.__struct_fields__ if name != "nonce"]
         return f"JobRecord({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    return quoted(value, LINE) if isinstance(value, str) else printable(repr(value), LINE)
 
 
 def job_record(
@@ -230,12 +241,12 @@ def job_record(
     *,
     fence: int = 0,
     nonce: bytes = b"",
-    score: int = 0,
+    score: Score = 0,
     runner: str = "",
 ) -> JobRecord[Any]:
     """The public value of stored fields."""
     return JobRecord(
-        id=id.decode("utf-8", "backslashreplace"),
+        id=id_text(id),
         name=stored.name,
         queue=queue,
         payload=stored.payload,
@@ -264,5 +275,5 @@ def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
     runner, fence, _ = parse_claim(kept.claim) if kept.claim else (b"", 0, 0)
     return job_record(
         id, queue, stored, kept.place, fence=fence, nonce=record[:NONCE_SIZE], score=kept.score,
-        runner=runner.decode("utf-8", "backslashreplace"),
+        runner=printable(runner),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import attrs
 import msgspec
@@ -13,6 +13,7 @@ from jobqueue.clock import Clock
 from jobqueue.flows import Flow, Read, Refresh, read_on
 from jobqueue.keys import NamespaceKeys
 from jobqueue.record import timestamp
+from jobqueue.safe_text import id_text
 from jobqueue.storage.ops import Fields, Page
 from jobqueue.transitions import LIMIT, parts
 
@@ -24,17 +25,21 @@ MOST: Final = 10_000
 """So many runners are listed at the most."""
 
 
+# Somebody else may write anything there: a number that cannot be one of ours makes it no beat.
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """What is stored with each beat. Times and durations in ms."""
 
     host: str
-    pid: int
-    started: int
-    seen: int
-    lease: int
-    queues: dict[str, int]
-    threads: int
-    coroutines: int
+    pid: _Number
+    started: _Number
+    seen: _Number
+    lease: _Number
+    queues: dict[str, _Number]
+    threads: _Number
+    coroutines: _Number
     version: str
     stopped: bool = False
 
@@ -104,7 +109,7 @@ def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
         fields.update(some)
     return [
         RunnerInfo(
-            id=incarnation.decode("ascii", "replace"),
+            id=id_text(incarnation),
             host=beat.host,
             pid=beat.pid,
             started=timestamp(beat.started),

@@ -36,6 +36,7 @@ from jobqueue.storage.ops import (
     Place,
     PlaceKey,
     Put,
+    Score,
     SetAdd,
     SetRemove,
     Stamp,
@@ -74,6 +75,7 @@ __all__ = [
     "register_queue",
     "register_runner",
     "release",
+    "renew_epoch",
     "requeue",
     "rescue",
     "take_lock",
@@ -96,7 +98,7 @@ BESIDES: Final = BYTES - MAX_PAYLOAD
 CLOSED: Final = b"closed"
 SEARCHED: Final = b":searched"
 """Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
-Leases: TypeAlias = Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int]
+Leases: TypeAlias = Mapping[bytes, tuple[bytes, Score]] | Mapping[bytes, Score]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
 
 
@@ -330,18 +332,18 @@ def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
 # ------------------------------------------------------------------------------------------------------------ operators
 
 
-def requeue(queue: QueueKeys, id: bytes, died: int, record: bytes | Unread) -> Batch:
+def requeue(queue: QueueKeys, id: bytes, died: Score, record: bytes | Unread) -> Batch:
     """Take a dead job to the tail of ready, if it is the one that was seen there; with this record, or, unread, as it is."""
     records = None if isinstance(record, Unread) else {id: record}
     return _move("requeue", queue.dead, queue.ready, These((id,)), expect={id: died}, records=records, wake=True)
 
 
-def hurry(queue: QueueKeys, id: bytes, due: int) -> Batch:
+def hurry(queue: QueueKeys, id: bytes, due: Score) -> Batch:
     """Take a waiting job to the tail of ready before its time, if it is the one that was seen there."""
     return _move("hurry", queue.waiting, queue.ready, These((id,)), expect={id: due}, wake=True)
 
 
-def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, int] | None) -> Batch:
+def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, Score] | None) -> Batch:
     """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
     return _move("delete", source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
 
@@ -370,6 +372,11 @@ def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: i
 def drop_lock(keys: NamespaceKeys, name: str, token: bytes) -> Batch:
     """Give a user's lock back; somebody else's stays."""
     return Batch(keys.scope, (LockDrop(keys.lock(name), token),))
+
+
+def renew_epoch(keys: NamespaceKeys, epoch: bytes) -> Batch:
+    """Write an epoch where something other than jobqueue removed it; refused where there is one."""
+    return Batch(keys.scope, (HashSet(keys.meta, {b"epoch": epoch}),), (Absent(keys.meta, b"epoch"),))
 
 
 def create_meta(keys: NamespaceKeys, epoch: bytes) -> Batch:

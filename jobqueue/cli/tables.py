@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobqueue.cli.text import clean, clean_lines
+from jobqueue.cli.text import clean_lines
+from jobqueue.safe_text import LINE, printable
 
 __all__ = ["print_fields", "print_table"]
 
@@ -48,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
         )
     for row in rows:
         # One line each, cut where the terminal is narrow: wrapped cells of several columns cannot be read.
-        table.add_row(*(Text(clean(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+        table.add_row(*(Text(printable(cell, LINE), no_wrap=True, overflow="ellipsis") for cell in row))
     out.print(table)
 
 

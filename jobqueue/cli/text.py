@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,18 @@ def payload_start(payload: bytes, width: int) -> str:
 def payload_value(payload: bytes) -> dict[str, Any]:
     """Answer the stored arguments under the key ``arguments``, or bytes that are no JSON as ``payload_base64``."""
     try:
-        return {"arguments": json.loads(payload, parse_constant=_refuse)}
+        value = json.loads(payload, parse_constant=_refuse, parse_float=_finite)
+        as_json(value)  # what is too deep to be written is seen here
+        return {"arguments": value}
     except (ValueError, RecursionError):
         return {"payload_base64": base64.b64encode(payload).decode("ascii")}
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{shortened(number, 20)} is larger than any number here")
+    return value
 
 
 def _refuse(constant: str) -> None:

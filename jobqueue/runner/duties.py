@@ -20,7 +20,7 @@ from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.lookup import queue_names, registry, search
 from jobqueue.runner.rescue import Look, Rescued, Watch, follow, look_at
 from jobqueue.runner_info import read_leases
-from jobqueue.storage.ops import Fields, Ids, Page, Sizes
+from jobqueue.storage.ops import Fields, Ids, Page, Score, Sizes
 
 __all__ = ["Duties", "Reports"]
 
@@ -114,7 +114,7 @@ class Duties:
         self._apart: dict[str, None] = {}  # scopes of queues that could not be looked at, those tried last at the end
         self._failed: Exception | None = None
         self._rested = -math.inf
-        self._silent: dict[bytes, int] = {}
+        self._silent: dict[bytes, Score] = {}
 
     def next_due(self, after: float) -> float:
         """When (local ms) there is something to do: a beat after ``after``, or when a watched lease is ripe.

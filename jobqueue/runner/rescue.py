@@ -26,8 +26,9 @@ from jobqueue.errors import PayloadError
 from jobqueue.flows import Flow, Read, read_on, read_some, send_one
 from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
-from jobqueue.record import decode, parse_claim, rewrite, wrap_raw
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Ids, Kept, Page, Query, Records, Sizes, Unread
+from jobqueue.record import decode, parse_claim, rewrite, whole, wrap_raw
+from jobqueue.safe_text import printable
+from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Ids, Kept, Page, Query, Records, Score, Sizes, Unread
 
 __all__ = ["Look", "Rescued", "Watch", "follow", "hand_back", "look_at", "patrol"]
 
@@ -70,7 +71,7 @@ class Rescued:
         """What log records say of a dead one; see `jobqueue.logs.FIELDS`."""
         stored = decode(self.record) if self.record else None
         return {
-            "job_id": self.id.decode("utf-8", "backslashreplace"), "kind": stored.name if stored else "",
+            "job_id": printable(self.id), "kind": printable(stored.name) if stored else "",
             "queue": self.queue, "attempt": stored.attempt + 1 if stored else 1, "runner": self.incarnation,
             "fence": self.fence,
         }  # fmt: skip
@@ -79,18 +80,18 @@ class Rescued:
 @attrs.frozen
 class _Seen:
     claim: bytes
-    end: int
+    end: Score
     since: float
     incarnation: str
     fence: int
     patience: float
 
 
-def _first_sight(claim: bytes | None, end: int, at: Moment) -> _Seen:
+def _first_sight(claim: bytes | None, end: Score, at: Moment) -> _Seen:
     if claim is None:  # there is no record, and so no job that somebody could be running
         return _Seen(b"", end, at.local, "", -1, 0.0)
     owner, fence, beat = parse_claim(claim)
-    incarnation = owner.decode("ascii", "backslashreplace")
+    incarnation = printable(owner)
     # No fence is -1: 0 is what a record says that was never started alone.
     return _Seen(claim, end, at.local, incarnation, fence or -1, 2.0 * (beat or FOREIGN_BEAT))
 
@@ -127,7 +128,7 @@ class Look:
     queue: QueueKeys
     at: Moment
     questions: tuple[Page, Page]
-    pages: tuple[Sequence[tuple[bytes, int]], Sequence[tuple[bytes, int]]]
+    pages: tuple[Sequence[tuple[bytes, Score]], Sequence[tuple[bytes, Score]]]
     has_work: bool = False
     is_empty: bool = False
 
@@ -199,15 +200,15 @@ def follow(
     return (yield from _take_ripe(queue, seen, at, max_bytes))
 
 
-def _all_pages(look: Look) -> Flow[list[tuple[bytes, int]]]:
-    found: list[tuple[bytes, int]] = []
+def _all_pages(look: Look) -> Flow[list[tuple[bytes, Score]]]:
+    found: list[tuple[bytes, Score]] = []
     for question, first in zip(look.questions, look.pages, strict=True):
         found += yield from read_on(question, first, MOST)
     return found
 
 
 def _sighted(
-    queue: QueueKeys, expired: Sequence[tuple[bytes, int]], before: Mapping[bytes, _Seen], sight: Moment
+    queue: QueueKeys, expired: Sequence[tuple[bytes, Score]], before: Mapping[bytes, _Seen], sight: Moment
 ) -> Flow[dict[bytes, _Seen]]:
     """What is seen of these leases now, those that are as they were with the time of their first sight."""
     seen: dict[bytes, _Seen] = {}
@@ -335,7 +336,7 @@ def _take(
         assert applied is not None, "a rescue has no guard"
         for id in applied.moved.ids:
             sight, kept_as = seen[id], (records.get(id, b"") if is_dead else b"")
-            idle = max(0, now - sight.end)
+            idle = max(0, now - whole(sight.end))
             rescued.append(Rescued(id, queue.queue, sight.incarnation, is_dead, idle, max(0, sight.fence), kept_as))
     return rescued
 

@@ -28,12 +28,15 @@ __all__ = [
     "Refused",
     "ScopePage",
     "Scopes",
+    "Score",
     "Sizes",
     "Unread",
     "Where",
 ]
 
 Place = Literal["waiting", "ready", "working", "dead"]
+Score: TypeAlias = int | float
+"""Where an entry of a sorted set stands, in ms; a float only where something other than jobqueue wrote no whole number."""
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -67,7 +70,7 @@ class Moved(msgspec.Struct, frozen=True):
         missing: Ids that had no record and were removed from the source.
         fence: The fence of the stamp, 0 without one or if nothing moved.
         left: How many the source still holds.
-        next: The lowest score left in a sorted set that was the source.
+        next: The lowest score left in a sorted set that was the source; rounded up, and cut to 53 bits.
     """
 
     ids: tuple[bytes, ...]
@@ -127,7 +130,7 @@ class Page(msgspec.Struct, frozen=True):
     set: SetKey
     limit: int
     before: int | None = None
-    after: tuple[int, bytes] | None = None
+    after: tuple[Score, bytes] | None = None
 
 
 class Records(msgspec.Struct, frozen=True):
@@ -263,7 +266,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     record: bytes | Unread
     place: Place
-    score: int
+    score: Score
     claim: bytes | None
 
 
@@ -278,7 +281,7 @@ class Held(msgspec.Struct, frozen=True):
 Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes | Ids | Where
 Answer: TypeAlias = (
     tuple[bytes, ...]
-    | tuple[tuple[bytes, int], ...]
+    | tuple[tuple[bytes, Score], ...]
     | tuple[Kept | None, ...]
     | tuple[Found, ...]
     | tuple[int, ...]

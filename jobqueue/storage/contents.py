@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from jobqueue.errors import StorageRefused
-from jobqueue.storage.ops import HashKey, Held, Key, ListKey, LockKey, SetKey
+from jobqueue.storage.ops import HashKey, Held, Key, ListKey, LockKey, Score, SetKey
 from jobqueue.storage.sortedset import SortedSet
 
 __all__ = ["Contents", "full_name"]
@@ -83,7 +83,7 @@ class Contents:
             return 0
         return len(entries)
 
-    def set_add(self, name: str, members: Mapping[bytes, int]) -> None:
+    def set_add(self, name: str, members: Mapping[bytes, Score]) -> None:
         """Add members to a sorted set, or give them another score."""
         if members:
             self.sets.setdefault(name, SortedSet()).add(members)

@@ -344,7 +344,7 @@ class Interpreter(Placing):
         if isinstance(source, ListKey):
             return len(self.lists.get(source.full, ())), None
         entries = self.sets.get(source.full)
-        return (len(entries), entries.first()[0]) if entries else (0, None)
+        return (len(entries), entries.lowest()) if entries else (0, None)
 
     # ----------------------------------------------------------------------------------------------- numbered claims
 

@@ -39,6 +39,7 @@ from jobqueue.storage.answers import (
     Refused,
     ScopePage,
     Scopes,
+    Score,
     Sizes,
     Unread,
     Where,
@@ -102,6 +103,7 @@ __all__ = [
     "Refused",
     "ScopePage",
     "Scopes",
+    "Score",
     "SetAdd",
     "SetKey",
     "SetRemove",
@@ -384,7 +386,7 @@ class Once(msgspec.Struct, frozen=True):
     number: int
 
 
-Expect: TypeAlias = Mapping[bytes, bytes] | Mapping[bytes, tuple[bytes, int]] | Mapping[bytes, int] | NoClaim
+Expect: TypeAlias = Mapping[bytes, bytes] | Mapping[bytes, tuple[bytes, Score]] | Mapping[bytes, Score] | NoClaim
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from jobqueue.storage.ops import (
     Records,
     ScopePage,
     Scopes,
+    Score,
     SetKey,
     Sizes,
     Where,
@@ -92,7 +93,7 @@ def _kept(contents: Contents, query: Records) -> Answer:
     contents.check_kinds((HashKey(scope, RECORDS), HashKey(scope, CLAIMS), *sets))
     records = contents.hashes.get(full_name(scope, RECORDS), {})
     claims = contents.hashes.get(full_name(scope, CLAIMS), {})
-    places: list[tuple[Place, dict[bytes, int]]] = [
+    places: list[tuple[Place, dict[bytes, Score]]] = [
         (place, contents.sets[key.full].scores)
         for place, key in zip(_SET_PLACES, sets, strict=True)
         if key.full in contents.sets
@@ -104,7 +105,7 @@ def _kept(contents: Contents, query: Records) -> Answer:
             kept.append(None)
             continue
         place: Place = "ready"
-        score = 0
+        score: Score = 0
         for name, scores in places:
             if id_ in scores:
                 place, score = name, scores[id_]

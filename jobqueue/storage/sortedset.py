@@ -6,13 +6,17 @@ Rejected: one sorted list (each change moves half of it) and a heap with lazy de
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Final
 
+from jobqueue.storage.answers import Score
+
 __all__ = ["SortedSet"]
 
+_MOST: Final = 2**53
 _RUN: Final = 512
 """A run that grows past twice this is cut in two."""
 
@@ -23,14 +27,14 @@ class SortedSet:
     __slots__ = ("_runs", "scores")
 
     def __init__(self) -> None:
-        self.scores: dict[bytes, int] = {}
+        self.scores: dict[bytes, Score] = {}
         """Member → score. Read only."""
-        self._runs: list[list[tuple[int, bytes]]] = []
+        self._runs: list[list[tuple[Score, bytes]]] = []
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+    def __iter__(self) -> Iterator[tuple[Score, bytes]]:
         return chain.from_iterable(self._runs)
 
     def copy(self) -> SortedSet:
@@ -40,11 +44,15 @@ class SortedSet:
         other._runs = [run.copy() for run in self._runs]
         return other
 
-    def first(self) -> tuple[int, bytes]:
+    def first(self) -> tuple[Score, bytes]:
         """The lowest entry; the set must not be empty."""
         return self._runs[0][0]
 
-    def add(self, members: Mapping[bytes, int]) -> None:
+    def lowest(self) -> int:
+        """The lowest score as a time, rounded up and cut to 53 bits; the set must not be empty."""
+        return math.ceil(max(-_MOST, min(_MOST, self._runs[0][0][0])))
+
+    def add(self, members: Mapping[bytes, Score]) -> None:
         """Add members, or give them another score."""
         scores = self.scores
         for member, score in members.items():
@@ -73,7 +81,7 @@ class SortedSet:
             found.append(member)
         return found
 
-    def after(self, cursor: tuple[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    def after(self, cursor: tuple[Score, bytes]) -> Iterator[tuple[Score, bytes]]:
         """The entries behind the cursor, in order."""
         at = self._run_of(cursor)
         if at == len(self._runs):
@@ -82,14 +90,14 @@ class SortedSet:
         rest = islice(run, bisect_right(run, cursor), None)
         return chain(rest, chain.from_iterable(islice(self._runs, at + 1, None)))
 
-    def _run_of(self, entry: tuple[int, bytes]) -> int:
+    def _run_of(self, entry: tuple[Score, bytes]) -> int:
         """The first run whose last entry is not below this one."""
         runs = self._runs
         if len(runs) == 1:
             return 0 if runs[0][-1] >= entry else 1
         return bisect_left(runs, entry, key=_last)
 
-    def _insert(self, entry: tuple[int, bytes]) -> None:
+    def _insert(self, entry: tuple[Score, bytes]) -> None:
         runs = self._runs
         at = self._run_of(entry)
         if at < len(runs):
@@ -106,7 +114,7 @@ class SortedSet:
             runs.insert(at + 1, run[_RUN:])
             del run[_RUN:]
 
-    def _cut(self, entry: tuple[int, bytes]) -> None:
+    def _cut(self, entry: tuple[Score, bytes]) -> None:
         at = self._run_of(entry)
         run = self._runs[at]
         del run[bisect_left(run, entry)]
@@ -114,5 +122,5 @@ class SortedSet:
             del self._runs[at]
 
 
-def _last(run: list[tuple[int, bytes]]) -> tuple[int, bytes]:
+def _last(run: list[tuple[Score, bytes]]) -> tuple[Score, bytes]:
     return run[-1]

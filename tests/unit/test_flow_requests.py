@@ -172,7 +172,7 @@ def test_a_record_is_stored_with_all_that_it_says() -> None:
 
     play(flows.store("test", [past], FakeClock()))
 
-    [[found, kept]] = [play(lookup.locate([LOW], made.id, 1_000))]
+    [[found, kept]] = [play(lookup.locate([LOW], made.id.encode(), 1_000))]
     assert found is LOW
     ms = FakeClock().now()
     stored = Stored("kind", b'{"a":1}', 3, 2, 1, ms, ms + 7, "it failed")
@@ -335,7 +335,7 @@ def test_what_somebody_else_deleted_just_before_was_done_by_nobody_here(operate:
     play.meanwhile[1] = transitions.delete(place, [id], {id: score})
 
     with pytest.raises(JobNotFound, match=made.id):
-        play(operate([LOW], made.id))
+        play(operate([LOW], made.id.encode()))
 
 
 @pytest.mark.parametrize("operate", [lookup.requeue, lookup.delete])
@@ -344,17 +344,17 @@ def test_what_may_have_been_done_by_a_request_without_an_answer_is_answered_as_d
     [made] = _filled(play, 1, delay=9)
     play.lost = 1
 
-    done = play(operate([LOW], made.id))
+    done = play(operate([LOW], made.id.encode()))
 
     assert done.id == made.id
-    assert play(lookup.locate([LOW], made.id)) is None or operate is lookup.requeue
+    assert play(lookup.locate([LOW], made.id.encode())) is None or operate is lookup.requeue
 
 
 @pytest.mark.parametrize("operate", [lookup.requeue, lookup.delete])
 def test_a_move_that_is_refused_says_so(operate: Any) -> None:
     play = Play()
     [made] = _filled(play, 1, delay=9)
-    flow = operate([LOW], made.id)
+    flow = operate([LOW], made.id.encode())
     looked = play.storage.read(next(flow).queries)
     assert isinstance(flow.send(looked), Apply)
 

@@ -22,4 +22,4 @@ def test_a_record_whose_list_was_removed() -> None:
     storage._shared.contents.lists.clear()  # somebody deleted the key
 
     with pytest.raises(StorageRefused, match="removed a key of its queue"):
-        run(lookup.delete([KEYS], "1"), storage, SystemClock())
+        run(lookup.delete([KEYS], b"1"), storage, SystemClock())

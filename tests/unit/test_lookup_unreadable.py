@@ -20,6 +20,6 @@ def test_it_cannot_be_requeued_but_deleted() -> None:
     storage.apply([Batch(keys.scope, (Put(keys.dead, {b"1": record}, score=1),))])
 
     with pytest.raises(StorageRefused, match="can only be deleted"):
-        run(lookup.requeue([keys], "1"), storage, clock)
+        run(lookup.requeue([keys], b"1"), storage, clock)
 
-    assert run(lookup.delete([keys], "1"), storage, clock).place == "dead"
+    assert run(lookup.delete([keys], b"1"), storage, clock).place == "dead"

@@ -180,7 +180,7 @@ def test_what_a_user_sees() -> None:
     assert (record.recoveries, record.fence) == (2, 9)
     assert (record.created, record.due) == (timestamp(3), timestamp(4))
     assert "noncenon" not in repr(record)
-    assert job_record(b"a\xff\0", "low", PLAIN, "ready").id == "a\\xff\0"
+    assert job_record(b"a\xff\0", "low", PLAIN, "ready").id == r"a\xff\x00"
     kept = Kept(encode(b"noncenon", PLAIN), "working", 1, b"runner:77:100")
     assert record_of(b"id", "low", kept).fence == 77
 

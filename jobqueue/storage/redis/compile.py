@@ -44,6 +44,7 @@ from jobqueue.storage.ops import (
     Placed,
     Put,
     Refused,
+    Score,
     SetAdd,
     SetKey,
     SetRemove,
@@ -55,7 +56,18 @@ from jobqueue.storage.ops import (
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.rights import forbidden
 
-__all__ = ["WAKE", "Call", "Keys", "compile_batches", "compile_put", "grows", "header_names", "sole_put", "wake_key"]
+__all__ = [
+    "WAKE",
+    "Call",
+    "Keys",
+    "compile_batches",
+    "compile_put",
+    "grows",
+    "header_names",
+    "score_bytes",
+    "sole_put",
+    "wake_key",
+]
 
 WAKE: Final = "wake"
 """Name of the list that holds a token while the scope is rung."""
@@ -117,6 +129,11 @@ def _numbered(scope: str, header: tuple[str, ...]) -> dict[str, bytes]:
 def wake_key(scope: str) -> bytes:
     """The list that `wait` waits for."""
     return f"{{{scope}}}:{WAKE}".encode()
+
+
+def score_bytes(score: Score) -> bytes:
+    """A score that was read, as an argument; the server reads ``inf`` and ``1.5`` as well."""
+    return b"%d" % score if isinstance(score, int) else repr(score).encode()
 
 
 def header_names(scope: str) -> dict[bytes, None]:
@@ -378,10 +395,10 @@ def _expected(values: list[Any], codes: bytes, ids: tuple[bytes, ...], args: lis
     first = values[0] if values else b""
     if isinstance(first, bytes):
         args += (codes[:1], *ids, *values)
-    elif isinstance(first, int):
+    elif isinstance(first, int | float):
         args += (codes[2:], *ids)
-        args += [b"%d" % score for score in values]
+        args += map(score_bytes, values)
     else:
         args += (codes[1:2], *ids)
         args += [claim for claim, _ in values]
-        args += [b"%d" % score for _, score in values]
+        args += [score_bytes(score) for _, score in values]

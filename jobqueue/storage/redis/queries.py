@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
@@ -27,15 +28,18 @@ from jobqueue.storage.ops import (
     Records,
     ScopePage,
     Scopes,
+    Score,
     SetKey,
     Sizes,
     Unread,
     Where,
 )
-from jobqueue.storage.redis.compile import Call, Decode, Keys
+from jobqueue.storage.redis.compile import Call, Decode, Keys, score_bytes
 
 __all__ = ["compile_queries", "scopes_of", "search", "searched"]
 
+_MARKS: Final = (RECORDS.encode(), COUNTERS.encode())
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,15}")
 _HEADER: Final = (RECORDS, CLAIMS, "waiting", "working", "dead")
 
 
@@ -77,8 +81,8 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
             return tuple
         case Page(key, limit, before, after):
             args += (b"G", keys.index(key), b"%d" % limit, b"" if before is None else b"%d" % before)
-            args += (b"", b"") if after is None else (b"%d" % after[0], after[1])
-            return lambda reply: tuple(zip(reply[::2], map(_whole, reply[1::2]), strict=True))
+            args += (b"", b"") if after is None else (score_bytes(after[0]), after[1])
+            return lambda reply: tuple(zip(reply[::2], map(_score, reply[1::2]), strict=True))
         case Records(_, ids, max_bytes):
             args += (b"R", b"%d" % len(ids), b"" if max_bytes is None else b"%d" % max_bytes, *ids)
             return lambda reply: tuple(map(_kept, *reply))
@@ -115,7 +119,7 @@ def searched(reply: Any) -> ScopePage:
     """What the server answered to `search`."""
     cursor, names = reply
     found = [name.rpartition(b"}:") for name in names]
-    scopes = {scope[1:].decode(errors="replace") for scope, _, key in found if key.decode() in (RECORDS, COUNTERS)}
+    scopes = {scope[1:].decode(errors="replace") for scope, _, key in found if key in _MARKS}
     return ScopePage(tuple(sorted(scopes)), b"" if cursor == b"0" else cursor)
 
 
@@ -123,8 +127,12 @@ def _kind(key: ListKey | SetKey | HashKey) -> bytes:
     return b"list" if isinstance(key, ListKey) else b"zset" if isinstance(key, SetKey) else b"hash"
 
 
-def _whole(score: bytes) -> int:
-    return int(score) if score.isdigit() else int(float(score))
+def _score(text: bytes) -> Score:
+    """What the server says of a score; all that jobqueue writes are digits."""
+    if text.isdigit():
+        return int(text)
+    score = float(text)
+    return int(score) if score.is_integer() and abs(score) < 2**53 else score
 
 
 def _kept(
@@ -134,17 +142,22 @@ def _kept(
         return None
     record = Unread(stored) if isinstance(stored, int) else stored
     if waiting is not None:
-        return Kept(record, "waiting", _whole(waiting), claim)
+        return Kept(record, "waiting", _score(waiting), claim)
     if working is not None:
-        return Kept(record, "working", _whole(working), claim)
+        return Kept(record, "working", _score(working), claim)
     if dead is not None:
-        return Kept(record, "dead", _whole(dead), claim)
+        return Kept(record, "dead", _score(dead), claim)
     return Kept(record, "ready", 0, claim)
 
 
 def _held(reply: list[bytes | None]) -> Held | None:
     token, until, fence = reply
-    return None if token is None else Held(token, int(until or 0), int(fence or 0))
+    return None if token is None else Held(token, _number(until), _number(fence))
+
+
+def _number(text: bytes | None) -> int:
+    """A number in a lock. What is none counts as 0, as in the scripts: every lock ends, a broken one at once."""
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else 0
 
 
 def _found(bits: int) -> Found:

@@ -16,7 +16,7 @@ from jobqueue.lifecycle import MOVES
 from jobqueue.record import decode
 from jobqueue.storage.answers import Held, Refused
 from jobqueue.storage.interpreter import Interpreter
-from jobqueue.storage.ops import Move, Query, Stamp
+from jobqueue.storage.ops import Move, Query, Score, Stamp
 from jobqueue.storage.queries import answer
 from jobqueue.storage.shape import check_shape
 from jobqueue.testing.explore.programs import Part
@@ -39,7 +39,7 @@ class Spot:
     """
 
     place: str
-    score: int
+    score: Score
     claim: bytes
     record: bytes
 
@@ -204,7 +204,9 @@ class Stores:
         for queue in self._queues:
             records = contents.hashes.get(f"{{{queue.scope}}}:records", {})
             claims = contents.hashes.get(f"{{{queue.scope}}}:claims", {})
-            found: list[tuple[bytes, str, int]] = [(id, "ready", 0) for id in contents.lists.get(queue.ready.full, ())]
+            found: list[tuple[bytes, str, Score]] = [
+                (id, "ready", 0) for id in contents.lists.get(queue.ready.full, ())
+            ]
             for key in (queue.waiting, queue.working, queue.dead):
                 entries = contents.sets.get(key.full)
                 found += [(id, key.name, score) for score, id in entries] if entries is not None else []

@@ -323,7 +323,7 @@ local function moves()
       return call('LLEN', op.source), false
     end
     local first = call('ZRANGE', op.source, 0, 0, 'WITHSCORES')
-    return call('ZCARD', op.source), first[2] and tonumber(first[2]) or false
+    return call('ZCARD', op.source), first[2] and math.ceil(math.max(-LIMIT, min(LIMIT, tonumber(first[2])))) or false
   end
 
   -- What a request that is sent again is answered: what it took the first time and still holds.

@@ -2,7 +2,7 @@
 local function plains()
   local function lock_of(name)
     local held = call('HMGET', name, 'token', 'until', 'fence')
-    return held[1], tonumber(held[2] or 0), tonumber(held[3] or 0)
+    return held[1], integer(held[2] or '0') or 0, integer(held[3] or '0') or 0 -- a broken end is over: every lock ends
   end
 
   function holds.A(guard)
