@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -21,6 +21,9 @@ from jobqueue.names import check_application, is_namespace, main_module
 from jobqueue.record import timestamp
 from jobqueue.safe_text import printable, quoted
 from jobqueue.storage.ops import Absent, Batch, FieldIs, Fields, HashSet
+
+if TYPE_CHECKING:
+    from jobqueue.access import Opened
 
 __all__ = ["Users", "application_name", "introduce", "users"]
 
@@ -71,7 +74,16 @@ def application_name(given: str | None, scope: Mapping[str, Any]) -> str | None:
     return name if is_namespace(name) and name != "__main__" else None
 
 
-def introduce(keys: NamespaceKeys, name: str, now: int) -> Flow[str | None]:
+def introduce(opened: Opened, name: str | None) -> Flow[str | None]:
+    """Leave the name of the application in the namespace, once; answers what to say if another one's stands there."""
+    told = None
+    if name is not None and not opened.introduced:
+        told = yield from _leave(opened.keys, name, opened.backend.clock.now())
+    opened.introduced = True
+    return told
+
+
+def _leave(keys: NamespaceKeys, name: str, now: int) -> Flow[str | None]:
     """Leave the name in the namespace; answers what to say if that of another application stands there."""
     [fields] = yield Read((Fields(keys.meta, (_APPLICATION,)),))
     last = fields.get(_APPLICATION)

@@ -253,19 +253,10 @@ class JobQueue(Declaring, Looking):
             raise flows.retold(failed, records) from error
         if not opened.introduced:
             with contextlib.suppress(NotApplied):  # the next one says it
-                told = yield from self.introduce()
+                told = yield from introduce(opened, self.app)
                 if told is not None:
                     _LOG.warning(told)
         return (yield from flows.store(self.namespace, records, opened.backend.clock, self.max_ready))
-
-    def introduce(self) -> Flow[str | None]:
-        """Leave the name of the application in the namespace, once; answers what to say if another one's stands there."""
-        opened = self.access.opened()
-        told = None
-        if self.app is not None and not opened.introduced:
-            told = yield from introduce(opened.keys, self.app, opened.backend.clock.now())
-        opened.introduced = True
-        return told
 
     def lock(self, name: str, ttl: float | timedelta) -> Lock:
         """A lock that ends by itself after ``ttl`` seconds; taken by ``with``, ``async with``, `Lock.run` or `Lock.arun`."""

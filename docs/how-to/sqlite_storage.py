@@ -76,6 +76,9 @@ class Sorted:
     def first(self) -> tuple[int, bytes]:
         return next(iter(self))
 
+    def lowest(self) -> int:
+        return self.first()[0]
+
     def due(self, before: int, limit: int) -> list[bytes]:
         query = "SELECT field FROM sets WHERE name=? AND value<=? ORDER BY value, field LIMIT ?"
         return [row[0] for row in self.db.execute(query, (self.name, before, limit))]
@@ -115,8 +118,7 @@ class Queue:
         self.db.executemany("INSERT INTO lists VALUES (?, ?, ?)", rows)
 
     def popleft(self) -> None:
-        first = "SELECT min(at) FROM lists WHERE name=?"
-        self.db.execute(f"DELETE FROM lists WHERE name=? AND at=({first})", (self.name, self.name))
+        self.db.execute("DELETE FROM lists WHERE name=? AND at=(SELECT min(at) FROM lists WHERE name=?)", [self.name] * 2)
 
     def remove(self, value: bytes) -> None:
         first = "SELECT min(at) FROM lists WHERE name=? AND value=?"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from jobqueue.application import introduce
 from jobqueue.names import suggestion
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 
@@ -48,7 +49,7 @@ def doubtful(jobs: JobQueue, named: Iterable[str], serving: Collection[str]) -> 
         named: Those that this runner was told to serve.
         serving: Those that it serves.
     """
-    told = jobs.access.run(jobs.introduce())
+    told = jobs.access.run(introduce(jobs.access.opened(), jobs.app))
     if told is not None:
         yield told
     found = jobs.counts()

@@ -195,7 +195,7 @@ CALLS: Final = (
         "ids-in-question-marks",
         "shows two ids that are no text as the same",
         "record.py",
-        'id=id.decode("utf-8", "backslashreplace"),',
+        "id=id_text(id),",
         'id=id.decode("utf-8", "replace"),',
     ),
     # ------------------------------------------------------------------------------------------------- notifications

@@ -211,8 +211,8 @@ MISTAKES = {
     "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
     "a foreign key is found when half is written": ("  if seen ~= kind then\n    problem", "  if false then\n    problem"),
     "what an earlier batch emptied keeps its kind": (
-        "if seen ~= kind then\n      seen = redis",
-        "if not seen then\n      seen = redis",
+        "if seen ~= kind then\n      local length",
+        "if not seen then\n      local length",
     ),
     "an id that is in two places passes for whole": ("n + times ==", "min(n + times, 1) =="),
     "an id is mended though its record is another": ("elseif call('HGET', RECORDS, id) ~=", "elseif nil =="),
