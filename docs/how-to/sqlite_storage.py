@@ -118,7 +118,7 @@ class Queue:
         self.db.executemany("INSERT INTO lists VALUES (?, ?, ?)", rows)
 
     def popleft(self) -> None:
-        self.db.execute("DELETE FROM lists WHERE name=? AND at=(SELECT min(at) FROM lists WHERE name=?)", [self.name] * 2)
+        self.db.execute("DELETE FROM lists WHERE (name,at)=(SELECT name,min(at) FROM lists WHERE name=?)", (self.name,))
 
     def remove(self, value: bytes) -> None:
         first = "SELECT min(at) FROM lists WHERE name=? AND value=?"
