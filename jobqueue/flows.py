@@ -167,7 +167,7 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
     Raises:
         StorageRefused: A newer version of the library wrote there.
     """
-    while True:
+    for _ in range(3):
         [meta] = yield Read((Fields(keys.meta, (b"epoch", b"schema")),))
         schema, epoch = meta.get(b"schema"), meta.get(b"epoch")
         if schema is not None:
@@ -177,6 +177,10 @@ def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
         # Something else may have removed one of the two. A runner takes a new epoch for a loss of data, and starts anew.
         written = transitions.create_meta if schema is None else transitions.renew_epoch
         yield from send_one(written(keys, chance.entropy(16).hex().encode()))
+    raise StorageRefused(
+        f"the fields schema and epoch of the key {keys.meta.full} cannot be read: something other than jobqueue wrote what "
+        "is too long; nothing was changed. Delete that field: it is written again"
+    )
 
 
 def _check_schema(keys: NamespaceKeys, schema: bytes) -> None:

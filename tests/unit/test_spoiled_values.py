@@ -109,6 +109,17 @@ def test_times_beyond_the_calendar_are_cut_to_its_ends() -> None:
         assert timestamp(ms) == datetime.min.replace(tzinfo=UTC)
 
 
+@pytest.mark.parametrize("field", ["schema", "epoch"])
+def test_a_schema_or_epoch_that_is_too_long_is_refused(field: str, jobs: JobQueue, server: Server) -> None:
+    jobs.counts()
+    with server.client() as client, JobQueue(server.url, namespace="shop") as other:
+        client.hset("{shop}:meta", field, "9" * 300_000)
+        with pytest.raises(StorageRefused, match=r"schema and epoch of the key \{shop\}:meta cannot be read"):
+            other.counts()
+        client.hdel("{shop}:meta", field)
+        assert other.counts() == {}
+
+
 @pytest.mark.parametrize("schema", ["abc", "", "9" * 400, "9" * 5000, "-1", "1.0", "\x1b[2J\n"])
 def test_a_schema_that_is_no_number_is_refused_in_one_line(schema: str, jobs: JobQueue, server: Server) -> None:
     jobs.counts()
