@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-from jobqueue import flows
+from jobqueue import meta
 from jobqueue.backend import Backend
 from jobqueue.clock import Clock
 from jobqueue.drive import arun, run
@@ -214,7 +214,7 @@ class Access:
     def prepared(self, opened: Opened) -> Flow[None]:
         """Look at first use whether this version may use the namespace."""
         if opened.epoch is None:
-            opened.epoch = yield from flows.prepare(opened.keys, opened.chance)
+            opened.epoch = yield from meta.prepare(opened.keys, opened.chance)
 
     def _prepared_first(self, opened: Opened, flow: Flow[T]) -> Flow[T]:
         yield from self.prepared(opened)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -21,11 +20,10 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefuse
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
-from jobqueue.safe_text import id_bytes, printable
+from jobqueue.safe_text import id_bytes
 from jobqueue.storage.ops import (
     Applied,
     Batch,
-    Fields,
     Found,
     Ids,
     Kept,
@@ -47,8 +45,6 @@ from jobqueue.storage.shape import LIST_SEARCH_MAX
 __all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
 
 T = TypeVar("T")
-
-_SCHEMA: Final = re.compile(rb"[0-9]{1,9}")
 
 PATIENCE: Final = (0.05, 0.2)
 """Seconds before each repetition of a request whose outcome is unknown. Every batch is safe to send again."""
@@ -159,42 +155,6 @@ def read_on(
         [entries] = yield Read((msgspec.structs.replace(page, after=(entries[-1][1], entries[-1][0])),))
         found.extend(entries)
     return found
-
-
-def prepare(keys: NamespaceKeys, chance: Chance) -> Flow[bytes]:
-    """Check at first use that this version may use the namespace; answers its epoch.
-
-    Raises:
-        StorageRefused: A newer version of the library wrote there.
-    """
-    for _ in range(3):
-        [meta] = yield Read((Fields(keys.meta, (b"epoch", b"schema")),))
-        schema, epoch = meta.get(b"schema"), meta.get(b"epoch")
-        if schema is not None:
-            _check_schema(keys, schema)
-        if schema is not None and epoch is not None:
-            return bytes(epoch)
-        # Something else may have removed one of the two. A runner takes a new epoch for a loss of data, and starts anew.
-        written = transitions.create_meta if schema is None else transitions.renew_epoch
-        yield from send_one(written(keys, chance.entropy(16).hex().encode()))
-    raise StorageRefused(
-        f"the fields schema and epoch of the key {keys.meta.full} cannot be read: something other than jobqueue wrote what "
-        "is too long; nothing was changed. Delete that field: it is written again"
-    )
-
-
-def _check_schema(keys: NamespaceKeys, schema: bytes) -> None:
-    if not _SCHEMA.fullmatch(schema):
-        raise StorageRefused(
-            f"the field schema of the key {keys.meta.full} is '{printable(schema, 40)}', which is not a number: something "
-            "other than jobqueue wrote it, and which version wrote these jobs is not known; nothing was changed. If no "
-            "newer version of jobqueue uses this namespace, delete that field: it is written again"
-        )
-    if int(schema) > transitions.SCHEMA:
-        raise StorageRefused(
-            f"namespace {keys.scope!r} was written by a newer version of jobqueue (schema {int(schema)}, this "
-            f"version knows up to {transitions.SCHEMA}); nothing was changed: upgrade this process, or use another namespace"
-        )
 
 
 def rehearse(keys: NamespaceKeys, queues: Sequence[QueueKeys]) -> Flow[dict[str, NotApplied | OutcomeUnknown]]:

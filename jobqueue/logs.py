@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeAlias
 
+from jobqueue.safe_text import LINE, printable
+
 __all__ = [
     "FIELDS",
     "About",
@@ -162,6 +164,9 @@ def carefully(msg: object, args: tuple[object, ...] = ()) -> Iterator[None]:
 class Careful(logging.Logger):
     """Logs elsewhere. Filters and handlers there may raise: that must not end a thread of the runner.
 
+    Every message of the library comes by here, and is one short printable line: names, ids and errors may be made of what
+    something else has written to the storage. What stands in ``exc_info`` is told as it is.
+
     Args:
         to: A logger or an adapter; or the name of one of the library's own, see `library_logger`.
     """
@@ -186,6 +191,18 @@ class Careful(logging.Logger):
         stacklevel: int = 1,
     ) -> None:  # fmt: skip
         with carefully(msg, args):
+            told = map(_told, args)
             self._target.log(
-                level, msg, *args, exc_info=exc_info, extra=extra, stack_info=stack_info, stacklevel=stacklevel + 1
+                level,
+                msg if args else _told(msg),
+                *told,
+                exc_info=exc_info,
+                extra=extra,
+                stack_info=stack_info,
+                stacklevel=stacklevel + 1,
             )
+
+
+def _told(value: object) -> object:
+    """What a message says of a value: a number is itself."""
+    return value if isinstance(value, int | float) else printable(str(value), LINE)

@@ -6,7 +6,6 @@ import contextlib
 import copyreg
 import importlib
 import itertools
-import logging
 import operator
 import sys
 import weakref
@@ -27,6 +26,7 @@ from jobqueue.errors import DeclarationError, NotApplied, OutcomeUnknown, Payloa
 from jobqueue.flows import Flow, New
 from jobqueue.job import Call, Job, Kind
 from jobqueue.lock import Lock
+from jobqueue.logs import Careful
 from jobqueue.looking import Looking, check_records
 from jobqueue.names import check_namespace, check_queue_name, is_importable, origin_of
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
@@ -46,7 +46,7 @@ __all__ = ["QUEUES", "JobQueue", "declared_on"]
 
 T = TypeVar("T")
 
-_LOG: Final = logging.getLogger("jobqueue.queue")
+_LOG: Final = Careful("jobqueue.queue")
 
 DEFAULT_QUEUES: Final = ("high", "low")
 

@@ -57,7 +57,7 @@ LEVELS: Final[Mapping[str, int]] = {
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers
-    "flows": 3, "lookup": 3, "application": 3, "scan": 3, "audit": 3, "runner_info": 3, "drive": 3,
+    "flows": 3, "meta": 3, "lookup": 3, "application": 3, "scan": 3, "audit": 3, "runner_info": 3, "drive": 3,
     # 4: from a URL to a JobQueue
     "backend": 4, "access": 4, "lock": 4, "looking": 4, "queue": 4,
     # 5: the runner; the package itself only hands on names

@@ -18,7 +18,7 @@ from jobqueue.errors import DeclarationError
 from jobqueue.runner.execute import cancel, failed, forks, run_coroutine, told_to_stop
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import STOP, Inbox
-from jobqueue.texts import error_text
+from jobqueue.texts import one_line
 
 __all__ = ["Loop", "loop_maker"]
 
@@ -162,10 +162,10 @@ class Loop:
                 # where the other jobs still are.
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
-            except BaseException as error:  # noqa: BLE001 - an interruption that a job has left to this thread, or worse
+            except BaseException as error:
                 if forks() == before:
                     self._inbox.report.log.error(
-                        "the event loop of the coroutine jobs broke off: %s", error_text(error)
+                        "the event loop of the coroutine jobs broke off: %s", one_line(error), exc_info=error
                     )
                 if broke_off_at == turns or loop.is_closed():  # it comes to no callback any more
                     self._replace()

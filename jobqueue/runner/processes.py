@@ -40,7 +40,7 @@ from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Rea
 from jobqueue.runner.report import stand_in
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
-from jobqueue.texts import error_text, said, shortened
+from jobqueue.texts import one_line, said, shortened
 
 __all__ = ["Processes", "cores"]
 
@@ -116,11 +116,11 @@ class Processes:
             held: list[Task] = []
             try:
                 worker = self._serve(worker, held)
-            except BaseException as error:  # noqa: BLE001 - as for the threads of the pool
+            except BaseException as error:
                 with contextlib.suppress(BaseException):
                     for task in held:
                         self._inbox.fail(task, error)
-                    self._inbox.report.log.error("a worker process was given up: %s", error_text(error))
+                    self._inbox.report.log.error("a worker process was given up: %s", one_line(error), exc_info=error)
                     if worker is not None:
                         worker.kill()
                 worker = None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from jobqueue import flows
+from jobqueue import flows, meta
 from jobqueue.access import Access
 from jobqueue.drive import run
 from jobqueue.keys import QueueKeys
@@ -33,7 +33,7 @@ def rehearse(
         StorageError: Something cannot be done in any queue; whether waiting helps is in its ``passes``.
     """
     clock = access.clock()
-    epoch = run(flows.prepare(access.keys, access.chance), storage, clock)
+    epoch = run(meta.prepare(access.keys, access.chance), storage, clock)
     failed = run(flows.rehearse(access.keys, queues), storage, clock)
     for queue, error in failed.items():
         log.warning("queue %s cannot be served now, it is tried again and again: %s", queue, error)

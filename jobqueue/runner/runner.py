@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from jobqueue import flows, lookup, transitions
+from jobqueue import lookup, meta, transitions
 from jobqueue.clock import Moment, going
 from jobqueue.drive import run
 from jobqueue.durations import milliseconds
@@ -490,7 +490,7 @@ class Runner:
         )
         access = self.jobs.access
         try:
-            epoch = run(flows.prepare(access.keys, access.chance), storage, self._clock)
+            epoch = run(meta.prepare(access.keys, access.chance), storage, self._clock)
         except StorageError as error:
             self._log.warning("could not register again: %s", error)
             return None

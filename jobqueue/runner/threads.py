@@ -19,7 +19,7 @@ from jobqueue.runner.queue_state import behind
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.task import Task
 from jobqueue.storage.protocol import Storage
-from jobqueue.texts import error_text
+from jobqueue.texts import one_line
 
 __all__ = ["Inbox", "Listener", "Pool", "Word", "Work"]
 
@@ -166,7 +166,9 @@ class Pool:
                 self._inbox.put(task)
             else:
                 self._inbox.fail(task, error)
-        self._inbox.report.log.error("a thread of the runner broke off, and goes on: %s", error_text(error))
+        self._inbox.report.log.error(
+            "a thread of the runner broke off, and goes on: %s", one_line(error), exc_info=error
+        )
 
     def _serve(self, held: list[object]) -> None:
         """Run jobs until the pool is closed.

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import jobqueue.clock
-from jobqueue import JobQueue, RetryPolicy, flows, transitions
+from jobqueue import JobQueue, RetryPolicy, meta, transitions
 from jobqueue.clock import Moment, ServerClock
 from jobqueue.drive import run
 from jobqueue.errors import NotApplied, StorageError
@@ -354,7 +354,7 @@ class Actor:
         if self._heart is None:
             try:
                 self._clock.refresh(0)
-                self._epoch = run(flows.prepare(NAMES, self.jobs.access.chance), self.wire, self._clock)
+                self._epoch = run(meta.prepare(NAMES, self.jobs.access.chance), self.wire, self._clock)
             except StorageError:
                 self._due["beat"] = self.world.local + 100
                 return
@@ -375,7 +375,7 @@ class Actor:
 
     def _data_lost(self) -> tuple[bytes, bytes] | None:
         try:
-            epoch = run(flows.prepare(NAMES, self.jobs.access.chance), self.wire, self._clock)
+            epoch = run(meta.prepare(NAMES, self.jobs.access.chance), self.wire, self._clock)
         except StorageError:
             return None
         self.notices["data lost"] += 1

@@ -23,7 +23,7 @@ CALLS: Final = (
     Variant(
         "next-schema-accepted",
         "uses a namespace that the next version of the library has written",
-        _FLOWS,
+        "meta.py",
         "> transitions.SCHEMA:",
         "> transitions.SCHEMA + 1:",
     ),

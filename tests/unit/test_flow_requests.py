@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobNotFound, JobRecord, NotApplied, OutcomeUnknown, StorageRefused, flows, lookup, transitions
+from jobqueue import (
+    JobNotFound,
+    JobRecord,
+    NotApplied,
+    OutcomeUnknown,
+    StorageRefused,
+    flows,
+    lookup,
+    meta,
+    transitions,
+)
 from jobqueue.flows import Apply, Flow, New, Pause, Read, Refresh
 from jobqueue.ids import SeededChance
 from jobqueue.keys import namespace_keys, queue_keys
@@ -91,13 +101,13 @@ def test_after_the_last_repetition_it_stays_unknown() -> None:
 @pytest.mark.parametrize("newer", [1, 2, 98])
 def test_any_newer_schema_is_refused_and_the_present_one_is_not(newer: int) -> None:
     play = Play()
-    epoch = play(flows.prepare(KEYS, SeededChance(1)))
-    assert play(flows.prepare(KEYS, SeededChance(2))) == epoch, "made once"
+    epoch = play(meta.prepare(KEYS, SeededChance(1)))
+    assert play(meta.prepare(KEYS, SeededChance(2))) == epoch, "made once"
 
     play.storage.apply([Batch("test", (HashSet(KEYS.meta, {b"schema": b"%d" % (transitions.SCHEMA + newer)}),))])
 
     with pytest.raises(StorageRefused, match=f"schema {transitions.SCHEMA + newer}, this version"):
-        play(flows.prepare(KEYS, SeededChance(1)))
+        play(meta.prepare(KEYS, SeededChance(1)))
 
 
 # --------------------------------------------------------------------------------------------------------------- records

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import attrs
 import msgspec
 
-from jobqueue import flows
+from jobqueue import flows, meta
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.errors import NotApplied, StorageError
@@ -230,7 +230,7 @@ class SimRunner(Actor):
         while True:
             try:
                 yield from self._pump.refresh(0)
-                self._epoch = yield from self._pump.drive(flows.prepare(self._keys_of_all, self.chance))
+                self._epoch = yield from self._pump.drive(meta.prepare(self._keys_of_all, self.chance))
                 break
             except StorageError:
                 yield Sleep(wait)
