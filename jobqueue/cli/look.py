@@ -23,6 +23,7 @@ from jobqueue.cli.text import (
     shortened,
     span,
 )
+from jobqueue.safe_text import id_bytes, printable
 
 if TYPE_CHECKING:
     from jobqueue.application import Users
@@ -280,7 +281,7 @@ def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> 
         meant = _meant(source, record.name) if record and waits else ""
         namespace = source.namespace
     if record is None:
-        raise JobNotFound(f"no job {id} is stored in namespace {namespace}; it may have ended")
+        raise JobNotFound(f"no job {printable(id_bytes(id))} is stored in namespace {namespace}; it may have ended")
     if json_output:
         print_json(record_value(record))
         return

@@ -309,9 +309,19 @@ def _address(text: str, port: int) -> Address:
 
 def without_secrets(text: str) -> str:
     """The text of somebody else with each URL in it redacted that may hold a secret."""
-    return _WITH_SECRET.sub(lambda found: redacted(found[0]), text)
+    return _PART.sub(lambda found: _without_secret(found[0]), text)
 
 
-_WITH_SECRET: Final = re.compile(
-    r"""(?<=["'])[A-Za-z][\w+.-]*://[^"'\n]*[@?][^"'\n]*|[A-Za-z][\w+.-]*://[^\s"']*[@?][^\s"']*"""
-)
+def _without_secret(part: str) -> str:
+    """A part of a text, which holds one URL at most."""
+    scheme, mark, rest = part.partition("://")
+    begin = _SCHEME.search(scheme[-LONGEST_SCHEME:])
+    if not mark or begin is None or not ("@" in rest or "?" in rest):
+        return part
+    return f"{scheme[: len(scheme) - len(begin[0])]}{redacted(f'{begin[0]}{mark}{rest}')}"
+
+
+LONGEST_SCHEME: Final = 30
+_SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*$")
+# Each character is looked at once: the text may be of any length, and hold whatever somebody left in the storage.
+_PART: Final = re.compile(r"""(?<=["'])[A-Za-z][\w+.-]{0,30}://[^"'\n]*|[^\s"']+""")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from jobqueue import DeclarationError, JobQueue, JobQueueError
 from jobqueue.backend import RedisBackend, embedded_folder, named_url, open_backend
 from jobqueue.storage.redis import open_redis
-from jobqueue.storage.url import Url, redacted
+from jobqueue.storage.url import Url, redacted, without_secrets
 from tests.conftest import MakeServer
 
 CANARY: Final = "sEcReT"
@@ -334,3 +334,11 @@ def test_a_runner_neither_stores_nor_logs_the_login_of_its_server(
     assert CANARY not in told.out + told.err
     assert stored
     assert not any(CANARY.encode() in value or b"unix:" in value for value in stored)
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 2_000_000, "a://" * 500_000, "'a://" * 400_000, "a://b " * 300_000], ids=range(4)
+)
+def test_a_secret_is_found_in_a_text_of_megabytes(text: str) -> None:
+    """A search that looked at each character once for every other would not end within the timeout of the suite."""
+    assert "Cy9pGbe" not in without_secrets(f"{text} redis://u:Cy9pGbe@h/0")
