@@ -12,6 +12,8 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 GUARANTEES: Final = ROOT / "docs/explanation/delivery-guarantees.md"
+SECURITY: Final = ROOT / "docs/explanation/security.md"
+THREATS: Final = 26
 LEDGER: Final = "Which test checks which sentence"
 TEST: Final = re.compile(r"\[`(\w+)`\]\(([^)]+)\)")
 NOTHING_TO_CHECK: Final = frozenset({"`memory://`"})
@@ -118,3 +120,13 @@ def test_the_readme_promises_nothing_else() -> None:
     last = short.pop()
     assert short == whole[: len(short)]
     assert whole[len(short)].startswith(last.removesuffix(".")), last
+
+
+def test_every_threat_names_tests_that_exist_or_says_that_there_is_no_defence_yet() -> None:
+    threats, others = tables(section(SECURITY.read_text(), "The threats, one by one"))
+    assert [row[0] for row in threats] == [str(number + 1) for number in range(THREATS)]
+    for *_, shown in [*threats, *others]:
+        named = TEST.findall(shown)
+        assert named or shown == "not yet", shown
+        for name, link in named:
+            assert name in functions_of((SECURITY.parent / link).resolve()), f"{name} is not in {link}"
