@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -76,7 +78,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), NO_STORAGE)
     except JobQueueError as error:
         return _fail(str(error), WRONG)
+    except OSError as error:
+        _drop_output()
+        return _fail(f"what it prints could not be written: {error.strerror or error}", NOT_FOUND)
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """What is left in the buffer of standard output is not tried again at the end of the program."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: standard output is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _fail(message: str, code: int) -> int:

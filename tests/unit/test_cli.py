@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -439,3 +440,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(queue: JobQueue, server: Serv
         with process.stderr:
             assert process.stderr.read() == ""
         assert process.wait(30) == 1, "nobody was there to read it: quiet, but no success"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_one_line(queue: JobQueue, server: Server) -> None:
+    send(queue, "a")
+    for command in (["stats"], ["jobs", "--json"]):
+        words = [sys.executable, "-m", "jobqueue", *command, "--url", server.url, "--namespace", "shop"]
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert (ended.returncode, ended.stderr) == (
+            1, "jobqueue: what it prints could not be written: No space left on device\n"
+        )  # fmt: skip
