@@ -111,7 +111,9 @@ def _handed(function: F) -> F:
                 raise click.UsageError("an argument is a URL: where jobs are stored is written behind --url")
             target, *others["ids"] = (None, *others["ids"]) if not is_target(others["ids"][0]) else others["ids"]
             if not others["ids"]:
-                raise click.UsageError(f"the ID of a job is missing behind {target}")
+                raise click.UsageError(
+                    f"the ID of a job is missing behind {target}; in an ID that looks like one write \\x3a for the colon"
+                )
         return function(named=Named(target, app_dir, url, namespace), **others)
 
     return call  # type: ignore[return-value]

@@ -452,3 +452,17 @@ def test_a_full_disk_is_one_line(queue: JobQueue, server: Server) -> None:
         assert (ended.returncode, ended.stderr) == (
             1, "jobqueue: what it prints could not be written: No space left on device\n"
         )  # fmt: skip
+
+
+def test_an_id_that_looks_like_a_target_is_named_by_its_text_form(
+    queue: JobQueue, call: Cli, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = send(queue, "a")
+    with server.client() as client:
+        client.hset("{shop:low}:records", "a:b", client.hget("{shop:low}:records", record.id) or "")
+        client.zadd("{shop:low}:dead", {"a:b": 5})
+    assert call("show", "a:b") == 2
+    assert "write \\x3a for the colon" in capsys.readouterr().err
+    assert call("show", "a\\x3ab", "--json") == 0
+    assert output_of(capsys)["id"] == "a:b"
+    assert call("delete", "a\\x3ab") == 0

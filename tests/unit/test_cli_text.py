@@ -49,7 +49,7 @@ def test_json_is_printable_ascii_and_means_the_same() -> None:
     assert json.loads(text) == {"x": EVERYTHING, "é": 1}
 
 
-@pytest.mark.parametrize("payload", [b"\xff\x00", b'{"a": NaN}', b"[" * 100_000, b"", b"9" * 5000])
+@pytest.mark.parametrize("payload", [b"\xff\x00", b'{"a": NaN}', b"[" * 100_000, b"", b"9" * 5000, b'{"a": [-1e999]}'])
 def test_a_payload_that_is_no_json_is_shown_as_base64(payload: bytes) -> None:
     assert list(payload_value(payload)) == ["payload_base64"]
 

@@ -189,4 +189,6 @@ def test_a_search_for_queues_with_a_broken_mark_begins_again(mark: bytes, jobs: 
         client.hset("{shop:\xff}:records", "x", "y")
         client.set(b"{shop:x}:r\xff", "y")
         assert jobs.counts()["low"].dead == 1
-        assert client.hget("{shop}:queues", ":searched").startswith(b"done:")
+        noted = client.hget("{shop}:queues", ":searched")
+        assert isinstance(noted, bytes)
+        assert noted.startswith(b"done:")
