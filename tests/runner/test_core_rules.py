@@ -169,7 +169,7 @@ def test_what_was_asked_of_a_dead_job_and_arrives_after_its_next_death_changes_n
     [id] = world.enqueue(1, retry=0)
     runner = Sim(world)
     runner.work()
-    flow = operation([world.keys()], id)
+    flow = operation([world.keys()], id.encode())
     request = next(flow)
     while isinstance(request, Read):
         request = flow.send(world.memory.read(request.queries))

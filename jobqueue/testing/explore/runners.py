@@ -462,6 +462,6 @@ def operator(env: Env, queue: QueueKeys, id: bytes, what: str) -> Steps[None]:
     yield Idle("dead", (queue, id))
     flow: Any = lookup.requeue if what == "requeue" else lookup.delete
     try:
-        yield from carry_out(env, flow([queue], id.decode()))
+        yield from carry_out(env, flow([queue], id))
     except (JobNotFound, StorageRefused, NotApplied, OutcomeUnknown):
         return  # it is told so, and looks again when it likes

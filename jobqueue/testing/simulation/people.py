@@ -15,6 +15,7 @@ from jobqueue.ids import Chance
 from jobqueue.keys import NamespaceKeys, namespace_keys, queue_keys
 from jobqueue.lock import Lease, Lock
 from jobqueue.record import JobRecord
+from jobqueue.safe_text import id_bytes
 from jobqueue.testing.simulation.scripts import Script
 from jobqueue.testing.simulation.world import Actor, Process, Sleep, Steps, World
 
@@ -161,9 +162,9 @@ class Operator(Actor):
                 if found:
                     record = found[int(chance.jitter() * len(found))]
                     if record.place == "dead" or chance.jitter() < 0.4:
-                        yield from drive(lookup.requeue(self._keys, record.id))
+                        yield from drive(lookup.requeue(self._keys, id_bytes(record.id)))
                     elif chance.jitter() < 0.2:
-                        yield from drive(lookup.delete(self._keys, record.id))
+                        yield from drive(lookup.delete(self._keys, id_bytes(record.id)))
             except (StorageError, JobNotFound):
                 pass
             yield Sleep(self._pause * (0.3 + 1.4 * chance.jitter()))
