@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -27,6 +28,8 @@ NOT_FOUND: Final = 1
 WRONG: Final = 2
 NO_STORAGE: Final = 3
 INTERRUPTED: Final = 130
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says where output finds no room."""
 
 
 @click.group(
@@ -79,6 +82,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except JobQueueError as error:
         return _fail(str(error), WRONG)
     except OSError as error:
+        if error.errno not in FULL:
+            raise
         _drop_output()
         return _fail(f"what it prints could not be written: {error.strerror or error}", NOT_FOUND)
     return code if isinstance(code, int) else 0
