@@ -92,7 +92,7 @@ def _leave(keys: NamespaceKeys, name: str, now: int) -> Flow[str | None]:
     guard = Absent(keys.meta, _APPLICATION) if last is None else FieldIs(keys.meta, _APPLICATION, last)
     noted = {_APPLICATION: name.encode(), _SINCE: b"%d" % now, **({} if last is None else {_BEFORE: last})}
     with contextlib.suppress(NotApplied, OutcomeUnknown):  # it is told all the same, and the next process says it again
-        yield from send_one(Batch(keys.scope, (HashSet(keys.meta, noted),), (guard,)))
+        yield from send_one(Batch(keys.scope, (HashSet(keys.meta, noted),), (guard,), "introduce"))
     if last is None:
         return None
     other = quoted(printable(last))

@@ -6,12 +6,12 @@ An orderly end, good or bad, sets the count of recoveries back to 0. A crash is 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import attrs
 
 from jobqueue.endings import checked_ms
-from jobqueue.lifecycle import Step
+from jobqueue.lifecycle import COUNTED, Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 from jobqueue.texts import one_line
@@ -19,7 +19,6 @@ from jobqueue.texts import one_line
 __all__ = [
     "SUSPECT",
     "TOO_OFTEN",
-    "Ending",
     "RaisedElsewhere",
     "Verdict",
     "abridged",
@@ -42,24 +41,25 @@ PARK_FIRST: Final = 60_000
 PARK_LONGEST: Final = 3_600_000
 PARK_END: Final = 24 * 3_600_000
 
-Ending: TypeAlias = Literal["done", "retried", "dead", "snoozed", "discarded", "parked", "crashed"]
-
 
 @attrs.frozen
 class Verdict:
     """What to do with a job.
 
     Attributes:
-        ending: What it is called and counted as.
         step: The move.
         changes: Fields of its record that change.
         score: When it is due again, or when it died (ms); None if it leaves.
     """
 
-    ending: Ending
     step: Step
     changes: dict[str, object]
     score: int | None = None
+
+    @property
+    def ending(self) -> str:
+        """What the job is called afterwards: as it is counted, and ``crashed`` if it goes back since its process died."""
+        return "crashed" if self.step == "release" else COUNTED[self.step]
 
 
 class RaisedElsewhere(Exception):
@@ -89,9 +89,9 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
     orderly: dict[str, object] = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
     if isinstance(outcome, Snooze):
         due = now + checked_ms(outcome.delay_ms)
-        return Verdict("snoozed", "park", {**orderly, "due": due}, due)
+        return Verdict("snooze", {**orderly, "due": due}, due)
     if isinstance(outcome, Discard):
-        return Verdict("discarded", "finish", {})
+        return Verdict("discard", {})
     attempt = stored.attempt + 1
     outcome, text = abridged(outcome, text, policy)
     if is_retried(stored, outcome):
@@ -103,8 +103,8 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
                 after = RetryPolicy().next_delay(attempt)
                 text = _noted(text, f"its backoff failed, the default was used: {one_line(error)}")
         due = now + checked_ms(after)
-        return Verdict("retried", "retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
-    return Verdict("dead", "bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
+        return Verdict("retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
+    return Verdict("bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
 
 
 def abridged(outcome: BaseException, text: str, policy: RetryPolicy) -> tuple[RaisedElsewhere | Retry, str]:
@@ -158,9 +158,9 @@ def unknown_kind(stored: Stored, now: int) -> Verdict:
     since = stored.parked_since or now
     if now - since >= PARK_END:
         error = f"no runner knew the kind {stored.name!r} for a day"
-        return Verdict("dead", "bury", {"error": error}, death(stored, now))
+        return Verdict("bury", {"error": error}, death(stored, now))
     due = now + min(PARK_FIRST << min(stored.parked, 10), PARK_LONGEST)
-    return Verdict("parked", "park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
+    return Verdict("park", {"parked": stored.parked + 1, "parked_since": since, "due": due}, due)
 
 
 def is_suspect(stored: Stored, *, isolated: bool = False) -> bool:
@@ -182,7 +182,7 @@ def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, obj
     recoveries = stored.recoveries + blamed
     if recoveries >= TOO_OFTEN:
         error = f"{recoveries} runners in a row died while they ran this job"
-        return Verdict("dead", "condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
+        return Verdict("condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
     return {"recoveries": recoveries, "started": 0}
 
 
@@ -198,5 +198,5 @@ def after_own_crash(stored: Stored, fence: int, text: str, now: int) -> Verdict:
     recoveries = stored.recoveries + 1
     if recoveries >= TOO_OFTEN:
         error = clean(f"{text}; that was its crash number {recoveries} in a row")
-        return Verdict("dead", "bury", {"recoveries": recoveries, "error": error}, death(stored, now))
-    return Verdict("crashed", "release", {"recoveries": recoveries, "started": fence, "error": text})
+        return Verdict("bury", {"recoveries": recoveries, "error": error}, death(stored, now))
+    return Verdict("release", {"recoveries": recoveries, "started": fence, "error": text})

@@ -7,16 +7,12 @@ names without a colon or a brace, so no queue can name another's keys.
 from __future__ import annotations
 
 import functools
-from typing import Final
 
 import attrs
 
 from jobqueue.storage.ops import COUNTERS, REQUESTS, HashKey, ListKey, LockKey, SetKey
 
 __all__ = ["NamespaceKeys", "QueueKeys", "namespace_keys", "queue_keys"]
-
-COUNTED: Final = ("done", "retried", "dead", "snoozed", "discarded", "released", "rescued", "parked")
-"""What is counted per queue, each in the step that moves the job."""
 
 
 @attrs.frozen(eq=False)

@@ -8,7 +8,7 @@
                     waiting ───────────────────────► ready ───────────────► working ──┐ extend, note
                       ▲  │ hurry                     ▲ ▲ ▲                  │ │ │ │ ◄─┘
                       │  └───────────────────────────┘ │ └── release, rescue ┘ │ │ │
-                      └──────────────── retry, park ───┼───────────────────────┘ │ └──► (done) finish
+                      └───────── retry, snooze, park ──┼───────────────────────┘ │ └──► (gone) finish, discard
                                                 requeue│                         ▼
                                                        └─────────────────────── dead   bury, condemn
     delete: from waiting, ready and dead
@@ -21,11 +21,11 @@ from typing import Final, Literal, TypeAlias
 
 from jobqueue.storage.ops import Place
 
-__all__ = ["MOVES", "Step", "legal"]
+__all__ = ["COUNTED", "MOVES", "Step", "legal"]
 
 Step: TypeAlias = Literal[
-    "enqueue", "schedule", "promote", "hurry", "claim", "extend", "note", "finish", "retry", "park", "bury",
-    "release", "rescue", "condemn", "requeue", "delete", "prune", "mend",
+    "enqueue", "schedule", "promote", "hurry", "claim", "extend", "note", "finish", "discard", "retry", "snooze", "park",
+    "bury", "release", "rescue", "condemn", "requeue", "delete", "prune", "mend",
 ]  # fmt: skip
 
 MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
@@ -36,9 +36,11 @@ MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
     "claim": frozenset({("ready", "working")}),
     "extend": frozenset({("working", "working")}),  # its lease
     "note": frozenset({("working", "working")}),  # a suspect is about to be started
-    "finish": frozenset({("working", None)}),
+    "finish": frozenset({("working", None)}),  # it ended well
+    "discard": frozenset({("working", None)}),  # it asked for it
     "retry": frozenset({("working", "waiting")}),  # it failed and has retries left
-    "park": frozenset({("working", "waiting")}),  # it asked for it, or its kind is unknown here
+    "snooze": frozenset({("working", "waiting")}),  # it asked for it
+    "park": frozenset({("working", "waiting")}),  # its kind is unknown here
     "bury": frozenset({("working", "dead")}),  # it failed for good
     "release": frozenset({("working", "ready")}),  # handed back by its runner
     "rescue": frozenset({("working", "ready")}),  # taken from a runner that is gone
@@ -48,6 +50,12 @@ MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
     "prune": frozenset({("dead", None)}),  # too old
     "mend": frozenset({(None, "dead")}),  # it was in no place, or in several and so in none that is its own
 }
+
+COUNTED: Final[dict[Step, str]] = {
+    "finish": "done", "discard": "discarded", "retry": "retried", "snooze": "snoozed", "park": "parked", "bury": "dead",
+    "condemn": "dead", "release": "released", "rescue": "rescued",
+}  # fmt: skip
+"""Step → what a job is called after it, and counted as, per queue, in the step itself."""
 
 
 def legal(step: Step, source: Place | None, target: Place | None) -> bool:

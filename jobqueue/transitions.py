@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from jobqueue.keys import NamespaceKeys, QueueKeys
-from jobqueue.lifecycle import Step, legal
+from jobqueue.lifecycle import COUNTED, Step, legal
 from jobqueue.storage.ops import (
     CLEAR,
     NO_CLAIM,
@@ -121,18 +121,19 @@ def _move(
     stamp: Stamp | Clear | None = None,
     once: Once | None = None,
     records: Mapping[bytes, bytes] | None = None,
-    count: tuple[HashKey, bytes] | None = None,
+    counters: HashKey | None = None,
     front: bool = False,
     wake: bool = False,
     give: bool = False,
 ) -> Batch:
     places: tuple[Place, Place | None] = (source.name, target.name if target else None)  # type: ignore[assignment]
     assert legal(step, *places), f"{step} may not move {places[0]} → {places[1]}"
+    count = None if counters is None else (counters, COUNTED[step].encode())
     move = Move(
         source, target, pick, score=score, expect=expect, stamp=stamp, once=once, records=records, count=count,
         front=front, wake=wake, give=give,
     )  # fmt: skip
-    return Batch(source.scope, (move,))
+    return Batch(source.scope, (move,), step=step)
 
 
 # ------------------------------------------------------------------------------------------------------------ producers
@@ -157,7 +158,7 @@ def put(
         ops.append(Put(queue.ready, ready, wake=True, most=max_ready))
     if waiting:
         ops.append(Put(queue.waiting, waiting, score=due, wake=True))
-    return Batch(queue.scope, tuple(ops))
+    return Batch(queue.scope, tuple(ops), step="enqueue")
 
 
 def parts(items: list[T], size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -175,18 +176,22 @@ def parts(items: list[T], size: Callable[[T], int]) -> Iterator[list[T]]:
 def register_queue(keys: NamespaceKeys, queue: str, now: int) -> Batch:
     """Make the queue known to runners and to those who look; refused if it is known already."""
     field = queue.encode()
-    return Batch(keys.scope, (HashSet(keys.queues, {field: b"%d" % now}),), (Absent(keys.queues, field),))
+    return Batch(
+        keys.scope, (HashSet(keys.queues, {field: b"%d" % now}),), (Absent(keys.queues, field),), "register queue"
+    )
 
 
 def mark_registered(queue: QueueKeys) -> Batch:
     """Write in the queue's own scope that the registry has it: every `Put` there is answered so from now on."""
-    return Batch(queue.scope, (HashSet(queue.counters, {REGISTERED: b"1"}),))
+    return Batch(queue.scope, (HashSet(queue.counters, {REGISTERED: b"1"}),), step="mark registered")
 
 
 def note_search(keys: NamespaceKeys, seen: bytes | None, now: bytes, found: Collection[bytes]) -> Batch:
     """Note how far the search for queues has come, with those it found; refused if somebody else went on with it."""
     guard = Absent(keys.queues, SEARCHED) if seen is None else FieldIs(keys.queues, SEARCHED, seen)
-    return Batch(keys.scope, (HashSet(keys.queues, {**dict.fromkeys(found, b"0"), SEARCHED: now}),), (guard,))
+    return Batch(
+        keys.scope, (HashSet(keys.queues, {**dict.fromkeys(found, b"0"), SEARCHED: now}),), (guard,), "note search"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- runners
@@ -224,26 +229,23 @@ def note(queue: QueueKeys, id: bytes, claimed: bytes, record: bytes, until: int)
     )
 
 
-def finish(queue: QueueKeys, claims: Mapping[bytes, bytes], counter: str = "done") -> Batch:
-    """Forget jobs that ended well, or were discarded."""
-    return _move(
-        "finish", queue.working, None, These(tuple(claims)), expect=claims, count=(queue.counters, counter.encode())
-    )
+def finish(queue: QueueKeys, claims: Mapping[bytes, bytes], step: Step = "finish") -> Batch:
+    """Forget jobs that ended well (finish), or asked for it (discard)."""
+    return _move(step, queue.working, None, These(tuple(claims)), expect=claims, counters=queue.counters)
 
 
 def move_out(
     step: Step,
     queue: QueueKeys,
-    target: PlaceKey,
     claims: Mapping[bytes, bytes],
     records: Mapping[bytes, bytes],
     scores: Mapping[bytes, int],
-    counter: str,
 ) -> Batch:
-    """Take jobs that did not end well to waiting (retry, park) or dead (bury), with new records and scores."""
+    """Take jobs that did not end well to waiting (retry, snooze, park) or dead (bury), with new records and scores."""
+    target = queue.dead if step == "bury" else queue.waiting
     return _move(
         step, queue.working, target, These(tuple(claims)), score=scores, expect=claims, stamp=CLEAR, records=records,
-        count=(queue.counters, counter.encode()), wake=True,
+        counters=queue.counters, wake=True,
     )  # fmt: skip
 
 
@@ -251,7 +253,7 @@ def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[by
     """Hand jobs back to the head of ready, in the given order, as if they had not been claimed."""
     return _move(
         "release", queue.working, queue.ready, These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,
-        count=(queue.counters, b"released"), front=True, wake=True,
+        counters=queue.counters, front=True, wake=True,
     )  # fmt: skip
 
 
@@ -272,7 +274,7 @@ def close_requests(queue: QueueKeys, incarnation: bytes, *, unsure: bool = True)
     """
     if not unsure:
         return prune_requests(queue, (incarnation,))
-    return Batch(queue.scope, (HashSet(queue.requests, {incarnation: CLOSED}),))
+    return Batch(queue.scope, (HashSet(queue.requests, {incarnation: CLOSED}),), step="close requests")
 
 
 # --------------------------------------------------------------------------------------------------------------- duties
@@ -282,7 +284,7 @@ def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> 
     """Take jobs from runners that are gone to the head of ready, if claim and lease are as they were seen."""
     return _move(
         "rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases, stamp=CLEAR, records=records,
-        count=(queue.counters, b"rescued"), front=True, wake=True,
+        counters=queue.counters, front=True, wake=True,
     )  # fmt: skip
 
 
@@ -292,7 +294,7 @@ def condemn(
     """Take jobs that took their runners down too often to dead; ``died`` has their scores there."""
     return _move(
         "condemn", queue.working, queue.dead, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR,
-        records=records, count=(queue.counters, b"dead"),
+        records=records, counters=queue.counters,
     )  # fmt: skip
 
 
@@ -310,23 +312,23 @@ def register_runner(
         SetAdd(keys.seen, {incarnation: seen}),
         SetAdd(keys.leases, {b"%d" % lease: seen}),
     )
-    return Batch(keys.scope, ops, (FieldIs(keys.meta, b"epoch", epoch),))
+    return Batch(keys.scope, ops, (FieldIs(keys.meta, b"epoch", epoch),), "register runner")
 
 
 def unregister_runners(keys: NamespaceKeys, incarnations: Collection[bytes]) -> Batch:
     """Forget runners."""
     gone = tuple(incarnations)
-    return Batch(keys.scope, (HashDelete(keys.runners, gone), SetRemove(keys.seen, gone)))
+    return Batch(keys.scope, (HashDelete(keys.runners, gone), SetRemove(keys.seen, gone)), step="forget runners")
 
 
 def forget_leases(keys: NamespaceKeys, leases: Collection[bytes]) -> Batch:
     """Forget lengths of leases that no runner has any more."""
-    return Batch(keys.scope, (SetRemove(keys.leases, tuple(leases)),))
+    return Batch(keys.scope, (SetRemove(keys.leases, tuple(leases)),), step="forget leases")
 
 
 def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
     """Forget the claim requests of runners none of whose requests can still arrive."""
-    return Batch(queue.scope, (HashDelete(queue.requests, tuple(incarnations)),))
+    return Batch(queue.scope, (HashDelete(queue.requests, tuple(incarnations)),), step="forget requests")
 
 
 # ------------------------------------------------------------------------------------------------------------ operators
@@ -351,7 +353,7 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, Score]
 def mend(queue: QueueKeys, id: bytes, seen: bytes | Unread | None, record: bytes = b"", died: int = 0) -> Batch:
     """Take a job that is in no place, or in several, to dead, if its record is as it was seen; see `Mend`."""
     assert legal("mend", None, "dead")
-    return Batch(queue.scope, (Mend(queue.dead, id, seen, record, died),))
+    return Batch(queue.scope, (Mend(queue.dead, id, seen, record, died),), step="mend")
 
 
 # ---------------------------------------------------------------------------------------------------------------- locks
@@ -360,23 +362,23 @@ def mend(queue: QueueKeys, id: bytes, seen: bytes | Unread | None, record: bytes
 def take_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int, fence: int) -> Batch:
     """Take a user's lock, seen with this fence, with a fresh token; refused while, or if meanwhile, another holds it."""
     lock = keys.lock(name)
-    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),))
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Unlocked(lock, token, now, fence),), "take lock")
 
 
 def extend_lock(keys: NamespaceKeys, name: str, token: bytes, now: int, until: int) -> Batch:
     """Hold a user's lock for longer; refused if it is not held any more."""
     lock = keys.lock(name)
-    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Locked(lock, token, now),))
+    return Batch(keys.scope, (LockTake(lock, token, now, until),), (Locked(lock, token, now),), "extend lock")
 
 
 def drop_lock(keys: NamespaceKeys, name: str, token: bytes) -> Batch:
     """Give a user's lock back; somebody else's stays."""
-    return Batch(keys.scope, (LockDrop(keys.lock(name), token),))
+    return Batch(keys.scope, (LockDrop(keys.lock(name), token),), step="drop lock")
 
 
 def renew_epoch(keys: NamespaceKeys, epoch: bytes) -> Batch:
     """Write an epoch where something other than jobqueue removed it; refused where there is one."""
-    return Batch(keys.scope, (HashSet(keys.meta, {b"epoch": epoch}),), (Absent(keys.meta, b"epoch"),))
+    return Batch(keys.scope, (HashSet(keys.meta, {b"epoch": epoch}),), (Absent(keys.meta, b"epoch"),), "renew epoch")
 
 
 def create_meta(keys: NamespaceKeys, epoch: bytes) -> Batch:
@@ -385,4 +387,5 @@ def create_meta(keys: NamespaceKeys, epoch: bytes) -> Batch:
         keys.scope,
         (HashSet(keys.meta, {b"schema": b"%d" % SCHEMA, b"epoch": epoch}),),
         (Absent(keys.meta, b"schema"),),
+        "create meta",
     )

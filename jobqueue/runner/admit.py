@@ -30,7 +30,7 @@ def admitted(landed: Landed, moved: Moved, kind: Callable[[str], Kind[Any] | Non
             if not isinstance(record, Unread):
                 # Its bytes become the payload of a record that can be read, so that they can be looked at.
                 task.record = wrap_raw(record, str(error), now)
-            task.verdict = Verdict("dead", "bury", {}, now)
+            task.verdict = Verdict("bury", {}, now)
             task.text = str(error)
         else:
             task.kind = kind(task.stored.name)

@@ -30,7 +30,7 @@ from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notic
 from jobqueue.runner.judged import judge
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import Outstanding
-from jobqueue.runner.packing import Landed, Sent, pack_releases, pack_results, parted
+from jobqueue.runner.packing import RESULTS, Landed, Sent, pack_releases, pack_results, parted
 from jobqueue.runner.queue_state import NEVER, Queues
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.stop import Stop
@@ -200,19 +200,19 @@ class Core:
                 failed = outcome
                 failing.add(entry.queue.queue)
                 self._unanswered(entry, isinstance(outcome, OutcomeUnknown))
-            elif entry.purpose == "claim":
+            elif entry.step == "claim":
                 if not self._claimed(entry, outcome):
                     failing.add(entry.queue.queue)  # asked again after a pause, should this go on
-            elif entry.purpose == "promote":
+            elif entry.step == "promote":
                 if isinstance(outcome, Applied):
                     moved = outcome.moved
                     queue = self._queues[entry.queue.queue]
                     queue.next_due = NEVER if moved.next is None else moved.next
                     if moved.ids:
                         queue.left = None
-            elif entry.purpose == "close":
+            elif entry.step in ("close requests", "forget requests"):
                 self._queues[entry.queue.queue].closed = True
-            elif entry.purpose == "note":
+            elif entry.step == "note":
                 self._noted(entry.tasks[0], outcome)
             else:
                 self._landed.append(Landed(entry, outcome))
@@ -233,7 +233,7 @@ class Core:
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
             task.unsure = task.unsure or unknown
-        if entry.purpose == "claim":
+        if entry.step == "claim":
             queue = self._queues[entry.queue.queue]
             if queue.claim is not None:
                 queue.claim.unsure = queue.claim.unsure or unknown
@@ -242,9 +242,9 @@ class Core:
                 # number, however often it is refused meanwhile: it may have taken jobs that nobody else will run.
                 if not queue.claim.unsure:
                     queue.claim = None
-        elif entry.purpose == "release":
+        elif entry.step == "release":
             self._back.extend(entry.tasks)
-        elif entry.purpose in ("finish", "move"):
+        elif entry.step in RESULTS:
             self._results.extend(entry.tasks)
 
     def _noted(self, task: Task, outcome: Outcome) -> None:
@@ -259,7 +259,7 @@ class Core:
         """Results are stored, or jobs handed back."""
         moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
         told: dict[str, list[Task]] = {}
-        released = entry.purpose == "release"
+        released = entry.step == "release"
         for task in entry.tasks:
             self._drop(task)
             verdict = task.verdict
@@ -353,7 +353,7 @@ class Core:
         """Look at what the last answers brought, while the next is under way; answers jobs to start."""
         landed, self._landed = self._landed, []
         for one in landed:
-            if one.entry.purpose != "claim":
+            if one.entry.step != "claim":
                 self._settle(one.entry, one.outcome)
             elif isinstance(one.outcome, Applied):
                 for task in admitted(one, one.outcome.moved, self._kind, at.now):
@@ -498,14 +498,14 @@ class Core:
                 continue
             if self._stop.asked:
                 if not queue.closed and queue.claim is None:
-                    self._sent.append(Sent("close", queue.keys, queue.close(self.config, unsure=self.unsure)))
+                    self._sent.append(Sent(queue.keys, queue.close(self.config, unsure=self.unsure)))
             elif room > 0 and len(promotes) < FIRST_ASKED and queue.promote_at(at, self._promote_from) <= at.local:
                 promotes.append(name)
-                self._sent.append(Sent("promote", queue.keys, transitions.promote(queue.keys, at.now)))
+                self._sent.append(Sent(queue.keys, transitions.promote(queue.keys, at.now)))
         self._queues.put_last(promotes)
         self._sent.extend(claims)
         # Claims before results: then working never empties under load, and the server need not make it anew.
-        self._sent.sort(key=lambda entry: entry.purpose not in ("promote", "claim"))
+        self._sent.sort(key=lambda entry: entry.step not in ("promote", "claim"))
         return room
 
     def _gather_note(self, at: Moment) -> None:
@@ -519,7 +519,7 @@ class Core:
         task.record = rewrite(task.record, started=task.fence)
         task.noted = True
         batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
-        self._sent.append(Sent("note", task.queue, batch, [task]))
+        self._sent.append(Sent(task.queue, batch, [task]))
 
     def _room(self) -> int:
         """How many more jobs can be taken without knowing of which kind they are."""
@@ -538,7 +538,7 @@ class Core:
             # No room is kept for the claim of a queue that does not answer, or all others would stand still with it. Should
             # it have taken something after all, what is too much goes back.
             if queue.claim is not None and queue.quiet_until <= at.local:
-                sent.append(Sent("claim", queue.keys, queue.claim.batch))
+                sent.append(Sent(queue.keys, queue.claim.batch))
                 room -= queue.claim.limit
         if self._ring:
             ring, self._ring = self._ring, set()
@@ -567,4 +567,4 @@ class Core:
     def _claim(self, name: str, limit: int, at: Moment) -> Sent:
         queue = self._queues.activate(name)
         self.leases.ask(at)
-        return Sent("claim", queue.keys, queue.ask(self.config, limit, at))
+        return Sent(queue.keys, queue.ask(self.config, limit, at))

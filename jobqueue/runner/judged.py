@@ -12,7 +12,7 @@ def judge(task: Task, now: int) -> None:
     """Write the verdict into a task that ended with something else than success."""
     assert task.outcome is not None
     if task.unfit:
-        task.verdict = Verdict("dead", "bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
+        task.verdict = Verdict("bury", {"error": task.text, "recoveries": 0}, death(task.stored, now))
     else:
         assert task.kind is not None
         try:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Final
 
 import msgspec
 
 from jobqueue import transitions
 from jobqueue.keys import QueueKeys
+from jobqueue.lifecycle import Step
 from jobqueue.record import rewrite
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, Batch
 from jobqueue.storage.protocol import Outcome
 
-__all__ = ["Landed", "Sent", "pack_releases", "pack_results", "parted"]
+__all__ = ["RESULTS", "Landed", "Sent", "pack_releases", "pack_results", "parted"]
+
+RESULTS: Final[frozenset[str]] = frozenset({"finish", "discard", "retry", "snooze", "park", "bury"})
+"""The steps that store how jobs ended."""
 
 
 class Sent(msgspec.Struct):
-    """A batch under way and what it was for."""
+    """A batch under way, and the jobs in it."""
 
-    purpose: str
     queue: QueueKeys
     batch: Batch
     tasks: list[Task] = []
+
+    @property
+    def step(self) -> str:
+        """What the batch does."""
+        return self.batch.step
 
 
 class Landed(msgspec.Struct, frozen=True):
@@ -47,30 +56,23 @@ class Landed(msgspec.Struct, frozen=True):
 
 
 def pack_results(results: Iterable[Task]) -> list[Sent]:
-    """The batches that store how jobs ended, one per queue and ending."""
+    """The batches that store how jobs ended, one per queue and step."""
     sent = []
-    finished: dict[tuple[QueueKeys, str], list[Task]] = {}
-    moved: dict[tuple[QueueKeys, str], list[Task]] = {}
+    finished: dict[tuple[QueueKeys, Step], list[Task]] = {}
+    moved: dict[tuple[QueueKeys, Step], list[Task]] = {}
     for task in results:
-        verdict = task.verdict
-        if verdict is None:
-            finished.setdefault((task.queue, "done"), []).append(task)
-        elif verdict.step == "finish":
-            finished.setdefault((task.queue, verdict.ending), []).append(task)
-        else:
-            moved.setdefault((task.queue, verdict.ending), []).append(task)
-    for (queue, ending), tasks in finished.items():
+        step: Step = "finish" if task.verdict is None else task.verdict.step
+        (finished if step in ("finish", "discard") else moved).setdefault((task.queue, step), []).append(task)
+    for (queue, step), tasks in finished.items():
         for part in _chunks(tasks):
-            claims = {task.id: task.claim for task in part}
-            sent.append(Sent("finish", queue, transitions.finish(queue, claims, ending), part))
-    for (queue, ending), tasks in moved.items():
-        sent += [
-            Sent("move", queue, _move_out(queue, ending, part), part) for part in transitions.parts(tasks, _record)
-        ]
+            batch = transitions.finish(queue, {task.id: task.claim for task in part}, step)
+            sent.append(Sent(queue, batch, part))
+    for (queue, step), tasks in moved.items():
+        sent += [Sent(queue, _move_out(queue, step, part), part) for part in transitions.parts(tasks, _record)]
     return sent
 
 
-def _move_out(queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
+def _move_out(queue: QueueKeys, step: Step, tasks: list[Task]) -> Batch:
     claims, records, scores = {}, {}, {}
     for task in tasks:
         assert task.verdict is not None
@@ -79,10 +81,7 @@ def _move_out(queue: QueueKeys, ending: str, tasks: list[Task]) -> Batch:
         if task.record:  # what was not read stays as it is
             records[task.id] = rewrite(task.record, **task.verdict.changes)
         scores[task.id] = task.verdict.score
-    verdict = tasks[0].verdict
-    assert verdict is not None
-    target = queue.dead if verdict.step == "bury" else queue.waiting
-    return transitions.move_out(verdict.step, queue, target, claims, records, scores, ending)
+    return transitions.move_out(step, queue, claims, records, scores)
 
 
 def pack_releases(back: Iterable[Task]) -> list[Sent]:
@@ -97,7 +96,7 @@ def pack_releases(back: Iterable[Task]) -> list[Sent]:
         for part in reversed([*transitions.parts(tasks, _record_if_changed)]):
             records = {task.id: rewrite(task.record, **changes) for task in part if (changes := _changes(task))}
             batch = transitions.release(queue, {task.id: task.claim for task in part}, records or None)
-            sent.append(Sent("release", queue, batch, part))
+            sent.append(Sent(queue, batch, part))
     return sent
 
 

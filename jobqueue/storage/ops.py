@@ -469,8 +469,16 @@ Op: TypeAlias = (
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Guards and operations on the keys of one scope, applied whole or not at all."""
+    """Guards and operations on the keys of one scope, applied whole or not at all.
+
+    Attributes:
+        scope: The scope.
+        ops: The operations, in their order.
+        guards: What has to hold, or nothing is applied.
+        step: What the batch does, for people: traces, logs and histories name it. No storage looks at it.
+    """
 
     scope: str
     ops: tuple[Op, ...]
     guards: tuple[Guard, ...] = ()
+    step: str = ""

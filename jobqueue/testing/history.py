@@ -15,6 +15,7 @@ import attrs
 
 from jobqueue.clock import Clock
 from jobqueue.errors import PayloadError
+from jobqueue.lifecycle import COUNTED
 from jobqueue.record import Stored, decode
 from jobqueue.storage.ops import Applied, Batch, Move, Moved, Placed, Put, These
 from jobqueue.storage.protocol import Outcome
@@ -23,19 +24,20 @@ __all__ = ["Event", "History", "Story"]
 
 CALLS: Final = 20_000
 """Calls of the storage that are kept: the latest."""
-SPOKEN: Final = {
-    ("waiting", "ready"): "due",
-    ("ready", "working"): "claimed",
-    ("dead", "ready"): "requeued",
-    ("working", "ready"): "handed back",
+SPOKEN: Final[Mapping[str, str]] = {
+    **{str(step): word for step, word in COUNTED.items()},
+    "promote": "due",
+    "hurry": "requeued",
+    "claim": "claimed",
+    "requeue": "requeued",
+    "delete": "deleted",
+    "prune": "forgotten, it was dead for long",
+    "release": "handed back",
+    "rescue": "taken from its runner, which is gone",
+    "park": "put back, its kind is unknown",
 }
-"""What moves are called that are not counted under a name."""
+"""What steps are called here."""
 UNREADABLE: Final = Stored("", b"", 0, 0, 0, 0, 0)
-NAMED: Final = {
-    "rescued": "taken from its runner, which is gone",
-    "released": "handed back",
-    "parked": "put back, its kind is unknown",
-}
 
 
 @attrs.define
@@ -157,7 +159,7 @@ class _Teller:
                 for (id, record), state in zip(op.records.items(), answer.states, strict=True):
                     self._put(at, id, record, state, queue)
             elif isinstance(op, Move) and isinstance(answer, Moved) and op.source != op.target:
-                self._moved(at, op, answer)
+                self._moved(at, batch.step, op, answer)
 
     def _put(self, at: int, id: bytes, record: bytes, state: str, queue: str) -> None:
         if state == "stored":
@@ -170,43 +172,32 @@ class _Teller:
                 at, id, "enqueued again, and was stored already" if state == "same" else "met by another job's id"
             )
 
-    def _moved(self, at: int, op: Move, answer: Moved) -> None:
-        what = _name(op)
+    def _moved(self, at: int, step: str, op: Move, answer: Moved) -> None:
+        what = SPOKEN[step]
         for id in answer.ids:
             if op.records is not None and id in op.records and id in self.stories:
                 self.stories[id].stored = _decoded(op.records[id], self.stories[id].stored)
-            if op.count is not None:
+            if step in COUNTED:
                 self._settled.add((id, _claim(op, id)))
-            self.tell(at, id, what + self._detail(what, id, at))
-        if op.count is None or not isinstance(op.pick, These):
+            self.tell(at, id, what + self._detail(step, id, at))
+        if step not in COUNTED or not isinstance(op.pick, These):
             return
         for id in op.pick.ids:
             # Sent again after a lost reply it moves nothing either, and that is no news.
             if id not in answer.ids and (id, _claim(op, id)) not in self._settled:
                 self.tell(at, id, f"{what}: refused, the job had been taken away from this runner")
 
-    def _detail(self, what: str, id: bytes, at: int) -> str:
+    def _detail(self, step: str, id: bytes, at: int) -> str:
         story = self.stories.get(id)
         if story is None:
             return ""
         stored = story.stored
         said = f": {stored.error.splitlines()[0]}" if stored.error else ""
-        if what == "claimed":
+        if step == "claim":
             return f", attempt {stored.attempt + 1}"
-        if what in ("retried", "snoozed"):
-            return f", due in {timedelta(milliseconds=stored.due - at)}" + (said if what == "retried" else "")
-        return said if what == "dead" else ""
-
-
-def _name(op: Move) -> str:
-    if op.count is not None:
-        counted = op.count[1].decode()
-        return NAMED.get(counted, counted)
-    if op.target is None:
-        return "deleted" if isinstance(op.pick, These) else "forgotten, it was dead for long"
-    if (op.source.name, op.target.name) == ("waiting", "ready") and isinstance(op.pick, These):
-        return "requeued"
-    return SPOKEN.get((op.source.name, op.target.name), f"moved from {op.source.name} to {op.target.name}")
+        if step in ("retry", "snooze"):
+            return f", due in {timedelta(milliseconds=stored.due - at)}" + (said if step == "retry" else "")
+        return said if step in ("bury", "condemn") else ""
 
 
 def _claim(op: Move, id: bytes) -> object:

@@ -76,9 +76,9 @@ def _batch(step: str, queue: QueueKeys, mark: bytes) -> Batch:
         case "ACK":
             return transitions.finish(queue, held)
         case "RTY":
-            return transitions.move_out("retry", queue, queue.waiting, held, record, {b"held": NOW + 9}, "retried")
+            return transitions.move_out("retry", queue, held, record, {b"held": NOW + 9})
         case "DLQ":
-            return transitions.move_out("bury", queue, queue.dead, held, record, {b"held": NOW + 9}, "dead")
+            return transitions.move_out("bury", queue, held, record, {b"held": NOW + 9})
         case "REC":
             return transitions.rescue(queue, {b"held": (mark, NOW + LEASE_MS)}, record)
         case "HB":

@@ -224,8 +224,8 @@ CALLS: Final = (
         "release-in-silence",
         "notifies nobody of jobs that were handed back",
         "transitions.py",
-        'count=(queue.counters, b"released"), front=True, wake=True,',
-        'count=(queue.counters, b"released"), front=True,',
+        "expect=claims, stamp=CLEAR, records=records,\n        counters=queue.counters, front=True, wake=True,",
+        "These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,\n        counters=queue.counters, front=True,",
     ),
     Variant(
         "requeue-in-silence",
@@ -259,14 +259,14 @@ CALLS: Final = (
         "condemned-uncounted",
         "does not count a job among the dead that took too many runners down",
         "transitions.py",
-        'records=records, count=(queue.counters, b"dead"),',
+        "records=records, counters=queue.counters,",
         "records=records,",
     ),
     Variant(
         "registered-again",
         "forgets when a queue was first used",
         "transitions.py",
-        ", (Absent(keys.queues, field),))",
-        ")",
+        'now}),), (Absent(keys.queues, field),), "register queue"',
+        'now}),), (), "register queue"',
     ),
 )

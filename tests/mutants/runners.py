@@ -585,8 +585,8 @@ RUNNERS: Final = (
         "retry-by-retry",
         "sends a request for each job that is to be retried",
         "runner/packing.py",
-        "part), part) for part in transitions.parts(tasks, _record)\n",
-        "part), part) for part in ([task] for task in tasks)\n",
+        "part), part) for part in transitions.parts(tasks, _record)]\n",
+        "part), part) for part in ([task] for task in tasks)]\n",
     ),
     Variant(
         "inbox-reset-too-early",

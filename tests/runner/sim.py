@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobqueue import transitions
 from jobqueue.backend import MemoryBackend
 from jobqueue.clock import Moment
 from jobqueue.drive import run
@@ -26,33 +25,15 @@ from jobqueue.runner.queue_state import behind
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Batch, HashSet, Kept, Move, Peek, Records
+from jobqueue.storage.ops import Batch, Kept, Peek, Records
 from jobqueue.storage.protocol import Outcome
 from jobqueue.testing import FakeClock, Fault, FaultyStorage
 
-__all__ = ["LEASE", "Sim", "World", "purpose"]
+__all__ = ["LEASE", "Sim", "World"]
 
 LEASE = 30_000
 BEAT = LEASE // 6
 LANES: tuple[Lane, ...] = ("thread", "process")
-
-
-def purpose(batch: Batch) -> str:
-    """What a batch is for: the step of the job's life that it takes."""
-    for op in batch.ops:
-        if isinstance(op, Move):
-            step = (op.source.name, op.target.name if op.target else None)
-            if step == ("working", "ready"):
-                return "release" if op.count is not None and op.count[1] == b"released" else "rescue"
-            names = {
-                ("waiting", "ready"): "promote", ("ready", "working"): "claim", ("working", None): "finish",
-                ("working", "waiting"): "retry", ("working", "dead"): "bury",
-                ("working", "working"): "note" if op.records else "extend",
-            }  # fmt: skip
-            return names.get(step, "other")
-        if isinstance(op, HashSet) and transitions.CLOSED in op.fields.values():
-            return "close"
-    return "other"
 
 
 class World:
@@ -60,8 +41,8 @@ class World:
 
     Attributes:
         jobs: Where kinds are declared and jobs enqueued; its calls meet no faults.
-        faults: What happens to the next calls of runners that carry a batch of this purpose (``any``: whatever they carry).
-        sent: The purposes of all batches that runners sent, in order.
+        faults: What happens to the next calls of runners that carry a batch with this step (``any``: whatever they carry).
+        sent: The steps of all batches that runners sent, in order.
         runs: How often each argument was run.
         away: The storage refuses everything that runners ask.
     """
@@ -88,7 +69,7 @@ class World:
     def _fault(self, scope: str, batches: Sequence[Batch]) -> Fault:
         if self.away:
             return Fault.REFUSED
-        for kind in ("any", *map(purpose, batches)):
+        for kind in ("any", *(batch.step for batch in batches)):
             if self.faults.get(kind):
                 return self.faults[kind].popleft()
         return Fault.OK
@@ -194,7 +175,7 @@ class Sim:
 
     def send(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Apply batches on the storage as the faults of the world have it."""
-        self.world.sent += map(purpose, batches)
+        self.world.sent += [batch.step for batch in batches]
         return self.world.storage.apply(batches)
 
     def settle(self) -> Rest | Leave:

@@ -21,7 +21,7 @@ from jobqueue.runner.execute import run_function
 from jobqueue.storage.ops import Batch, Move, Put, These
 from jobqueue.storage.protocol import Outcome
 from jobqueue.testing import Fault
-from tests.runner.sim import BEAT, LEASE, Sim, World, purpose
+from tests.runner.sim import BEAT, LEASE, Sim, World
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -146,7 +146,7 @@ def test_a_retry_is_one_request(world: World) -> None:
     runner.work()
 
     touching = [batch for batches in requests for batch in batches if ids & named(batch)]
-    assert [(purpose(batch), named(batch)) for batch in touching] == [("retry", ids)]
+    assert [(batch.step, named(batch)) for batch in touching] == [("retry", ids)]
     assert {world.kept(id.decode()).place for id in ids} == {"waiting"}
     assert {world.stored(id.decode()).attempt for id in ids} == {1}
     assert world.counter("retried") == 3

@@ -19,7 +19,7 @@ from jobqueue.runner.greeting import doubtful
 from jobqueue.runner.rescue import Rescued
 from jobqueue.storage.ops import Answer, Page, Query
 from jobqueue.storage.wrappers import Over
-from tests.runner.sim import BEAT, LEASE, Sim, World, purpose
+from tests.runner.sim import BEAT, LEASE, Sim, World
 
 MANY = 400
 NAMES = [f"q{number:03}" for number in range(MANY)]
@@ -237,5 +237,5 @@ def test_more_queues_with_something_due_than_one_request_asks_all_have_their_tur
         world.clock.advance(milliseconds=30)
         then = runner.step().then
         assert isinstance(then, Send)
-        promoted.update([batch.scope for batch in then.batches if purpose(batch) == "promote"])
+        promoted.update([batch.scope for batch in then.batches if batch.step == "promote"])
     assert len(promoted) == len(names)

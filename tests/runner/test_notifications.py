@@ -122,9 +122,7 @@ def test_a_retry_notifies_if_it_is_the_earliest(listening: Listening) -> None:
     heard = []
     for id, due in ((b"1", 60_000), (b"2", 120_000), (b"3", 30_000)):
         record = encode(id.ljust(8), Stored("work", b"{}", 13, 1, 0, 0, due))
-        listening.apply(
-            transitions.move_out("retry", LOW, LOW.waiting, {id: claims[id]}, {id: record}, {id: due}, "retried")
-        )
+        listening.apply(transitions.move_out("retry", LOW, {id: claims[id]}, {id: record}, {id: due}))
         heard.append(listening.hear())
     assert heard == [True, False, True]
 

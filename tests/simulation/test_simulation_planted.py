@@ -118,7 +118,7 @@ def _forgetting_results(patch: pytest.MonkeyPatch) -> None:
     original = core.Core._unanswered
 
     def wrong(self: core.Core, entry: Sent, unknown: bool) -> None:
-        if entry.purpose != "finish":
+        if entry.step != "finish":
             original(self, entry, unknown)
 
     patch.setattr(core.Core, "_unanswered", wrong)
@@ -130,7 +130,7 @@ def _forgetting_claims(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: core.Core, entry: Sent, unknown: bool) -> None:
         original(self, entry, unknown)
-        if entry.purpose == "claim":
+        if entry.step == "claim":
             self._queues[entry.queue.queue].claim = None
 
     patch.setattr(core.Core, "_unanswered", wrong)

@@ -42,7 +42,7 @@ STEPS: Final = {
     "claim": lambda q, n, held: transitions.claim(q, b"me", 2, limit=1, now=NOW, lease=LEASE, beat=5000),
     "finish": lambda q, n, held: transitions.finish(q, held),
     "retry": lambda q, n, held: transitions.move_out(
-        "retry", q, q.waiting, held, {b"held": record(9)}, {b"held": NOW + 9}, "retried"
+        "retry", q, held, {b"held": record(9)}, {b"held": NOW + 9}
     ),
     "rescue": lambda q, n, held: transitions.rescue(
         q, {b"held": (held[b"held"], NOW + LEASE)}, {b"held": record(9)}

@@ -94,5 +94,4 @@ class Bench:
         assert moved.ids == (id.encode(),)
         claims = {moved.ids[0]: claim_mark(b"runner", moved.fence, 5_000)}
         keys = self.keys(queue)
-        target = keys.dead if step == "bury" else keys.waiting
-        self.memory.apply([transitions.move_out(step, keys, target, claims, {}, dict.fromkeys(claims, score), "moved")])
+        self.memory.apply([transitions.move_out(step, keys, claims, {}, dict.fromkeys(claims, score))])

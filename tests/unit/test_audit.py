@@ -122,7 +122,7 @@ class Stage:
             assert moved.ids == (id,)
             self.claims[id] = claim_mark(b"runner", moved.fence, 5_000)
             if place == "dead":
-                self.apply(transitions.move_out("bury", KEYS, KEYS.dead, {id: self.claims[id]}, {}, {id: now}, "dead"))
+                self.apply(transitions.move_out("bury", KEYS, {id: self.claims[id]}, {}, {id: now}))
         return id
 
     def apply(self, batch: Any) -> Moved:
@@ -388,8 +388,8 @@ class Busy:
             ends = (
                 transitions.finish(KEYS, some),
                 transitions.release(KEYS, some),
-                transitions.move_out("retry", KEYS, KEYS.waiting, some, {}, scores, "retried"),
-                transitions.move_out("bury", KEYS, KEYS.dead, some, {}, scores, "dead"),
+                transitions.move_out("retry", KEYS, some, {}, scores),
+                transitions.move_out("bury", KEYS, some, {}, scores),
             )
             for id in self.apply(ends[what - 5]).ids:
                 del self.held[id]

@@ -339,7 +339,7 @@ def test_what_somebody_else_deleted_just_before_was_done_by_nobody_here(operate:
     if not options:  # requeue leaves what is ready, so it is to be dead
         play.storage.apply([transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)])
         held = {id: claim_mark(b"r", 5, 5)}
-        play.storage.apply([transitions.move_out("bury", LOW, LOW.dead, held, {}, {id: 7}, "dead")])
+        play.storage.apply([transitions.move_out("bury", LOW, held, {}, {id: 7})])
     place, score = (LOW.waiting, FakeClock().now() + 9) if options else (LOW.dead, 7)
     assert len(play.storage.read([Page(place, 9)])[0]) == 1  # type: ignore[arg-type]
     play.meanwhile[1] = transitions.delete(place, [id], {id: score})

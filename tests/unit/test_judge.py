@@ -71,7 +71,7 @@ def test_after_a_run(
         "discarded": {},
     }
     assert verdict.changes == expected[ending]
-    steps = {"retried": "retry", "dead": "bury", "snoozed": "park", "discarded": "finish"}
+    steps = {"retried": "retry", "dead": "bury", "snoozed": "snooze", "discarded": "discard"}
     assert verdict.step == steps[ending]
 
 

@@ -92,7 +92,7 @@ def test_paging_meets_every_job_once_in_order(bench: Bench, place: str, count: i
         if place == "dead":
             claims = {id: claim_mark(b"runner", moved.fence, 5_000) for id in moved.ids}
             keys, died = bench.keys(), dict.fromkeys(claims, 5)
-            bench.memory.apply([transitions.move_out("bury", keys, keys.dead, claims, {}, died, "dead")])
+            bench.memory.apply([transitions.move_out("bury", keys, claims, {}, died)])
     seen: list[str] = []
     while page := bench.jobs.find(limit=limit, after=seen[-1] if seen else None):
         assert len(page) <= limit

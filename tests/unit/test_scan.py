@@ -90,10 +90,8 @@ class Moving:
                 batch = (
                     transitions.finish(keys, claims),
                     transitions.release(keys, claims),
-                    transitions.move_out(
-                        "retry", keys, keys.waiting, claims, {}, {id_: now + self.draw(50)}, "retried"
-                    ),
-                    transitions.move_out("bury", keys, keys.dead, claims, {}, {id_: now}, "dead"),
+                    transitions.move_out("retry", keys, claims, {}, {id_: now + self.draw(50)}),
+                    transitions.move_out("bury", keys, claims, {}, {id_: now}),
                 )[self.draw(4)]
                 [outcome] = bench.memory.apply([batch])
                 assert isinstance(outcome, Applied)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+import jobqueue
 from jobqueue import transitions as t
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.lifecycle import MOVES, Step, legal
@@ -57,9 +60,9 @@ TABLE: dict[tuple[Place | None, Place | None], set[Step]] = {
     ("ready", "working"): {"claim"},
     ("working", "working"): {"extend", "note"},
     ("working", "ready"): {"release", "rescue"},
-    ("working", "waiting"): {"retry", "park"},
+    ("working", "waiting"): {"retry", "snooze", "park"},
     ("working", "dead"): {"bury", "condemn"},
-    ("working", None): {"finish"},
+    ("working", None): {"finish", "discard"},
     ("dead", "ready"): {"requeue"},
     ("dead", None): {"delete", "prune"},
     ("waiting", None): {"delete"},
@@ -92,9 +95,11 @@ def batches(fence: int = NOW) -> dict[str, Batch]:
         "extend": t.extend(KEYS, held, NOW + 2 * LEASE),
         "note": t.note(KEYS, b"j0", held[b"j0"], record(7), NOW + 2 * LEASE),
         "finish": t.finish(KEYS, held),
-        "retry": t.move_out("retry", KEYS, KEYS.waiting, held, records, scores, "retried"),
-        "park": t.move_out("park", KEYS, KEYS.waiting, held, records, scores, "parked"),
-        "bury": t.move_out("bury", KEYS, KEYS.dead, held, records, scores, "dead"),
+        "discard": t.finish(KEYS, held, "discard"),
+        "retry": t.move_out("retry", KEYS, held, records, scores),
+        "snooze": t.move_out("snooze", KEYS, held, records, scores),
+        "park": t.move_out("park", KEYS, held, records, scores),
+        "bury": t.move_out("bury", KEYS, held, records, scores),
         "release": t.release(KEYS, held),
         "rescue": t.rescue(KEYS, leases, records),
         "condemn": t.condemn(KEYS, leases, records, dict.fromkeys(leases, NOW)),
@@ -125,9 +130,24 @@ def test_each_builds_what_the_table_allows() -> None:
         assert len(batch.ops) == 1, f"{name}: what holds of one of several need not hold of the batch"
 
 
+def test_every_batch_of_the_package_says_what_it_does() -> None:
+    found = 0
+    for path in Path(jobqueue.__file__).parent.rglob("*.py"):
+        if "testing" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Batch":
+                found += 1
+                assert len(node.args) == 4 or "step" in {word.arg for word in node.keywords}, (
+                    f"{path.name}:{node.lineno}"
+                )
+    assert found > 10
+    assert {name for name, batch in batches().items() if batch.step not in get_args(Step)} == {"close"}
+
+
 def test_what_the_table_forbids_cannot_be_built() -> None:
     with pytest.raises(AssertionError, match="may not move"):
-        t.move_out("retry", KEYS, KEYS.dead, {}, {}, {}, "retried")
+        t.move_out("release", KEYS, {}, {}, {})
     with pytest.raises(AssertionError, match="may not move"):
         t.delete(KEYS.working, [b"j0"], None)
 
@@ -153,7 +173,7 @@ def stage() -> MemoryStorage:
         assert isinstance(moved, Moved)
         assert moved.ids == (b"j%d" % number,)
         held = claims(number, fence=moved.fence, name=b"x")
-        storage.apply([t.move_out("bury", KEYS, KEYS.dead, held, {}, dict.fromkeys(held, NOW - number), "dead")])
+        storage.apply([t.move_out("bury", KEYS, held, {}, dict.fromkeys(held, NOW - number))])
     return storage
 
 
@@ -168,7 +188,7 @@ def test_each_does_something(stage: MemoryStorage, name: str) -> None:
     assert stage.dump() != before
 
 
-FENCED = ("extend", "note", "finish", "retry", "park", "bury", "release", "rescue", "condemn")
+FENCED = ("extend", "note", "finish", "discard", "retry", "snooze", "park", "bury", "release", "rescue", "condemn")
 
 
 @pytest.mark.parametrize("name", FENCED)
@@ -205,10 +225,10 @@ def test_the_first_sending_may_arrive_after_the_second_and_another(stage: Memory
 # ------------------------------------------------------------------------------------------------------- notifications
 
 NOTIFY: dict[str, bool] = {
-    "put ready": True, "put waiting": True, "promote": True, "extend": False, "note": False, "finish": False, "retry": True,
-    "park": True, "bury": False, "release": True, "rescue": True, "condemn": False, "requeue": True, "hurry": True,
-    "delete waiting": False, "delete ready": False, "delete dead": False, "prune": False, "mend": False,
-    "close": False,
+    "put ready": True, "put waiting": True, "promote": True, "extend": False, "note": False, "finish": False,
+    "discard": False, "retry": True, "snooze": True, "park": True, "bury": False, "release": True, "rescue": True,
+    "condemn": False, "requeue": True, "hurry": True, "delete waiting": False, "delete ready": False, "delete dead": False,
+    "prune": False, "mend": False, "close": False,
 }  # fmt: skip
 """Whether a runner that waits is to be told: there is something to run, or something is due earlier than all before."""
 
@@ -219,7 +239,7 @@ def test_what_notifies_is_decided_for_every_transition() -> None:
 
 @pytest.mark.parametrize("name", NOTIFY)
 def test_a_waiting_runner_is_notified_where_there_is_something_to_do(stage: MemoryStorage, name: str) -> None:
-    if name in ("put waiting", "retry", "park"):
+    if name in ("put waiting", "retry", "snooze", "park"):
         stage.apply([t.promote(KEYS, NOW)])  # what becomes the earliest of the waiting jobs is what matters
     stage.wait([KEYS.scope], 0)
     assert stage.wait([KEYS.scope], 0) is None
@@ -229,7 +249,7 @@ def test_a_waiting_runner_is_notified_where_there_is_something_to_do(stage: Memo
     assert stage.wait([KEYS.scope], 0) == (KEYS.scope if NOTIFY[name] else None)
 
 
-@pytest.mark.parametrize("name", ["put waiting", "retry", "park"])
+@pytest.mark.parametrize("name", ["put waiting", "retry", "snooze", "park"])
 def test_a_job_that_waits_behind_another_notifies_nobody(stage: MemoryStorage, name: str) -> None:
     stage.wait([KEYS.scope], 0)
 
@@ -252,8 +272,8 @@ def test_a_claim_passes_the_notification_on_if_it_leaves_something(
 # --------------------------------------------------------------------------------------------------------------- counts
 
 COUNTED: dict[str, str] = {
-    "finish": "done", "retry": "retried", "park": "parked", "bury": "dead", "condemn": "dead", "release": "released",
-    "rescue": "rescued",
+    "finish": "done", "discard": "discarded", "retry": "retried", "snooze": "snoozed", "park": "parked", "bury": "dead",
+    "condemn": "dead", "release": "released", "rescue": "rescued",
 }  # fmt: skip
 
 

@@ -134,7 +134,7 @@ class JobHistory:
                 usual = self._start + at.local
                 if before.score > (max(usual, at.now + self._back) if at.now < usual else at.now):
                     raise Broken(f"job {change.id.decode()} was promoted before it was due (I9)")
-            elif change.step in ("retry", "park", "requeue"):
+            elif change.step in ("retry", "snooze", "park", "requeue"):
                 entries[index] = attrs.evolve(entry, excuses=entry.excuses + 1)
             elif change.step in ("rescue", "condemn", "release"):
                 assert before is not None

@@ -20,7 +20,7 @@ import attrs
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.flows import Apply, Flow, Read
-from jobqueue.storage.ops import Answer, Batch, Move, Put, Query
+from jobqueue.storage.ops import Answer, Batch, Query
 
 __all__ = [
     "NOT_APPLIED", "UNKNOWN", "Ask", "Env", "Idle", "Look", "Next", "Node", "Part", "Program", "Programs", "Run", "Told",
@@ -39,17 +39,20 @@ class Part:
 
     Attributes:
         sender: The number of the process that sends them.
-        steps: What each batch is meant to do, in the words of `lifecycle`.
         batches: The batches.
         meant: Id → claim under which the sender holds, or believes to hold, what it moves out of working or extends.
         until: The end of the leases that it asks for, by the server's clock; 0 if it asks for none.
     """
 
     sender: int
-    steps: tuple[str, ...]
     batches: tuple[Batch, ...]
     meant: tuple[tuple[bytes, bytes], ...] = ()
     until: int = 0
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What each batch does."""
+        return tuple(batch.step for batch in self.batches)
 
 
 @attrs.frozen
@@ -198,10 +201,7 @@ def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda
             scopes: dict[str, list[Batch]] = {}
             for batch in request.batches:
                 scopes.setdefault(batch.scope, []).append(batch)
-            parts = [
-                Part(env.process, tuple(step_of(batch) for batch in batches), tuple(batches))
-                for batches in scopes.values()
-            ]
+            parts = [Part(env.process, tuple(batches)) for batches in scopes.values()]
             told = yield Ask(tuple(parts))
             outcomes = {
                 id(batch): outcome
@@ -221,20 +221,6 @@ def spread(part: Part, answers: Any) -> list[Any]:
     if answers == NOT_APPLIED:
         return [NotApplied("the storage refused") for _ in part.batches]
     return list(answers)
-
-
-_BETWEEN: Final = {
-    ("waiting", "ready"): "hurry", ("dead", "ready"): "requeue", ("working", "ready"): "rescue",
-    ("working", "dead"): "condemn", ("waiting", None): "delete", ("ready", None): "delete", ("dead", None): "delete",
-}  # fmt: skip
-
-
-def step_of(batch: Batch) -> str:
-    """What a batch of a flow is meant to do."""
-    [op, *_] = batch.ops
-    if isinstance(op, Move):
-        return _BETWEEN[op.source.name, op.target.name if op.target else None]
-    return "enqueue" if isinstance(op, Put) else "lock"
 
 
 # ----------------------------------------------------------------------------------------------------------- the table

@@ -28,7 +28,7 @@ from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import Task
 from jobqueue.storage.answers import Applied
-from jobqueue.storage.ops import Answer, Fields, Move, Page, Query, claim_mark
+from jobqueue.storage.ops import Answer, Fields, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
     NOT_APPLIED,
     UNKNOWN,
@@ -103,7 +103,7 @@ class Held:
     deadline: float
     latest: int
     lost: bool = False
-    verdict: tuple[str, str, tuple[tuple[str, object], ...], int | None] | None = None
+    verdict: tuple[str, tuple[tuple[str, object], ...], int | None] | None = None
     returned: bool = False
     told: bool = False
 
@@ -113,8 +113,8 @@ def _task(held: Held) -> Task:
     task = Task(held.queue, held.id, held.claim, held.fence, held.record, stored, None, held.deadline)
     task.lease_lost, task.returned, task.cancelled = held.lost, held.returned, held.told
     if held.verdict is not None:
-        ending, step, changes, score = held.verdict
-        task.verdict = Verdict(ending, step, dict(changes), score)  # type: ignore[arg-type]
+        step, changes, score = held.verdict
+        task.verdict = Verdict(step, dict(changes), score)  # type: ignore[arg-type]
     return task
 
 
@@ -197,7 +197,6 @@ def _gather(
         ended = [task for task in own if task.returned]
         back = [task for task in own if not task.returned]
         sent = [*pack_results(ended), *pack_releases(back)]
-        steps = [_step(entry.batch.ops[0]) for entry in sent]
         batches = [entry.batch for entry in sent]
         if limit and not back:  # it would take at once what it handed back
             batches.append(transitions.promote(queue, at.now))
@@ -206,20 +205,10 @@ def _gather(
                     queue, setup.incarnation, number, limit=limit, now=at.now, lease=setup.lease, beat=setup.beat
                 )
             )
-            steps += ["promote", "claim"]
         if batches:
-            until = at.now + setup.lease if steps[-1] == "claim" else 0
-            parts.append(Part(env.process, tuple(steps), tuple(batches), _claims(own), until))
+            until = at.now + setup.lease if batches[-1].step == "claim" else 0
+            parts.append(Part(env.process, tuple(batches), _claims(own), until))
     return parts
-
-
-def _step(op: object) -> str:
-    assert isinstance(op, Move)
-    target = op.target.name if op.target else None
-    if target == "waiting":
-        assert op.count is not None
-        return "retry" if op.count[1] == b"retried" else "park"
-    return {None: "finish", "dead": "bury", "ready": "release"}[target]
 
 
 def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
@@ -311,7 +300,7 @@ def _judge(stored: Stored, env: Env) -> Any:
     if outcome is None:
         return None
     verdict = after_run(stored, outcome, "RuntimeError: planned", POLICY, env.now)
-    return verdict.ending, verdict.step, tuple(sorted(verdict.changes.items())), verdict.score
+    return verdict.step, tuple(sorted(verdict.changes.items())), verdict.score
 
 
 # ------------------------------------------------------------------------------------------------------ beat and patrol
@@ -328,7 +317,7 @@ def beats(env: Env, setup: Setup, due: float) -> Steps[Next]:
     if not batches:
         return Next(beats, (setup, at.local + setup.beat))
     until = leases._latest  # noqa: SLF001 - what the batches ask for
-    parts = tuple(Part(env.process, ("extend",), (batch,), _claims(tasks), until) for batch, tasks in batches)
+    parts = tuple(Part(env.process, (batch,), _claims(tasks), until) for batch, tasks in batches)
     told = yield Ask(parts)
     outcomes = [outcome for part, answers in zip(parts, told, strict=True) for outcome in spread(part, answers)]
     leases = _leases(env, setup)

@@ -14,6 +14,7 @@ from jobqueue.errors import PayloadError, StorageError
 from jobqueue.keys import QueueKeys
 from jobqueue.lifecycle import MOVES
 from jobqueue.record import decode
+from jobqueue.runner.packing import RESULTS
 from jobqueue.storage.answers import Held, Refused
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Move, Query, Score, Stamp
@@ -23,7 +24,7 @@ from jobqueue.testing.explore.programs import Part
 
 __all__ = ["OWN", "Change", "Effect", "Spot", "Stores"]
 
-OWN: Final = frozenset({"finish", "retry", "park", "bury", "release", "extend", "note"})
+OWN: Final = frozenset({*RESULTS, "release", "extend", "note"})
 """What only the holder of a claim may do."""
 
 

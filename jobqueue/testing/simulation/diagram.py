@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from jobqueue.storage.ops import (
     Applied,
     Batch,
-    HashSet,
     LockDrop,
     LockTake,
     Move,
@@ -28,33 +27,16 @@ WIDTH: Final = 46
 MOST: Final = 70
 """Lines of a diagram."""
 
-_STEPS: Final[Mapping[tuple[str, str | None], str]] = {
-    ("waiting", "ready"): "promote", ("ready", "working"): "claim", ("working", "working"): "extend",
-    ("working", None): "finish", ("working", "waiting"): "put off", ("working", "dead"): "bury",
-    ("working", "ready"): "give back", ("dead", "ready"): "requeue",
-}  # fmt: skip
-
-
-def _step(op: Op) -> str:
-    match op:
-        case Move():
-            step = _STEPS.get((op.source.name, op.target.name if op.target else None), "delete")
-            return f"{step} #{op.once.number}" if op.once else step
-        case Put():
-            return f"enqueue to {op.target.name}"
-        case LockTake():
-            return "take lock"
-        case LockDrop():
-            return "drop lock"
-        case HashSet():
-            return f"set {op.hash.name}"
-        case _:
-            return type(op).__name__
-
 
 def describe(batch: Batch) -> str:
     """A batch in a few words."""
-    return ", ".join(_step(op) for op in batch.ops)
+    return ", ".join(_what(batch.step, op) for op in batch.ops)
+
+
+def _what(step: str, op: Op) -> str:
+    if isinstance(op, Move) and op.once is not None:
+        return f"{step} #{op.once.number}"
+    return f"{step} to {op.target.name}" if isinstance(op, Put) else step
 
 
 class Trace:
@@ -91,7 +73,7 @@ class Trace:
                 done = [id for id, state in zip(asked, answer.states, strict=True) if state == "stored"]
             ids.update(dict.fromkeys((*asked, *done)))
             skipped = [id for id in asked if id not in done]
-            text = f"{_step(op)} {self._named(done)}".rstrip()
+            text = f"{_what(batch.step, op)} {self._named(done)}".rstrip()
             parts.append(text + (f" (not {self._named(skipped)})" if skipped else ""))
         if isinstance(outcome, Refused):
             parts.append("REFUSED")

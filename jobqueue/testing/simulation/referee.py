@@ -97,7 +97,7 @@ class Referee(Rules):
                         self._nothing_new(op, answer)
                     if op.source != op.target:
                         self._moved.update(dict.fromkeys(answer.ids, self.world.now))
-                    self.moved(process, op, answer, self.departures.get(id(batch), (self.world.now, 0)))
+                    self.moved(process, batch.step, op, answer, self.departures.get(id(batch), (self.world.now, 0)))
                 elif isinstance(op, Put):
                     assert isinstance(answer, Placed)
                     self._put(op, answer)

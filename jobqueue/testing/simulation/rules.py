@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from jobqueue.errors import PayloadError
 from jobqueue.judge import PARK_FIRST, PARK_LONGEST, SUSPECT, TOO_OFTEN
+from jobqueue.lifecycle import MOVES
 from jobqueue.record import Stored, decode
 from jobqueue.storage.ops import FENCE, Due, Head, Move, Moved, These, claim_mark
 from jobqueue.testing.simulation.books import Books, InvariantBroken, Life, Run, Touch, split_claim
@@ -52,49 +54,62 @@ class Rules:
         self.calm: float | None = None
         self.lease = lease
         self._call = call
-        self._moves: dict[tuple[str, str | None], Callable[[Process, Books, Move, Moved], None]] = {
-            ("waiting", "ready"): self._promoted,
-            ("ready", "working"): self._claimed,
-            ("working", "working"): self._extended,
-            ("working", None): self._finished,
-            ("working", "waiting"): self._put_off,
-            ("working", "dead"): self._died,
-            ("working", "ready"): self._came_back,
-            ("dead", "ready"): self._requeued,
-            ("waiting", None): self._deleted,
-            ("ready", None): self._deleted,
-            ("dead", None): self._deleted,
+        self._checks: dict[str, Callable[[Process, Books, Move, Moved], None]] = {
+            "promote": self._promoted,
+            "hurry": self._hurried,
+            "claim": self._claimed,
+            "extend": self._extended,
+            "note": self._extended,
+            "finish": self._finished,
+            "discard": self._finished,
+            "retry": self._put_off,
+            "snooze": self._put_off,
+            "park": self._parked,
+            "bury": partial(self._died, condemned=False),
+            "condemn": partial(self._died, condemned=True),
+            "release": partial(self._came_back, rescued=False),
+            "rescue": partial(self._came_back, rescued=True),
+            "requeue": self._requeued,
+            "delete": self._deleted,
+            "prune": self._deleted,
         }
 
-    def moved(self, process: Process, op: Move, moved: Moved, left: tuple[float, int]) -> None:
+    def moved(self, process: Process, step: str, op: Move, moved: Moved, left: tuple[float, int]) -> None:
         """Check a move that was applied and enter it; ``left`` is its departure."""
         self._sent, self._behind = left
         books = self.queues[op.source.scope]
         if moved.missing:
             raise InvariantBroken("I2", "ids without a record", moved.missing)
-        self._moves[op.source.name, op.target.name if op.target else None](process, books, op, moved)
+        places: Any = (op.source.name, op.target.name if op.target else None)
+        if places not in MOVES[step]:  # type: ignore[index] # it is one of them, or there is no check for it
+            raise InvariantBroken("I22", f"{step} moved from {places[0]} to {places[1]}", moved.ids)
+        self._checks[step](process, books, op, moved)
         if op.count is not None and moved.ids:
             field = op.count[1]
             books.counters[field] = books.counters.get(field, 0) + len(moved.ids)
 
     # ------------------------------------------------------------------------------------------ from waiting and ready
 
-    def _promoted(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
-        if isinstance(op.pick, These):
-            self._by_operator(process, moved, "hurried")
-            for id in moved.ids:
-                self.lives[id].hurried = True
-        else:
-            assert isinstance(op.pick, Due)
-            before = op.pick.before
-            due = sorted((score, id) for id, score in books.waiting.items() if score <= before)[:LIMIT]
-            if tuple(id for _, id in due) != moved.ids:
-                raise InvariantBroken("I9", f"due at {before}: {due}, promoted: {moved.ids}", moved.ids)
-            highest = self.world.latest()
-            for score, id in due:
-                if score > highest:
-                    raise InvariantBroken("I9", f"promoted {score - highest} ms before its time", (id,))
-                self.seen["I9"] += 1
+    def _promoted(self, _: Process, books: Books, op: Move, moved: Moved) -> None:
+        assert isinstance(op.pick, Due)
+        before = op.pick.before
+        due = sorted((score, id) for id, score in books.waiting.items() if score <= before)[:LIMIT]
+        if tuple(id for _, id in due) != moved.ids:
+            raise InvariantBroken("I9", f"due at {before}: {due}, promoted: {moved.ids}", moved.ids)
+        highest = self.world.latest()
+        for score, id in due:
+            if score > highest:
+                raise InvariantBroken("I9", f"promoted {score - highest} ms before its time", (id,))
+            self.seen["I9"] += 1
+        self._to_the_tail(books, moved)
+
+    def _hurried(self, process: Process, books: Books, _: Move, moved: Moved) -> None:
+        self._by_operator(process, moved, "hurried")
+        for id in moved.ids:
+            self.lives[id].hurried = True
+        self._to_the_tail(books, moved)
+
+    def _to_the_tail(self, books: Books, moved: Moved) -> None:
         for id in moved.ids:
             del books.waiting[id]
         books.ready.extend(moved.ids)
@@ -205,18 +220,15 @@ class Rules:
         del books.working[id], books.claims[id], books.touched[id]
 
     def _put_off(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
-        """A retry, a snooze, or a kind that is unknown here."""
+        """A retry or a snooze."""
         assert isinstance(op.score, Mapping)
-        assert op.count is not None
         for id in moved.ids:
             run = self._ended(process, books, id)
             old, score, life = decode(books.records[id]), op.score[id], self.lives[id]
             orderly = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0, "due": score}
-            if op.count[1] == b"parked":
-                self._parked(process, books, op, id, run, old, score)
-            elif run is None or not run.returned or run.handed_back:
+            if run is None or not run.returned or run.handed_back:
                 raise InvariantBroken("I5", f"put off without a run that ended: {run}", (id,))
-            elif run.what == "snooze":
+            if run.what == "snooze":
                 self._on_time(id, run, score, round(run.act.after))
                 self._rewritten(books, op, id, **orderly)
                 life.excuses += 1
@@ -228,28 +240,34 @@ class Rules:
                 self._on_time(id, run, score, delay)
                 self._rewritten(books, op, id, attempt=attempt, error=None, **orderly)
                 life.excuses += 1
-            life.proven = 0 if run else life.proven
-            self.seen["I5"] += 1
-            self._out(books, id)
-            books.waiting[id] = score
+            life.proven = 0
+            self._waits(books, id, score)
         self._left_alone(op, moved)
+
+    def _waits(self, books: Books, id: bytes, score: int) -> None:
+        self.seen["I5"] += 1
+        self._out(books, id)
+        books.waiting[id] = score
 
     def _on_time(self, id: bytes, run: Run, score: int, delay: int) -> None:
         if score != run.now + delay:
             raise InvariantBroken("I10", f"due {score - run.now} ms after its run, not {delay}", (id,))
         self.seen["I10"] += 1
 
-    def _parked(
-        self, process: Process, books: Books, op: Move, id: bytes, run: Run | None, old: Stored, due: int
-    ) -> None:
+    def _parked(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
+        """A kind that is unknown here."""
         actor = process.actor
         assert isinstance(actor, SimRunner)
-        if run is not None or old.name in actor.knows:
-            raise InvariantBroken("I8", f"parked by a runner that knows {old.name!r}", (id,))
-        wait = min(PARK_FIRST << old.parked, PARK_LONGEST)
-        self._rewritten(
-            books, op, id, parked=old.parked + 1, parked_since=old.parked_since or due - wait, due=due
-        )  # fmt: skip
+        assert isinstance(op.score, Mapping)
+        for id in moved.ids:
+            run = self._ended(process, books, id)
+            old, due = decode(books.records[id]), op.score[id]
+            if run is not None or old.name in actor.knows:
+                raise InvariantBroken("I8", f"parked by a runner that knows {old.name!r}", (id,))
+            since = old.parked_since or due - min(PARK_FIRST << old.parked, PARK_LONGEST)
+            self._rewritten(books, op, id, parked=old.parked + 1, parked_since=since, due=due)
+            self._waits(books, id, due)
+        self._left_alone(op, moved)
 
     def _rewritten(self, books: Books, op: Move, id: bytes, **changes: Any) -> None:
         """The record changed in these fields only (``error`` to any text) and is entered."""
@@ -268,12 +286,12 @@ class Rules:
 
     # --------------------------------------------------------------------------------------------------- dead and back
 
-    def _died(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
+    def _died(self, process: Process, books: Books, op: Move, moved: Moved, *, condemned: bool) -> None:
         assert op.records is not None
         for id in moved.ids:
             life = self.lives[id]
             score = op.score if isinstance(op.score, int) else op.score[id] if op.score is not None else 0
-            if process.name.endswith(".duty"):
+            if condemned:
                 self._taken(process, books, id)
             else:
                 self._given_up(process, books, id)
@@ -284,7 +302,7 @@ class Rules:
                     raise InvariantBroken("I2", "the unreadable bytes were not kept", (id,)) from None
                 books.records[id] = op.records[id]
             else:
-                self._judge_death(process, books, op, id, old)
+                self._judge_death(books, op, id, old, condemned=condemned)
             if score <= life.died:
                 raise InvariantBroken("I22", f"died at {score}, and before that at {life.died}", (id,))
             life.proven, life.died = 0, score
@@ -292,9 +310,9 @@ class Rules:
             books.dead[id] = score
         self._left_alone(op, moved)
 
-    def _judge_death(self, process: Process, books: Books, op: Move, id: bytes, old: Stored) -> None:
+    def _judge_death(self, books: Books, op: Move, id: bytes, old: Stored, *, condemned: bool) -> None:
         life = self.lives[id]
-        if process.name.endswith(".duty"):
+        if condemned:
             guilty = life.proven + (life.noted == life.fence)
             if guilty < TOO_OFTEN - SUSPECT:
                 raise InvariantBroken("I10b", f"condemned after {guilty} proven crashes", (id,))
@@ -319,18 +337,18 @@ class Rules:
             raise InvariantBroken("I5", f"buried without a run that ended: {run}", (id,))
         self.seen["I5"] += 1
 
-    def _came_back(self, process: Process, books: Books, op: Move, moved: Moved) -> None:
+    def _came_back(self, process: Process, books: Books, op: Move, moved: Moved, *, rescued: bool) -> None:
         for id in moved.ids:
             if id not in books.claims:
                 raise InvariantBroken("I5", f"{process.name} ended a claim that had ended", (id,))
         order = sorted(moved.ids, key=lambda one: (split_claim(books.claims[one])[1], self._position(books, one)))
-        if process.name.endswith(".duty"):
+        if rescued:
             order.sort(key=lambda one: (split_claim(books.claims[one])[1], one))
         if tuple(order) != moved.ids:
             raise InvariantBroken("I12", f"came back as {moved.ids}, not in the order of their claims", moved.ids)
         for id in moved.ids:
             life = self.lives[id]
-            if process.name.endswith(".duty"):
+            if rescued:
                 self._taken(process, books, id)
                 old = decode(books.records[id])
                 proven = life.noted == life.fence
