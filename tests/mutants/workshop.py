@@ -26,6 +26,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/unit/test_retry.py", "tests/unit/test_judge.py", "tests/unit/test_transitions.py",
         "tests/unit/test_audit.py",
         "tests/unit/test_flows.py", "tests/unit/test_flow_requests.py", "tests/unit/test_large_payloads.py",
+        "tests/unit/test_long_records.py", "tests/unit/test_max_ready.py",
         "tests/unit/test_lost_registrations.py", "tests/unit/test_lock.py",
         "tests/unit/test_shares.py", "tests/unit/test_record.py", "tests/unit/test_queue.py",
         "tests/unit/test_promise.py", "tests/unit/test_server_clock.py",
@@ -39,6 +40,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/storage/test_memory.py",
         "tests/storage/test_sortedset.py", "tests/storage/test_conformance.py",
         "tests/storage/test_redis.py", "tests/storage/test_redis_flow.py", "tests/storage/test_redis_rights.py",
+        "tests/storage/test_tls.py",
     ),
     "checks": (
         "tests/unit/test_check_job.py", "tests/unit/test_check_job_rules.py", "tests/unit/test_check_job_found.py",
