@@ -100,7 +100,9 @@ class QueueState:
 
         In place of those that were spoiled come others under a new name: what was sent under the old one stays refused.
         """
-        self.number, self.claim, self.left = 0, None, None
+        self.number, self.claim = 0, None
+        if renewed:
+            self.left = None  # it is asked at once; after a loss of data whoever enqueues notifies
         self.renewals = self.renewals + 1 if renewed else 0
 
     def forget(self) -> None:
