@@ -125,9 +125,10 @@ def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]
 
 
 def _found_no_room(batch: Batch, outcome: Outcome) -> bool:
-    return isinstance(outcome, Refused) and any(
-        isinstance(batch.ops[at - len(batch.guards)], Put) for at in outcome.failed
-    )
+    if not isinstance(outcome, Refused):
+        return False
+    guards = len(batch.guards)
+    return any(at >= guards and isinstance(batch.ops[at - guards], Put) for at in outcome.failed)
 
 
 def send_one(batch: Batch) -> Flow[Applied | None]:
@@ -398,22 +399,24 @@ def _unsettled(
     """The records that do not count as stored although their `Put` was applied, and why."""
     if all(set(answer.states) == {"stored"} for answer in outcome.answers if isinstance(answer, Placed)):
         return (), None
-    states: dict[str, str] = {}
+    states: dict[bytes, str] = {}
     answers = iter(outcome.answers)
     for place in ("ready", "waiting"):
-        ids = dict.fromkeys(record.id for record in part if (record.place == "waiting") is (place == "waiting"))
+        ids = dict.fromkeys(
+            id_bytes(record.id) for record in part if (record.place == "waiting") is (place == "waiting")
+        )
         if ids:
             placed = next(answers)
             assert isinstance(placed, Placed)
             states.update(zip(ids, placed.states, strict=True))
-    foreign = [record for record in part if states[record.id] == "different"]
-    same = [record for record in part if states[record.id] == "same"]
+    foreign = [record for record in part if states[id_bytes(record.id)] == "different"]
+    same = [record for record in part if states[id_bytes(record.id)] == "same"]
     try:
-        nowhere = yield from without_place(keys, [record.id.encode() for record in same])
+        nowhere = yield from without_place(keys, [id_bytes(record.id) for record in same])
     except NotApplied as error:
         return foreign + same, OutcomeUnknown(f"sent before, and whether it is in a place could not be seen: {error}")
     if nowhere:
-        broken = [record for record in same if record.id.encode() in nowhere]
+        broken = [record for record in same if id_bytes(record.id) in nowhere]
         return foreign + broken, OutcomeUnknown(
             f"its record is in queue {keys.queue!r} since it was sent before, but in none of the places from which jobs are "
             "run: `jobqueue audit --mend` takes it to dead, and `jobqueue requeue` from there to ready"

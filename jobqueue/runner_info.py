@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Final, TypeAlias
 
@@ -15,14 +15,27 @@ from jobqueue.keys import NamespaceKeys
 from jobqueue.record import timestamp
 from jobqueue.safe_text import id_text
 from jobqueue.storage.ops import Fields, Page
-from jobqueue.transitions import LIMIT, parts
+from jobqueue.transitions import LIMIT
 
-__all__ = ["SHORTEST_LEASE_MS", "Beat", "RunnerInfo", "live_runners", "read_beats", "read_leases"]
+__all__ = [
+    "LONGEST_BEAT",
+    "SHORTEST_LEASE_MS",
+    "Beat",
+    "RunnerInfo",
+    "beats",
+    "live_runners",
+    "read_beats",
+    "read_leases",
+]
 
 SHORTEST_LEASE_MS: Final = 600
 LEASE_DIGITS: Final = 15
 MOST: Final = 10_000
 """So many runners are listed at the most."""
+LONGEST_BEAT: Final = 2**20
+"""Bytes of a beat at most: that of a runner with 10,000 queues, each with its name and weight, takes less."""
+TOGETHER: Final = 50
+"""So many beats are asked for in one request: each may be as long as that."""
 
 
 # Somebody else may write anything there: a number that cannot be one of ours makes it no beat.
@@ -84,6 +97,16 @@ def read_beats(fields: dict[bytes, bytes]) -> dict[bytes, Beat]:
     return beats
 
 
+def beats(keys: NamespaceKeys, incarnations: Sequence[bytes]) -> Flow[dict[bytes, bytes]]:
+    """What stands in the registry of runners for those of them that are there."""
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(incarnations), TOGETHER):
+        part = tuple(incarnations[start : start + TOGETHER])
+        [some] = yield Read((Fields(keys.runners, part, LONGEST_BEAT),))
+        found.update(some)
+    return found
+
+
 def read_leases(entries: Iterable[tuple[bytes, object]]) -> list[int]:
     """The lengths of leases in use, in ms, of the entries in ``leases``; what no runner can have is passed over."""
     return [
@@ -100,13 +123,10 @@ def live_runners(keys: NamespaceKeys, clock: Clock) -> Flow[list[RunnerInfo]]:
     # Only those that can be alive are read: many more may have ended.
     [leases] = yield Read((Page(keys.leases, LIMIT),))
     longest = max(read_leases(leases), default=0)
-    fields: dict[bytes, bytes] = {}
     page = Page(keys.seen, LIMIT, after=(now - longest, b""))
     [first] = yield Read((page,))
     seen = yield from read_on(page, first, MOST)
-    for part in parts([incarnation for incarnation, _ in seen], len):
-        [some] = yield Read((Fields(keys.runners, tuple(part)),))
-        fields.update(some)
+    fields = yield from beats(keys, [incarnation for incarnation, _ in seen])
     return [
         RunnerInfo(
             id=id_text(incarnation),

@@ -16,7 +16,7 @@ from jobqueue.flows import Flow, Read, Refresh, send_one
 from jobqueue.keys import NamespaceKeys, queue_keys
 from jobqueue.lookup import queue_names, registry
 from jobqueue.runner.rescue import Rescued, hand_back
-from jobqueue.runner_info import read_beats
+from jobqueue.runner_info import LONGEST_BEAT, read_beats
 from jobqueue.storage.ops import Fields
 
 __all__ = ["settle"]
@@ -40,7 +40,7 @@ def settle(
             jobs come back when somebody has mended the queue and their leases have ended.
     """
     yield Refresh(60_000)
-    [runners, meta] = yield Read((Fields(keys.runners, (incarnation,)), Fields(keys.meta, (b"epoch",))))
+    [runners, meta] = yield Read((Fields(keys.runners, (incarnation,), LONGEST_BEAT), Fields(keys.meta, (b"epoch",))))
     beat = read_beats(runners).get(incarnation)
     if beat is None:
         return []  # it registers before its first claim, and leaves the registry when it holds nothing more

@@ -19,8 +19,8 @@ from jobqueue.flows import Flow, Read, read_on, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.lookup import queue_names, registry, search
 from jobqueue.runner.rescue import Look, Rescued, Watch, follow, look_at
-from jobqueue.runner_info import read_leases
-from jobqueue.storage.ops import Fields, Ids, Page, Score, Sizes
+from jobqueue.runner_info import beats, read_leases
+from jobqueue.storage.ops import Ids, Page, Score, Sizes
 
 __all__ = ["Duties", "Reports"]
 
@@ -289,7 +289,7 @@ class Duties:
                 # registration is not seen afterwards has been forgotten for good.
                 [page] = yield Read((Ids(queue.requests, transitions.LIMIT, cursor),))
                 owners = {requester: transitions.incarnation_of(requester) for requester in page.ids}
-                [alive] = yield Read((Fields(self._keys.runners, tuple({*owners.values()})),))
+                alive = yield from beats(self._keys, sorted({*owners.values()}))
                 orphans = [requester for requester, incarnation in owners.items() if incarnation not in alive]
                 for part in transitions.parts(orphans, len):
                     yield from send_one(transitions.prune_requests(queue, part))

@@ -28,7 +28,20 @@ from jobqueue.judge import Verdict, after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, whole, wrap_raw
 from jobqueue.safe_text import printable
-from jobqueue.storage.ops import CLAIMS, Fields, HashKey, Ids, Kept, Page, Query, Records, Score, Sizes, Unread
+from jobqueue.storage.ops import (
+    CLAIMS,
+    LONGEST_CLAIM,
+    Fields,
+    HashKey,
+    Ids,
+    Kept,
+    Page,
+    Query,
+    Records,
+    Score,
+    Sizes,
+    Unread,
+)
 
 __all__ = ["Look", "Rescued", "Watch", "follow", "hand_back", "look_at", "patrol"]
 
@@ -303,7 +316,7 @@ def _claims_of(queue: QueueKeys, incarnation: bytes) -> Flow[dict[bytes, bytes]]
     while True:
         [page] = yield Read((Ids(key, CLAIMS_PAGE, cursor),))
         if page.ids:
-            [claims] = yield Read((Fields(key, page.ids),))
+            [claims] = yield Read((Fields(key, page.ids, LONGEST_CLAIM),))
             found.update({id: claim for id, claim in claims.items() if parse_claim(claim)[0] == incarnation})
         cursor = page.next
         if cursor is None:

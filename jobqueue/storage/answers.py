@@ -162,7 +162,8 @@ class Fields(msgspec.Struct, frozen=True):
         hash: Which.
         fields: Which of its fields.
         max_bytes: A value that is longer is left out, as if it were not there; None for all values. Nothing that jobqueue
-            keeps in a hash, but for records, is longer than the default.
+            keeps in a hash, but for records and what runners of very many queues say of themselves, is longer than the
+            default.
     """
 
     hash: HashKey

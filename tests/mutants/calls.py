@@ -59,7 +59,7 @@ CALLS: Final = (
         "same-is-not-stored",
         "says of a job that was stored before that it was not stored, because its neighbour was not",
         _FLOWS,
-        'if states[record.id] == "different"]',
+        'if states[id_bytes(record.id)] == "different"]',
         'if states[record.id] != "stored"]',
     ),
     Variant(

@@ -291,7 +291,7 @@ MOVES: Final = (
         "foreign-job-passes",
         "takes another job that has the same id for the one to be stored",
         "flows.py",
-        'if states[record.id] == "different"]',
+        'if states[id_bytes(record.id)] == "different"]',
         "if False]",
     ),
     Variant(

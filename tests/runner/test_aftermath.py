@@ -198,3 +198,12 @@ def test_a_runner_that_never_said_a_word_is_no_trouble(world: World) -> None:
     claim = world.kept(LOW, b"1").claim
     assert claim is not None
     assert parse_claim(claim)[0] == b"b"
+
+
+def test_a_runner_of_very_many_queues_is_known_like_any_other(world: World) -> None:
+    """Its beat is longer than what else is kept in a hash."""
+    world.apply(world.registration(b"a", ("low", *(f"{number:064}" for number in range(10_000)))))
+    assert {runner.id for runner in run(live_runners(SPACE, world.clock), world.memory, world.clock)} == {"a", "b"}
+    world.put(LOW, b"1")
+    world.moved(world.claim(LOW, b"a", 1))
+    assert [job.id for job in world.settle(b"a")] == [b"1"]

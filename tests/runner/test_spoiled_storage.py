@@ -409,6 +409,18 @@ def test_the_new_requests_of_a_living_runner_are_kept_and_those_of_a_dead_one_fo
     assert set(fields) == {b"a.1"}
 
 
+def test_the_requests_of_a_runner_of_very_many_queues_are_kept(world: World) -> None:
+    register(world, b"a", queues={f"{number:064}": 1 for number in range(10_000)})
+    world.enqueue(1)
+    keys = world.keys()
+    world.memory.apply([Batch(keys.scope, (HashSet(keys.requests, {b"a": b"1:5,1:0,", b"b": b"1:5,1:0,"}),))])
+    keeper = Keeper(world)
+    keeper.prune()
+    [fields] = world.memory.read([Fields(keys.requests)])
+    assert isinstance(fields, dict)
+    assert set(fields) == {b"a"}
+
+
 def test_a_request_sent_again_answers_no_more_than_it_asked_for(server: Server) -> None:
     """Its ids were added by something else, with claims that say that it took them. In memory as on a server."""
     world = World()

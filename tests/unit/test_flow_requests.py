@@ -23,7 +23,7 @@ from jobqueue.ids import SeededChance
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.storage.ops import Applied, Batch, HashSet, Kept, Page, Put, claim_mark
+from jobqueue.storage.ops import Absent, Applied, Batch, HashSet, Kept, Page, Put, Refused, claim_mark
 from jobqueue.testing import FakeClock
 
 KEYS = namespace_keys("test")
@@ -96,6 +96,18 @@ def test_after_the_last_repetition_it_stays_unknown() -> None:
 
     assert isinstance(outcome, OutcomeUnknown)
     assert play.pauses == [0.05, 0.2]
+
+
+def test_a_guard_that_fails_is_no_lack_of_room() -> None:
+    """A repetition that is refused for another reason is an answer."""
+    play = Play(lost=1)
+    keys = queue_keys("test", "low")
+    guards = (Absent(keys.counters, b"a"), Absent(keys.counters, b"b"))
+    batch = Batch(
+        keys.scope, (HashSet(keys.counters, {b"b": b"1"}), Put(keys.ready, {b"id": b"nonce--1"}, most=5)), guards
+    )
+
+    assert play(flows.send([batch])) == [Refused((1,))]
 
 
 @pytest.mark.parametrize("newer", [1, 2, 98])

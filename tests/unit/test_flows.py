@@ -10,6 +10,7 @@ from jobqueue.errors import StorageError
 from jobqueue.keys import namespace_keys
 from jobqueue.looking import Counts
 from jobqueue.record import JobRecord
+from jobqueue.safe_text import id_bytes
 from jobqueue.storage.ops import Batch, HashSet, Put, claim_mark
 from jobqueue.testing import Fault
 from tests.unit.queue_bench import Bench
@@ -172,6 +173,26 @@ def test_a_record_without_a_place_does_not_count_as_stored(bench: Bench, place: 
     assert ids(caught.value.records) == [lost.id]
     assert ids(caught.value.stored) == [record.id for record in records if record is not lost]
     assert bench.memory.dump() == before
+
+
+@pytest.mark.parametrize("id", ["\\xff", "a\\\\b"])
+def test_nor_does_one_whose_id_has_another_form_as_text(bench: Bench, id: str) -> None:
+    record = msgspec.structs.replace(bench.work.enqueue(1), id=id)
+    bench.jobs.enqueue_records([record])
+    bench.memory._shared.contents.lists[bench.keys().ready.full].remove(id_bytes(id))
+
+    with pytest.raises(OutcomeUnknown, match="none of the places") as caught:
+        bench.jobs.enqueue_records([record])
+
+    assert ids(caught.value.records) == [id]
+
+
+def test_two_texts_of_one_id_are_one_job(bench: Bench) -> None:
+    record = bench.work.enqueue(1)
+    twice = [msgspec.structs.replace(record, id=id) for id in ("A", "\\x41")]
+    bench.jobs.enqueue_records(twice)
+    assert ids(bench.jobs.enqueue_records(twice)) == ids(twice)
+    assert ids(bench.jobs.find(place="ready")) == [record.id, "A"]
 
 
 def test_sent_again_into_a_long_queue_it_is_found(bench: Bench) -> None:
