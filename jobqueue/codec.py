@@ -21,7 +21,7 @@ import attrs
 import msgspec
 
 from jobqueue import models
-from jobqueue.crowds import MOST, Crowds
+from jobqueue.crowds import MOST, PARTS, Crowds
 from jobqueue.errors import PayloadError
 from jobqueue.refusals import TOO_DEEP, UNDECLARED, Refused, told
 from jobqueue.roundtrip import at, find_non_finite, first, kept_types, parts, round_trip_differs, surely_kept
@@ -260,7 +260,8 @@ def _bounded(crowds: Crowds, decode: Callable[[bytes], Any]) -> Callable[[bytes]
 
 def _check_size(crowds: Crowds, payload: bytes) -> None:
     if name := crowds.too_large(payload):
-        problem = f"sets, and dicts whose keys are not text, may have {MOST:,} elements in all"
+        most = f"{MOST:,} elements in all, where {PARTS} parts of elements count as one"
+        problem = f"sets, and dicts whose keys are not text, may have {most}"
         raise _Named(at(name, f"{problem}: give a list, and make the set in the job"))
 
 

@@ -23,6 +23,8 @@ __all__ = ["MOST", "Crowds"]
 
 MOST: Final = 5_000
 """Elements of the sets, and keys of the dicts, of a payload. So many integers of one hash take 0.15 s, UUIDs a second."""
+PARTS: Final = 8
+"""So many parts of elements count as one: tuples of one hash are compared part by part, for as long as these are equal."""
 
 _UNFORESEEN: Final = (
     types.StrType | types.BytesType | types.DateTimeType | types.DateType | types.TimeType
@@ -119,7 +121,7 @@ def _count(node: Any, value: Any) -> int:
         return max(_count(part, value) for part in _parts(node))
     if isinstance(node, types.CustomType):
         return _all(value)
-    own = len(value) if _hashed(node) else 0
+    own = _own(value) if _hashed(node) else 0
     if isinstance(value, _Pairs):
         if isinstance(node, types.DictType):
             return own + sum(_count(node.value_type, part) for _, part in value)
@@ -128,6 +130,11 @@ def _count(node: Any, value: Any) -> int:
     if isinstance(node, types.CollectionType):
         return own + sum(_count(node.item_type, part) for part in value)
     return sum(map(_count, _parts(node), value))  # a tuple, or fields without names
+
+
+def _own(value: list[Any]) -> int:
+    """What the elements of a set count, or the keys of a dict."""
+    return len(value) if isinstance(value, _Pairs) else len(value) + sum(map(_all, value)) // PARTS
 
 
 def _all(value: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -26,6 +26,7 @@ from jobqueue.storage.ops import (
     Peek,
     Place,
     PlaceKey,
+    Query,
     Records,
     Scopes,
     Score,
@@ -34,7 +35,19 @@ from jobqueue.storage.ops import (
 )
 from jobqueue.transitions import SEARCHED
 
-__all__ = ["Registry", "delete", "find", "locate", "queue_names", "queues", "registry", "requeue", "search", "sizes"]
+__all__ = [
+    "Registry",
+    "delete",
+    "find",
+    "locate",
+    "queue_names",
+    "queues",
+    "registry",
+    "requeue",
+    "search",
+    "sizes",
+    "sizes_apart",
+]
 
 PAGE: Final = 200
 CURSOR: Final = re.compile(rf"([^/]+)/({'|'.join(get_args(Place))})/([0-9.einf+-]{{1,30}})/(.*)", re.DOTALL)
@@ -140,20 +153,71 @@ def sizes(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int]]]:
     """Waiting, ready, working and dead of each queue."""
     if not keys:
         return []
-    answers = yield Read(tuple(Sizes((queue.waiting, queue.ready, queue.working, queue.dead)) for queue in keys))
+    answers = yield Read(tuple(map(_sizes, keys)))
     return [tuple(answer) for answer in answers]
 
 
+def sizes_apart(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int] | StorageRefused]]:
+    """The same, with the refusal of each queue whose keys something else has spoiled.
+
+    Raises:
+        StorageRefused: All of them are refused.
+    """
+    answers = yield from _apart(keys, _sizes)
+    return [answer if isinstance(answer, StorageRefused) else tuple(answer) for answer in answers]
+
+
+def _sizes(queue: QueueKeys) -> Sizes:
+    return Sizes((queue.waiting, queue.ready, queue.working, queue.dead))
+
+
+def _apart(keys: Sequence[QueueKeys], query: Callable[[QueueKeys], Query]) -> Flow[list[Any]]:
+    """What each queue answers to a query, or how it is refused: a key of one that is spoiled does not hide the others.
+
+    Raises:
+        StorageRefused: All of them are refused.
+    """
+    answers = yield from _each(keys, query)
+    if answers and all(isinstance(answer, StorageRefused) for answer in answers):
+        raise answers[0]
+    return answers
+
+
+def _each(keys: Sequence[QueueKeys], query: Callable[[QueueKeys], Query]) -> Flow[list[Any]]:
+    if not keys:
+        return []
+    try:
+        return list((yield Read(tuple(map(query, keys)))))
+    except StorageRefused as error:
+        if error.passes:
+            raise
+        if len(keys) == 1:
+            return [error]
+    half = len(keys) // 2
+    return [*(yield from _each(keys[:half], query)), *(yield from _each(keys[half:], query))]
+
+
 def locate(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = 0) -> Flow[tuple[QueueKeys, Kept] | None]:
-    """Where a job is, and what is kept of it; its record if that takes ``max_bytes`` at most."""
+    """Where a job is, and what is kept of it; its record if that takes ``max_bytes`` at most.
+
+    Raises:
+        StorageRefused: It is in none of the queues that can be read, and one cannot.
+    """
     if len(keys) > 1:  # where it is comes first: all queues may have an id of this name, each with a record
-        answers = yield Read(tuple(Records(queue.scope, (id,), 0) for queue in keys))
-        keys = [queue for queue, [kept] in zip(keys, answers, strict=True) if kept is not None][:1]
+        answers = yield from _apart(keys, lambda queue: Records(queue.scope, (id,), 0))
+        refusal = next((answer for answer in answers if isinstance(answer, StorageRefused)), None)
+        keys = [queue for queue, answer in zip(keys, answers, strict=True) if _has_one(answer)][:1]
+        if refusal is not None and not keys:
+            raise refusal
     for queue in keys:
         [[kept]] = yield Read((Records(queue.scope, (id,), max_bytes),))
         if kept is not None:
             return queue, kept
     return None
+
+
+def _has_one(answer: Sequence[Kept | None] | StorageRefused) -> bool:
+    return not isinstance(answer, StorageRefused) and answer[0] is not None
 
 
 def _page(

@@ -24,9 +24,11 @@ from jobqueue.cli.text import (
     span,
 )
 from jobqueue.safe_text import id_bytes, printable
+from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
     from jobqueue.application import Users
+    from jobqueue.errors import StorageRefused
     from jobqueue.looking import Counts
     from jobqueue.queue import JobQueue
     from jobqueue.record import JobRecord
@@ -38,13 +40,14 @@ PLACES = ("waiting", "ready", "working", "dead")
 ERROR_WIDTH = 60
 ARGUMENTS_WIDTH = 40
 MOST_NAMES = 20
+NO_STORAGE = 3
 SEARCHED = 1_000
 """Jobs among which a kind is looked for that may have been meant."""
 
 
 @click.command()
 @looks
-def stats(named: Named, json_output: bool) -> None:
+def stats(named: Named, json_output: bool) -> int:
     """Show how many jobs are in each place of each queue, and the runners that are alive.
 
     TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
@@ -52,23 +55,28 @@ def stats(named: Named, json_output: bool) -> None:
     from jobqueue.application import users
 
     with opened(named) as queue:
-        counts, runners = queue.counts(), queue.runners()
+        counts, refused = _counts(queue)
+        runners = queue.runners()
         application = queue.access.run(users(queue.access.keys))
         now = queue.access.clock().now() / 1000
         where, namespace = queue.access.opened().backend.url, queue.namespace
-        others = [] if counts else _namespaces(queue)
+        others = [] if counts or refused else _namespaces(queue)
+    for name, refusal in itertools.islice(refused.items(), MOST_NAMES):
+        click.echo(f"jobqueue: queue {name}: {clean(without_secrets(str(refusal)))}", err=True)
+    code = NO_STORAGE if refused else 0
     if json_output:
         print_json(
             {
                 "url": where,
                 "namespace": namespace,
                 "application": None if application is None else _application_value(application),
-                **({} if counts else {"namespaces": others}),
+                **({} if counts or refused else {"namespaces": others}),
+                **({"refused": {name: str(refusal) for name, refusal in refused.items()}} if refused else {}),
                 "queues": {name: {place: getattr(count, place) for place in PLACES} for name, count in counts.items()},
                 "runners": [_runner_value(runner) for runner in runners],
             }
         )
-        return
+        return code
     from jobqueue.cli.tables import print_table
 
     of = "" if application is None else f", application {application.name}"
@@ -77,7 +85,7 @@ def stats(named: Named, json_output: bool) -> None:
         click.echo(f"since {moment(application.since)} {told}")
     print_table(
         ["queue", *(f">{place}" for place in PLACES), ">runners"],
-        [_queue_row(name, count, runners) for name, count in counts.items()],
+        [_queue_row(name, counts.get(name), runners) for name in sorted([*counts, *refused])],
         empty=f"no queue was ever used here{_instead(others)}",
     )
     print_table(
@@ -85,6 +93,32 @@ def stats(named: Named, json_output: bool) -> None:
         [_runner_row(runner, now) for runner in runners],
         empty="no runner is alive",
     )
+    return code
+
+
+def _counts(queue: JobQueue) -> tuple[dict[str, Counts], dict[str, StorageRefused]]:
+    """What `JobQueue.counts` answers, of the queues that can be read, and the refusal of each that cannot."""
+    from jobqueue.errors import StorageRefused
+    from jobqueue.keys import queue_keys
+    from jobqueue.looking import Counts
+    from jobqueue.lookup import sizes_apart
+
+    names = _queue_names(queue)
+    sizes = queue.access.run(sizes_apart([queue_keys(queue.access.keys.scope, name) for name in names]))
+    counts: dict[str, Counts] = {}
+    refused: dict[str, StorageRefused] = {}
+    for name, size in zip(names, sizes, strict=True):
+        if isinstance(size, StorageRefused):
+            refused[name] = size
+        else:
+            counts[name] = Counts(*size)
+    return counts, refused
+
+
+def _queue_names(queue: JobQueue) -> list[str]:
+    from jobqueue.lookup import queues
+
+    return queue.access.run(queues(queue.access.keys, queue.access.clock().now()))
 
 
 def _application_value(application: Users) -> dict[str, Any]:
@@ -109,9 +143,9 @@ def _instead(namespaces: list[str]) -> str:
     return f"; namespaces with queues on this server: {shown}" if shown else ""
 
 
-def _queue_row(name: str, counts: Counts, runners: list[RunnerInfo]) -> list[str]:
+def _queue_row(name: str, counts: Counts | None, runners: list[RunnerInfo]) -> list[str]:
     serving = sum(name in runner.queues for runner in runners)
-    return [name, *(str(getattr(counts, place)) for place in PLACES), str(serving)]
+    return [name, *("?" if counts is None else str(getattr(counts, place)) for place in PLACES), str(serving)]
 
 
 def _runner_row(runner: RunnerInfo, now: float) -> list[str]:
@@ -215,11 +249,11 @@ def _why_none(source: JobQueue, queue: str | None, name: str | None) -> str:
     """What may be wrong with what was asked for, where nothing was found; nothing if it is only not there."""
     from jobqueue.names import suggestion
 
-    counts = source.counts()
-    if not counts:
+    known = _queue_names(source)
+    if not known:
         return f"no queue was ever used in namespace {source.namespace}{_instead(_namespaces(source))}"
-    if queue is not None and queue not in counts:
-        return f"no queue {queue!r} was ever used here{suggestion(queue, counts)}"
+    if queue is not None and queue not in known:
+        return f"no queue {queue!r} was ever used here{suggestion(queue, known)}"
     if name is None:
         return ""
     names = {record.name for record in itertools.islice(source.scan(queue=queue), SEARCHED)}

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from jobqueue import Call, JobQueue, StorageRefused
+from jobqueue.cli.app import run
 from jobqueue.record import timestamp
 from jobqueue.runner_info import read_beats
 from tests.servers import Server
@@ -192,3 +193,55 @@ def test_a_search_for_queues_with_a_broken_mark_begins_again(mark: bytes, jobs: 
         noted = client.hget("{shop}:queues", ":searched")
         assert isinstance(noted, bytes)
         assert noted.startswith(b"done:")
+
+
+@pytest.mark.parametrize("key", ["records", "claims", "ready", "waiting", "working", "dead"])
+def test_a_queue_with_a_key_of_another_type_hides_no_other(
+    key: str, jobs: JobQueue, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = jobs.registry.get("send")
+    assert kind is not None
+    kept, other = (jobs.enqueue(Call(kind, {"to": "a"}), queue=queue, delay=900) for queue in ("high", "mid"))
+    jobs.enqueue(Call(kind, {"to": "a"}))
+    with server.client() as client:
+        client.delete(f"{Q}{key}")
+        client.set(f"{Q}{key}", "\x1b[2J")
+    where = ["--url", server.url, "--namespace", "shop"]
+    if key not in ("records", "claims"):  # these are not counted
+        assert run(["stats", *where]) == 3
+        out, err = capsys.readouterr()
+        assert [line.split() for line in out.splitlines() if line.startswith((" high", " low", " mid"))] == [
+            ["high", "1", "0", "0", "0", "0"], ["low", "?", "?", "?", "?", "0"], ["mid", "1", "0", "0", "0", "0"]
+        ]  # fmt: skip
+        assert err.startswith("jobqueue: queue low: ")
+        assert f"key {{shop:low}}:{key} holds a string" in err
+        assert err.count("\n") == 1
+        assert run(["stats", *where, "--json"]) == 3
+        told = json.loads(capsys.readouterr().out)
+        assert [*told["queues"]] == ["high", "mid"]
+        assert [*told["refused"]] == ["low"]
+    assert run(["jobs", *where, "--queue", "nobody"]) == 0
+    if key != "ready":  # which is not asked
+        assert jobs.get(kept.id) is not None
+        assert jobs.requeue(kept.id).place == "ready"
+        assert jobs.delete(kept.id).id == kept.id
+        assert run(["show", *where, other.id]) == 0
+        for operation in (jobs.get, jobs.requeue, jobs.delete):
+            with pytest.raises(StorageRefused, match=f"key {{shop:low}}:{key} holds a string"):
+                operation("nobody")  # it may be there
+
+
+def test_where_all_queues_are_spoiled_stats_is_refused_in_one_line(
+    jobs: JobQueue, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = jobs.registry.get("send")
+    assert kind is not None
+    for queue in ("high", "low"):
+        jobs.enqueue(Call(kind, {"to": "a"}), queue=queue)
+        with server.client() as client:
+            client.set(f"{{shop:{queue}}}:working", "x")
+    assert run(["stats", "--url", server.url, "--namespace", "shop"]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jobqueue: ")
+    assert err.count("\n") == 1
