@@ -1,4 +1,4 @@
-"""The table of legal moves of a job. This is the only module that knows them; `transitions` builds what it allows.
+"""The table of legal moves of a job. No other module knows them: `transitions` takes the places of a move from here.
 
 ::
 

@@ -1,16 +1,16 @@
 """Job rules as batches: each function answers what to apply, none applies it.
 
-Every function checks its move against the table of `lifecycle`. Times are milliseconds since 1970, durations
-milliseconds. Ids and claims are bytes.
+The places of a move are those that the table of `lifecycle` has for its step, so that no other can be built. Times are
+milliseconds since 1970, durations milliseconds. Ids and claims are bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from jobqueue.keys import NamespaceKeys, QueueKeys
-from jobqueue.lifecycle import COUNTED, Step, legal
+from jobqueue.lifecycle import COUNTED, MOVES, Step, legal
 from jobqueue.storage.ops import (
     CLEAR,
     NO_CLAIM,
@@ -22,7 +22,6 @@ from jobqueue.storage.ops import (
     Expect,
     FieldIs,
     HashDelete,
-    HashKey,
     HashSet,
     Head,
     LockDrop,
@@ -33,7 +32,6 @@ from jobqueue.storage.ops import (
     Once,
     Op,
     Pick,
-    Place,
     PlaceKey,
     Put,
     Score,
@@ -98,6 +96,8 @@ BESIDES: Final = BYTES - MAX_PAYLOAD
 CLOSED: Final = b"closed"
 SEARCHED: Final = b":searched"
 """Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
+_SOURCES: Final = {step: source for step, moves in MOVES.items() if len(moves) == 1 for source, _ in moves if source}
+_TARGETS: Final = {step: target for step, moves in MOVES.items() if len(moves) == 1 for _, target in moves if target}
 Leases: TypeAlias = Mapping[bytes, tuple[bytes, Score]] | Mapping[bytes, Score]
 """Id → its claim and the end of its lease, as they were seen; the end alone of jobs that have lost their claim."""
 
@@ -112,8 +112,7 @@ def longest_record(max_payload: int) -> int:
 
 def _move(
     step: Step,
-    source: PlaceKey,
-    target: PlaceKey | None,
+    queue: QueueKeys,
     pick: Pick,
     *,
     score: int | Mapping[bytes, int] | None = None,
@@ -121,19 +120,24 @@ def _move(
     stamp: Stamp | Clear | None = None,
     once: Once | None = None,
     records: Mapping[bytes, bytes] | None = None,
-    counters: HashKey | None = None,
+    count: bool = False,
     front: bool = False,
     wake: bool = False,
     give: bool = False,
 ) -> Batch:
-    places: tuple[Place, Place | None] = (source.name, target.name if target else None)  # type: ignore[assignment]
-    assert legal(step, *places), f"{step} may not move {places[0]} → {places[1]}"
-    count = None if counters is None else (counters, COUNTED[step].encode())
+    """A batch that moves jobs of a queue as the table says of this step."""
+    source, target = getattr(queue, _SOURCES[step]), _target(step, queue) if step in _TARGETS else None
+    counted = (queue.counters, COUNTED[step].encode()) if count else None
     move = Move(
-        source, target, pick, score=score, expect=expect, stamp=stamp, once=once, records=records, count=count,
+        source, target, pick, score=score, expect=expect, stamp=stamp, once=once, records=records, count=counted,
         front=front, wake=wake, give=give,
     )  # fmt: skip
-    return Batch(source.scope, (move,), step=step)
+    return Batch(queue.scope, (move,), step=step)
+
+
+def _target(step: Step, queue: QueueKeys) -> Any:
+    """The place to which the table says that this step takes jobs."""
+    return getattr(queue, _TARGETS[step])
 
 
 # ------------------------------------------------------------------------------------------------------------ producers
@@ -151,13 +155,11 @@ def put(
     Refused if there are then more than ``max_ready`` in ready.
     Answers a `Placed` for each of the two that is not empty, ready first.
     """
-    assert legal("enqueue", None, "ready")
-    assert legal("schedule", None, "waiting")
     ops: list[Op] = []
     if ready:
-        ops.append(Put(queue.ready, ready, wake=True, most=max_ready))
+        ops.append(Put(_target("enqueue", queue), ready, wake=True, most=max_ready))
     if waiting:
-        ops.append(Put(queue.waiting, waiting, score=due, wake=True))
+        ops.append(Put(_target("schedule", queue), waiting, score=due, wake=True))
     return Batch(queue.scope, tuple(ops), step="enqueue")
 
 
@@ -199,7 +201,7 @@ def note_search(keys: NamespaceKeys, seen: bytes | None, now: bytes, found: Coll
 
 def promote(queue: QueueKeys, now: int) -> Batch:
     """Take what is due to the tail of ready."""
-    return _move("promote", queue.waiting, queue.ready, Due(now, LIMIT), wake=True)
+    return _move("promote", queue, Due(now, LIMIT), wake=True)
 
 
 def claim(
@@ -212,26 +214,26 @@ def claim(
     under the name ``requester``, see `requester_of`; by default under the incarnation.
     """
     return _move(
-        "claim", queue.ready, queue.working, Head(limit, max_bytes), score=now + lease,
+        "claim", queue, Head(limit, max_bytes), score=now + lease,
         stamp=Stamp(incarnation, beat, now), once=Once(requester or incarnation, number), give=True, wake=True,
     )  # fmt: skip
 
 
 def extend(queue: QueueKeys, claims: Mapping[bytes, bytes], until: int) -> Batch:
     """Raise the leases of those that are still held under their claims."""
-    return _move("extend", queue.working, queue.working, These(tuple(claims)), score=until, expect=claims)
+    return _move("extend", queue, These(tuple(claims)), score=until, expect=claims)
 
 
 def note(queue: QueueKeys, id: bytes, claimed: bytes, record: bytes, until: int) -> Batch:
     """Write into the record of a suspect that it is about to be started alone."""
-    return _move(
-        "note", queue.working, queue.working, These((id,)), score=until, expect={id: claimed}, records={id: record}
-    )
+    return _move("note", queue, These((id,)), score=until, expect={id: claimed}, records={id: record})
 
 
 def finish(queue: QueueKeys, claims: Mapping[bytes, bytes], step: Step = "finish") -> Batch:
     """Forget jobs that ended well (finish), or asked for it (discard)."""
-    return _move(step, queue.working, None, These(tuple(claims)), expect=claims, counters=queue.counters)
+    if step in _TARGETS:
+        raise ValueError(f"{step} forgets no job")
+    return _move(step, queue, These(tuple(claims)), expect=claims, count=True)
 
 
 def move_out(
@@ -242,18 +244,19 @@ def move_out(
     scores: Mapping[bytes, int],
 ) -> Batch:
     """Take jobs that did not end well to waiting (retry, snooze, park) or dead (bury), with new records and scores."""
-    target = queue.dead if step == "bury" else queue.waiting
+    if _TARGETS.get(step) not in ("waiting", "dead"):
+        raise ValueError(f"{step} takes no job to waiting or dead")
     return _move(
-        step, queue.working, target, These(tuple(claims)), score=scores, expect=claims, stamp=CLEAR, records=records,
-        counters=queue.counters, wake=True,
+        step, queue, These(tuple(claims)), score=scores, expect=claims, stamp=CLEAR, records=records, count=True,
+        wake=True,
     )  # fmt: skip
 
 
 def release(queue: QueueKeys, claims: Mapping[bytes, bytes], records: Mapping[bytes, bytes] | None = None) -> Batch:
     """Hand jobs back to the head of ready, in the given order, as if they had not been claimed."""
     return _move(
-        "release", queue.working, queue.ready, These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,
-        counters=queue.counters, front=True, wake=True,
+        "release", queue, These(tuple(claims)), expect=claims, stamp=CLEAR, records=records, count=True,
+        front=True, wake=True,
     )  # fmt: skip
 
 
@@ -283,8 +286,8 @@ def close_requests(queue: QueueKeys, incarnation: bytes, *, unsure: bool = True)
 def rescue(queue: QueueKeys, leases: Leases, records: Mapping[bytes, bytes]) -> Batch:
     """Take jobs from runners that are gone to the head of ready, if claim and lease are as they were seen."""
     return _move(
-        "rescue", queue.working, queue.ready, These(tuple(leases)), expect=leases, stamp=CLEAR, records=records,
-        counters=queue.counters, front=True, wake=True,
+        "rescue", queue, These(tuple(leases)), expect=leases, stamp=CLEAR, records=records, count=True,
+        front=True, wake=True,
     )  # fmt: skip
 
 
@@ -293,14 +296,13 @@ def condemn(
 ) -> Batch:  # fmt: skip
     """Take jobs that took their runners down too often to dead; ``died`` has their scores there."""
     return _move(
-        "condemn", queue.working, queue.dead, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR,
-        records=records, counters=queue.counters,
-    )  # fmt: skip
+        "condemn", queue, These(tuple(leases)), score=died, expect=leases, stamp=CLEAR, records=records, count=True
+    )
 
 
 def prune(queue: QueueKeys, before: int) -> Batch:
     """Forget jobs that have been dead since ``before``."""
-    return _move("prune", queue.dead, None, Due(before, LIMIT))
+    return _move("prune", queue, Due(before, LIMIT))
 
 
 def register_runner(
@@ -337,23 +339,25 @@ def prune_requests(queue: QueueKeys, incarnations: Collection[bytes]) -> Batch:
 def requeue(queue: QueueKeys, id: bytes, died: Score, record: bytes | Unread) -> Batch:
     """Take a dead job to the tail of ready, if it is the one that was seen there; with this record, or, unread, as it is."""
     records = None if isinstance(record, Unread) else {id: record}
-    return _move("requeue", queue.dead, queue.ready, These((id,)), expect={id: died}, records=records, wake=True)
+    return _move("requeue", queue, These((id,)), expect={id: died}, records=records, wake=True)
 
 
 def hurry(queue: QueueKeys, id: bytes, due: Score) -> Batch:
     """Take a waiting job to the tail of ready before its time, if it is the one that was seen there."""
-    return _move("hurry", queue.waiting, queue.ready, These((id,)), expect={id: due}, wake=True)
+    return _move("hurry", queue, These((id,)), expect={id: due}, wake=True)
 
 
 def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, Score] | None) -> Batch:
     """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
-    return _move("delete", source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
+    if not legal("delete", source.name, None):
+        raise ValueError(f"nothing is deleted from {source.name}")
+    move = Move(source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
+    return Batch(source.scope, (move,), step="delete")
 
 
 def mend(queue: QueueKeys, id: bytes, seen: bytes | Unread | None, record: bytes = b"", died: int = 0) -> Batch:
     """Take a job that is in no place, or in several, to dead, if its record is as it was seen; see `Mend`."""
-    assert legal("mend", None, "dead")
-    return Batch(queue.scope, (Mend(queue.dead, id, seen, record, died),), step="mend")
+    return Batch(queue.scope, (Mend(_target("mend", queue), id, seen, record, died),), step="mend")
 
 
 # ---------------------------------------------------------------------------------------------------------------- locks

@@ -203,8 +203,8 @@ CALLS: Final = (
         "enqueue-in-silence",
         "notifies nobody of a job that is ready",
         "transitions.py",
-        "Put(queue.ready, ready, wake=True",
-        "Put(queue.ready, ready",
+        'Put(_target("enqueue", queue), ready, wake=True',
+        'Put(_target("enqueue", queue), ready',
     ),
     Variant(
         "promote-in-silence",
@@ -224,8 +224,8 @@ CALLS: Final = (
         "release-in-silence",
         "notifies nobody of jobs that were handed back",
         "transitions.py",
-        "expect=claims, stamp=CLEAR, records=records,\n        counters=queue.counters, front=True, wake=True,",
-        "These(tuple(claims)), expect=claims, stamp=CLEAR, records=records,\n        counters=queue.counters, front=True,",
+        "These(tuple(claims)), expect=claims, stamp=CLEAR, records=records, count=True,\n        front=True, wake=True,",
+        "These(tuple(claims)), expect=claims, stamp=CLEAR, records=records, count=True,\n        front=True,",
     ),
     Variant(
         "requeue-in-silence",
@@ -259,8 +259,8 @@ CALLS: Final = (
         "condemned-uncounted",
         "does not count a job among the dead that took too many runners down",
         "transitions.py",
-        "records=records, counters=queue.counters,",
-        "records=records,",
+        "score=died, expect=leases, stamp=CLEAR, records=records, count=True",
+        "score=died, expect=leases, stamp=CLEAR, records=records",
     ),
     Variant(
         "registered-again",
