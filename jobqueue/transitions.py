@@ -349,7 +349,7 @@ def hurry(queue: QueueKeys, id: bytes, due: Score) -> Batch:
 
 def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, Score] | None) -> Batch:
     """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
-    if not legal("delete", source.name, None):
+    if not legal("delete", source.name, None):  # type: ignore[arg-type] # a key can have any name
         raise ValueError(f"nothing is deleted from {source.name}")
     move = Move(source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
     return Batch(source.scope, (move,), step="delete")
