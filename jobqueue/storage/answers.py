@@ -18,6 +18,8 @@ __all__ = [
     "IdPage",
     "Ids",
     "Kept",
+    "Match",
+    "Matched",
     "Moved",
     "Page",
     "Peek",
@@ -97,13 +99,15 @@ class Applied(msgspec.Struct, frozen=True):
         return moved
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """The batch changed nothing. ``failed`` holds the index of every guard that failed, in order.
 
-    A `Move` whose `Once` was refused, and a `Put` for which there was no room, has the index ``len(guards) + its index``.
+    A `Move` whose `Once` was refused, or that could not move ``whole``, and a `Put` for which there was no room, has the
+    index ``len(guards) + its index``. ``skipped`` holds the ids that such moves would have skipped, or that have no record.
     """
 
     failed: tuple[int, ...]
+    skipped: tuple[bytes, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------------- queries
@@ -234,6 +238,39 @@ class Where(msgspec.Struct, frozen=True):
     search: bool = False
 
 
+class Match(msgspec.Struct, frozen=True):
+    """Those of a slice of a place whose records hold each of these bytes somewhere. Answers a `Matched`.
+
+    Attributes:
+        place: Which.
+        needles: What the records are to hold, as it stands there.
+        limit: How many entries the slice has at most, at least 1.
+        max_bytes: How many bytes of records are searched at most. A record that is longer by itself is not searched.
+        after: Where to go on: the cursor of the slice before; None from the start.
+    """
+
+    place: ListKey | SetKey
+    needles: tuple[bytes, ...]
+    limit: int
+    max_bytes: int
+    after: tuple[Score, bytes] | None = None
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """What a slice holds.
+
+    Attributes:
+        entries: The ids that match, in order, each with its score; in a list, with its position.
+        looked: How many entries the slice had.
+        next: Where the next slice begins, None at the end: behind this (score, id), or in a list at this position. What
+            joins or leaves the head of a list meanwhile shifts it.
+    """
+
+    entries: tuple[tuple[bytes, Score], ...]
+    looked: int
+    next: tuple[Score, bytes] | None
+
+
 class Found(msgspec.Struct, frozen=True):
     """Where an id was found.
 
@@ -279,7 +316,7 @@ class Held(msgspec.Struct, frozen=True):
     fence: int
 
 
-Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes | Ids | Where
+Query: TypeAlias = Peek | Page | Records | Sizes | Fields | Holder | Scopes | Ids | Where | Match
 Answer: TypeAlias = (
     tuple[bytes, ...]
     | tuple[tuple[bytes, Score], ...]
@@ -290,5 +327,6 @@ Answer: TypeAlias = (
     | ScopePage
     | Held
     | IdPage
+    | Matched
     | None
 )

@@ -3,8 +3,8 @@
 Pure: no lock, clock, chance or thread. `jobqueue.storage.memory` makes a `Storage` of it. Where the docstrings of
 `jobqueue.storage.ops` are silent, this is what holds:
 
-* A batch is checked whole before anything is written: guards, numbers of requests (`Once`), the room for a `Put`, kinds of
-  keys, integers. Each `Put` of a batch is compared with what was there before the batch.
+* A batch is checked whole before anything is written: guards, numbers of requests (`Once`), the room for a `Put`, moves that
+  are ``whole``, kinds of keys, integers. Each `Put` of a batch is compared with what was there before the batch.
 * A key that exists as another kind, or that one batch uses as two kinds, refuses the batch (`StorageRefused`); so does an
   addition to a field that holds no integer, or past what a score holds exactly.
 * `Move` picks first, then skips what is not as expected, then takes away what has no record. So a limit counts skipped
@@ -41,6 +41,7 @@ from jobqueue.storage.ops import (
     Batch,
     Clear,
     Due,
+    Empty,
     Expect,
     FieldIs,
     Guard,
@@ -67,6 +68,7 @@ from jobqueue.storage.ops import (
     PlaceKey,
     Put,
     Refused,
+    Ring,
     SetAdd,
     SetKey,
     SetRemove,
@@ -109,6 +111,7 @@ class Interpreter(Placing):
         except StorageRefused as error:
             return error, False
         failed = [index for index, guard in enumerate(batch.guards) if not self._holds(guard)] if batch.guards else []
+        skipped: list[bytes] = []
         again: dict[int, Sequence[bytes]] = {}
         for index, op in enumerate(batch.ops):
             if isinstance(op, Move) and op.once is not None:
@@ -117,10 +120,13 @@ class Interpreter(Placing):
                     failed.append(len(batch.guards) + index)
                 elif known:
                     again[index] = known[: 2 + _most(op)]
-            elif isinstance(op, Put) and self._is_full(op):
+            elif (isinstance(op, Put) and self._is_full(op)) or (
+                isinstance(op, Move) and op.whole and (lacking := self._lacking(op))
+            ):
                 failed.append(len(batch.guards) + index)
+                skipped += lacking if isinstance(op, Move) else ()
         if failed:
-            return Refused(tuple(failed)), False
+            return Refused(tuple(failed), tuple(skipped)), False
         answers: list[Placed | Moved | int | None] = []
         ring = False
         for index, op in enumerate(batch.ops):
@@ -134,6 +140,7 @@ class Interpreter(Placing):
                 ring |= rings
             else:
                 answers.append(self._plain(op))
+                ring |= isinstance(op, Ring)
         return Applied(tuple(answers)), ring
 
     def _check_integers(self, batch: Batch) -> None:
@@ -180,6 +187,8 @@ class Interpreter(Placing):
                 return self.hashes.get(key.full, {}).get(field) == value
             case Member(key, member):
                 return key.full in self.sets and member in self.sets[key.full].scores
+            case Empty(key):
+                return not self.sets.get(key.full)
             case Unlocked(key, token, now, fence):
                 lock = self.locks.get(key.full)
                 if lock is None:
@@ -220,6 +229,8 @@ class Interpreter(Placing):
                     self.locks[key.full] = Held(token, 0, lock.fence)
             case Mend():
                 return mend(self, op)
+            case Ring():
+                pass
             case _:
                 raise TypeError(f"{op!r} is no operation")
         return None
@@ -256,6 +267,16 @@ class Interpreter(Placing):
             )
         left, lowest = self._left(op.source)
         return Moved(tuple(moved), given, tuple(missing), fence, left, lowest), op.wake and self._rings(op, moved, left)
+
+    def _lacking(self, op: Move) -> list[bytes]:
+        """The ids that would be skipped, or have no record."""
+        assert isinstance(op.pick, These)  # check_shape saw to it
+        records = self.hashes.get(full_name(op.source.scope, RECORDS), {})
+        moved = self._pick(op, records)
+        if op.expect is not None and moved:
+            moved = self._as_expected(op, op.expect, moved)
+        able = {id_ for id_ in moved if id_ in records}
+        return [id_ for id_ in dict.fromkeys(op.pick.ids) if id_ not in able]
 
     def _pick(self, op: Move, records: Mapping[bytes, bytes]) -> list[bytes]:
         if isinstance(op.source, SetKey):
@@ -382,7 +403,7 @@ def _key_of(guard: Guard) -> Key:
     match guard:
         case Absent() | FieldIs():
             return guard.hash
-        case Member():
+        case Member() | Empty():
             return guard.set
         case _:
             return guard.lock
@@ -413,6 +434,8 @@ def _keys_of(batch: Batch) -> list[Key]:
                 keys.append(op.hash)
             case Mend():
                 keys += keys_of_mend(op)
+            case Ring():
+                pass
             case _:
                 keys.append(op.lock)
     return keys

@@ -29,6 +29,8 @@ from jobqueue.storage.answers import (
     IdPage,
     Ids,
     Kept,
+    Match,
+    Matched,
     Moved,
     Page,
     Peek,
@@ -44,6 +46,7 @@ from jobqueue.storage.answers import (
     Unread,
     Where,
 )
+from jobqueue.storage.guards import Absent, Empty, FieldIs, Guard, Locked, Member, Unlocked
 from jobqueue.storage.key import HashKey, Key, ListKey, LockKey, SetKey
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "Batch",
     "Clear",
     "Due",
+    "Empty",
     "FieldIs",
     "Fields",
     "Found",
@@ -84,6 +88,8 @@ __all__ = [
     "LockKey",
     "LockTake",
     "Locked",
+    "Match",
+    "Matched",
     "Member",
     "Mend",
     "Move",
@@ -101,6 +107,7 @@ __all__ = [
     "Query",
     "Records",
     "Refused",
+    "Ring",
     "ScopePage",
     "Scopes",
     "Score",
@@ -154,57 +161,6 @@ def _check_place(what: str, key: Key) -> None:
 def _check_plain(what: str, key: Key) -> None:
     if key.name in PLACES or key.name in {RECORDS, CLAIMS}:
         raise ValueError(f"{what}: {key.full} says where jobs are; only Put, Move and Mend may change it")
-
-
-# -------------------------------------------------------------------------------------------------------------- guards
-
-
-class Absent(msgspec.Struct, frozen=True):
-    """Holds if the hash has no such field."""
-
-    hash: HashKey
-    field: bytes
-
-
-class FieldIs(msgspec.Struct, frozen=True):
-    """Holds if the hash has this value in the field."""
-
-    hash: HashKey
-    field: bytes
-    value: bytes
-
-
-class Member(msgspec.Struct, frozen=True):
-    """Holds if the sorted set has the member."""
-
-    set: SetKey
-    member: bytes
-
-
-class Unlocked(msgspec.Struct, frozen=True):
-    """Holds if ``token`` may take the lock at ``now`` (ms), having seen it with ``fence`` (0: nobody ever held it).
-
-    That is: nobody ever held it; or ``token`` holds it and has not dropped it; or another token dropped it or held it
-    until a time that is not after ``now``, and its fence is not above ``fence``: nobody held it in between. The token
-    that dropped a lock cannot take it again, and one that looked before somebody else took it cannot take it after, so
-    that a first sending that arrives late does not lock it for nobody.
-    """
-
-    lock: LockKey
-    token: bytes
-    now: int
-    fence: int
-
-
-class Locked(msgspec.Struct, frozen=True):
-    """Holds if ``token`` holds the lock at ``now`` (ms): taken by it, not dropped, and its end is after ``now``."""
-
-    lock: LockKey
-    token: bytes
-    now: int
-
-
-Guard: TypeAlias = Absent | FieldIs | Member | Unlocked | Locked
 
 
 # ---------------------------------------------------------------------------------------------------- plain operations
@@ -269,6 +225,10 @@ class HashDelete(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_plain("hash", self.hash)
+
+
+class Ring(msgspec.Struct, frozen=True):
+    """Rings the scope of the batch."""
 
 
 class LockTake(msgspec.Struct, frozen=True):
@@ -411,6 +371,8 @@ class Move(msgspec.Struct, frozen=True):
         wake: Ring the scope if a list that is the source still holds something; with a sorted set as the source, if
             something joined a list, or one of these became the head of another sorted set.
         give: Answer the records too; of a pick of `Head`, only those that are not too long for it.
+        whole: All of `These` move, or the batch is refused: where one would be skipped or has no record, as things are
+            before the batch, `Refused` names it. So what a batch does besides is done only if its jobs were as expected.
     """
 
     source: PlaceKey
@@ -425,6 +387,7 @@ class Move(msgspec.Struct, frozen=True):
     front: bool = False
     wake: bool = False
     give: bool = False
+    whole: bool = False
 
     def __post_init__(self) -> None:
         _check_place("source", self.source)
@@ -464,7 +427,7 @@ class Mend(msgspec.Struct, frozen=True):
 
 
 Op: TypeAlias = (
-    ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | LockTake | LockDrop | Put | Move | Mend
+    ListPush | SetAdd | SetRemove | HashSet | HashAdd | HashDelete | Ring | LockTake | LockDrop | Put | Move | Mend
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What a storage has to do: five methods and ten rules.
 
 1. **All or nothing.** Guards are evaluated first, against the state before the batch; if any fails nothing changes and
-   `Refused` lists every failing index.
+   `Refused` lists every failing index. So do a claim's number, the room for a `Put`, and a move that is ``whole``.
 2. **One scope, one trip.** The batches of one scope travel together, in order, each atomic, in one step of the server;
    between scopes there is no order, and each ends alone. Where their records are large, a server may take several steps.
 3. **No clock, no chance.** A backend reads neither. Expiry on the server may collect garbage; it never decides anything.

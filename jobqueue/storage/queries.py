@@ -22,6 +22,8 @@ from jobqueue.storage.ops import (
     Ids,
     Kept,
     ListKey,
+    Match,
+    Matched,
     Page,
     Peek,
     Place,
@@ -78,6 +80,8 @@ def answer(contents: Contents, query: Query) -> Answer:
             return IdPage(tuple(page), page[-1] if len(page) == limit else None)
         case Where(scope, of, search):
             return _found(contents, scope, of, search)
+        case Match():
+            return _matched(contents, query)
 
 
 def _page(contents: Contents, query: Page) -> Answer:
@@ -115,6 +119,33 @@ def _kept(contents: Contents, query: Records) -> Answer:
             claim = None
         kept.append(Kept(read(record, query.max_bytes), place, score, claim))
     return tuple(kept)
+
+
+def _matched(contents: Contents, query: Match) -> Matched:
+    place, after = query.place, query.after
+    contents.check_kinds((place, HashKey(place.scope, RECORDS)))
+    records = contents.hashes.get(full_name(place.scope, RECORDS), {})
+    entries: list[tuple[bytes, Score]]
+    if isinstance(place, ListKey):
+        start = 0 if after is None else int(after[0])
+        listed = islice(contents.lists.get(place.full, ()), start, start + query.limit)
+        entries = [(id_, start + index) for index, id_ in enumerate(listed)]
+    else:
+        members = contents.sets.get(place.full, SortedSet())
+        page = islice(members if after is None else members.after(after), query.limit)
+        entries = [(member, score) for score, member in page]
+    looked = len(within([id_ for id_, _ in entries], query.max_bytes, records))
+    found = [entry for entry in entries[:looked] if _holds(records.get(entry[0]), query)]
+    if looked == len(entries) < query.limit:
+        return Matched(tuple(found), looked, None)
+    if isinstance(place, ListKey):
+        return Matched(tuple(found), looked, (start + looked, b""))
+    last, score = entries[looked - 1]
+    return Matched(tuple(found), looked, (score, last))
+
+
+def _holds(record: bytes | None, query: Match) -> bool:
+    return record is not None and len(record) <= query.max_bytes and all(needle in record for needle in query.needles)
 
 
 def _found(contents: Contents, scope: str, ids: Iterable[bytes], search: bool) -> Answer:

@@ -13,6 +13,7 @@ from jobqueue.storage.ops import (
     Absent,
     Batch,
     Due,
+    Empty,
     FieldIs,
     HashAdd,
     HashDelete,
@@ -28,6 +29,7 @@ from jobqueue.storage.ops import (
     Move,
     Op,
     Put,
+    Ring,
     SetAdd,
     SetKey,
     SetRemove,
@@ -50,14 +52,18 @@ def check_shape(batch: Batch) -> None:
     * `These` in a list are at most `LIST_SEARCH_MAX`; limits are not negative.
     * Only a `Put` into a list is bounded.
     * `Once` numbers a claim: it needs a `Stamp` and a sorted set as target.
+    * A move that is ``whole`` expects something of each id or nothing of any. It, and every move beside it, picks `These`
+      and is no numbered claim. No two operations of its batch name the same id.
     """
     for guard in batch.guards:
         if isinstance(guard, Absent | FieldIs):
             _same_scope(batch, guard.hash)
         else:
-            _same_scope(batch, guard.set if isinstance(guard, Member) else guard.lock)
+            _same_scope(batch, guard.set if isinstance(guard, Member | Empty) else guard.lock)
     for op in batch.ops:
         _check_op(batch, op)
+    if any(isinstance(op, Move) and op.whole for op in batch.ops):
+        _check_whole(batch)
 
 
 def _check_op(batch: Batch, op: Op) -> None:
@@ -80,6 +86,8 @@ def _check_op(batch: Batch, op: Op) -> None:
             _same_scope(batch, op.lock)
         case Mend():
             _same_scope(batch, op.target)
+        case Ring():
+            pass
 
 
 def _check_move(batch: Batch, op: Move) -> None:
@@ -106,6 +114,33 @@ def _check_move(batch: Batch, op: Move) -> None:
         if isinstance(op.score, Mapping) and not isinstance(op.pick, These):
             raise ValueError(f"{op.target.full}: a score for each needs a pick of These, not {op.pick}")
         _check_score(op, op.score, op.pick.ids if isinstance(op.pick, These) else ())
+
+
+def _check_whole(batch: Batch) -> None:
+    named: list[bytes] = []
+    for op in batch.ops:
+        match op:
+            case Move(source, _, pick):
+                if not isinstance(pick, These) or op.once is not None:
+                    raise ValueError(
+                        f"{source.full}: beside a move that is whole, moves pick These, and none is numbered"
+                    )
+                ids = dict.fromkeys(pick.ids)
+                if op.whole and isinstance(op.expect, Mapping) and not op.expect.keys() >= ids.keys():
+                    lacking = next(id_ for id_ in ids if id_ not in op.expect)
+                    raise ValueError(
+                        f"{source.full}: a move that is whole expects something of each, not of {lacking!r}"
+                    )
+                named += ids
+            case Put():
+                named += op.records
+            case Mend():
+                named.append(op.id)
+            case _:
+                pass
+    if len({*named}) != len(named):
+        twice = next(id_ for index, id_ in enumerate(named) if id_ in named[:index])
+        raise ValueError(f"{batch.scope}: beside a move that is whole, {twice!r} is named by two operations")
 
 
 def _check_score(

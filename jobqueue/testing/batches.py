@@ -19,6 +19,7 @@ from jobqueue.storage.ops import (
     Batch,
     Clear,
     Due,
+    Empty,
     Expect,
     FieldIs,
     Fields,
@@ -36,6 +37,7 @@ from jobqueue.storage.ops import (
     Locked,
     LockKey,
     LockTake,
+    Match,
     Member,
     Mend,
     Move,
@@ -48,6 +50,7 @@ from jobqueue.storage.ops import (
     Put,
     Query,
     Records,
+    Ring,
     SetAdd,
     SetKey,
     SetRemove,
@@ -136,6 +139,7 @@ class Draw:
             lambda: Absent(key, field),
             lambda: FieldIs(key, field, held[field] if field in held and self.coin() else self.one(*VALUES)),
             lambda: Member(self.any_set(), self.one(*IDS)),
+            lambda: Empty(self.any_set()),
             lambda: Unlocked(self.lock(), self.one(*TOKENS), self.time(), self.time()),
             lambda: Locked(self.lock(), self.one(*TOKENS), self.time()),
         )
@@ -154,6 +158,7 @@ class Draw:
             # Not at the last time there is: fences go up from there one by one, and no clock is near it.
             lambda: LockTake(self.lock(), self.one(*TOKENS), self.random.randrange(7), self.time()),
             lambda: LockDrop(self.lock(), self.one(*TOKENS)),
+            Ring,
         )
         return self.one(*kinds)()
 
@@ -264,6 +269,42 @@ class Draw:
         )  # fmt: skip
         return self.one(*moves)
 
+    def whole(self) -> tuple[Op, ...]:
+        """Moves of all or none, mostly of what is there, and what is done with them."""
+        stored = self.dump.get(f"{{{self.scope}}}:claims")
+        claims = stored if isinstance(stored, dict) else {}
+        free = self.random.sample(IDS, len(IDS))
+        moves: list[Op] = []
+        for _ in range(self.one(1, 1, 2)):
+            source, target = self.place(), self.one(None, self.place(), self.place())
+            entries: Any = self.dump.get(source.full)
+            scores = _scores(entries)
+            there = [id_ for id_ in free if id_ in (scores or entries or ()) or self.random.randrange(12) == 0]
+            ids = tuple(there[: self.random.randrange(4)])
+            free = [id_ for id_ in free if id_ not in ids]
+            kinds: tuple[Expect | None, ...] = (
+                None, NO_CLAIM, {id_: claims.get(id_, b"x:1:5") for id_ in ids}, {id_: scores.get(id_, 0) for id_ in ids},
+            )  # fmt: skip
+            scored: Any = (
+                self.one(self.time(), {id_: self.time() for id_ in ids}) if isinstance(target, SetKey) else None
+            )
+            moves.append(
+                Move(
+                    source,
+                    target,
+                    These(ids),
+                    score=scored,
+                    expect=self.one(*kinds),
+                    stamp=self.one(None, CLEAR),
+                    records=dict.fromkeys(ids, self.one(*RECORDS)) if self.coin() else None,
+                    wake=self.coin(),
+                    give=self.coin(),
+                    whole=True,
+                )
+            )
+        put = Put(ListKey(self.scope, "ready"), {id_: self.one(*RECORDS) for id_ in free[:1]}, wake=self.coin())
+        return (*moves, self.one(self.plain(), put, put))
+
     def mending(self) -> Mend:
         """Mostly of what is stored, as it is now."""
         stored = self.dump.get(f"{{{self.scope}}}:records")
@@ -297,6 +338,13 @@ class Draw:
             lambda: Holder(self.lock()),
             lambda: Ids(self.any_hash(), self.one(1, 2, 3, 100)),
             lambda: Where(self.scope, self.ids(), self.coin()),
+            lambda: Match(
+                self.place(),
+                tuple(self.some((b"nonce", b"--2", b"\x00", b"", b"m"), 2)),
+                self.one(1, 2, 3, 100),
+                self.one(0, 9, 20, 1000),
+                after,
+            ),
         )
         return self.one(*kinds)()
 
@@ -314,7 +362,7 @@ def draw_batch(random: Random, dump: Dump, scopes: Sequence[str]) -> Batch:
     kinds: tuple[Callable[[], Op], ...] = (
         draw.plain, draw.put, draw.move, draw.claim, draw.ending, draw.promotion, draw.mending,
     )  # fmt: skip
-    ops = tuple(draw.one(*kinds)() for _ in range(random.randrange(1, 4)))
+    ops = tuple(draw.one(*kinds)() for _ in range(random.randrange(1, 4))) if random.randrange(6) else draw.whole()
     return Batch(
         draw.scope, ops, tuple(draw.guard() for _ in range(random.randrange(3))) if random.randrange(4) == 0 else ()
     )

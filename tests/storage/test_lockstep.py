@@ -40,10 +40,10 @@ pytestmark = pytest.mark.timeout(400)  # a few seconds each, but not on a machin
 
 OPS: tuple[type, ...] = (
     ops.ListPush, ops.SetAdd, ops.SetRemove, ops.HashSet, ops.HashAdd, ops.HashDelete, ops.LockTake, ops.LockDrop,
-    ops.Put, ops.Move, ops.Mend,
+    ops.Put, ops.Move, ops.Mend, ops.Ring,
 )  # fmt: skip
-GUARDS = (ops.Absent, ops.FieldIs, ops.Member, ops.Unlocked, ops.Locked)
-QUERIES = (ops.Peek, ops.Page, ops.Records, ops.Sizes, ops.Fields, ops.Holder, ops.Ids, ops.Where)
+GUARDS = (ops.Absent, ops.FieldIs, ops.Member, ops.Empty, ops.Unlocked, ops.Locked)
+QUERIES = (ops.Peek, ops.Page, ops.Records, ops.Sizes, ops.Fields, ops.Holder, ops.Ids, ops.Where, ops.Match)
 
 
 def dump_of(client: redis.Redis) -> tuple[dict[str, Any], set[str]]:
@@ -122,7 +122,7 @@ class OnServer(Lockstep):
             self.met["read refused"] += 1
         else:
             for query, answer in zip(queries, answers, strict=True):
-                self.met[type(query), bool(answer)] += 1
+                self.met[type(query), bool(answer.entries if isinstance(answer, ops.Matched) else answer)] += 1
 
     def applied(self, batch: Batch, outcome: Outcome) -> None:
         met = self.met
@@ -135,6 +135,7 @@ class OnServer(Lockstep):
                 met[type(guard), False] += 1
         if isinstance(outcome, Refused) and max(outcome.failed) >= len(batch.guards):
             met["once refused"] += 1
+            met["some would be skipped"] += bool(outcome.skipped)
         if isinstance(outcome, Applied):
             for op, answer in zip(batch.ops, outcome.answers, strict=True):
                 met["mended"] += isinstance(op, ops.Mend) and answer == 1
@@ -156,6 +157,7 @@ class OnServer(Lockstep):
         met["claimed by number"] += bool(answer.ids) and op.once is not None
         met["records given"] += bool(answer.records)
         met["counted"] += bool(answer.ids) and op.count is not None
+        met["all moved", bool(answer.ids)] += op.whole
         met["records replaced"] += any(id_ in (op.records or ()) for id_ in answer.ids)
 
 
@@ -178,7 +180,18 @@ WANTED: list[Any] = [
     *((pick, some) for pick in (ops.Head, ops.Due, ops.These) for some in (False, True)),
     *(("expect", form, some) for form in (bytes, tuple, int, ops.NoClaim, type(None)) for some in (False, True)),
     *("stored", "same", "different", "missing", "extended", "forgotten", "to the head", "claimed by number"),
-    *("records given", "records replaced", "counted", "once refused", "repeated", "read refused", "waited", "mended"),
+    *(
+        "records given",
+        "records replaced",
+        "counted",
+        "once refused",
+        "repeated",
+        "some would be skipped",
+        ("all moved", True),
+        "read refused",
+        "waited",
+        "mended",
+    ),
 ]
 
 
@@ -218,6 +231,8 @@ MISTAKES = {
     "an id is mended though its record is another": ("elseif call('HGET', RECORDS, id) ~=", "elseif nil =="),
     "an id is mended though its record has another size": ("~= tonumber(op.seen) then", "== nil then"),
     "an id that is twice in a list is taken out once": ("'LREM', op.ready, 0, id", "'LREM', op.ready, 1, id"),
+    "a move of all or none moves some": ("op.whole and holds.whole(op) or {}", "{}"),
+    "a move of all or none needs no records": ("call('HEXISTS', RECORDS, ids[i]) == 1", "true"),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
 }  # fmt: skip

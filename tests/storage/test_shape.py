@@ -8,6 +8,7 @@ from jobqueue.storage.ops import (
     Absent,
     Batch,
     Due,
+    Empty,
     FieldIs,
     Guard,
     HashAdd,
@@ -22,10 +23,12 @@ from jobqueue.storage.ops import (
     LockKey,
     LockTake,
     Member,
+    Mend,
     Move,
     Once,
     Op,
     Put,
+    Ring,
     SetAdd,
     SetKey,
     SetRemove,
@@ -52,13 +55,14 @@ ELSEWHERE: list[Op | Guard] = [
     Move(ListKey(THERE, "ready"), None, Head(1, 1)), Move(SetKey(THERE, "dead"), None, Due(1, 1)),
     Move(READY, SetKey(THERE, "working"), Head(1, 1), 1), Move(WAITING, ListKey(THERE, "ready"), Due(1, 1)),
     Move(READY, None, Head(1, 1), count=(NOTES, b"x")),
-    Absent(NOTES, b"x"), FieldIs(NOTES, b"x", b"1"), Member(INDEX, b"x"), Unlocked(DUTY, b"t", 1, 0), Locked(DUTY, b"t", 1),
+    Absent(NOTES, b"x"), FieldIs(NOTES, b"x", b"1"), Member(INDEX, b"x"), Empty(INDEX), Unlocked(DUTY, b"t", 1, 0),
+    Locked(DUTY, b"t", 1),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", ELSEWHERE, ids=repr)
 def test_every_key_of_a_batch_is_of_its_scope(what: Op | Guard) -> None:
-    guard = isinstance(what, Absent | FieldIs | Member | Unlocked | Locked)
+    guard = isinstance(what, Absent | FieldIs | Member | Empty | Unlocked | Locked)
 
     with pytest.raises(ValueError, match="is not of the scope 'ns:queue': a batch has one scope"):
         check_shape(Batch(HERE, () if guard else (what,), (what,) if guard else ()))  # type: ignore[arg-type]
@@ -101,3 +105,39 @@ WRONG: list[tuple[Op, str]] = [
 def test_what_makes_no_sense(op: Op, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_shape(Batch(HERE, (op,)))
+
+
+A, B, ALL = (b"a",), (b"b",), {b"a": b"claim"}
+WHOLE = Move(WORKING, None, These(A), expect=ALL, whole=True)
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        (WHOLE,),
+        (WHOLE, Ring(), HashSet(HashKey(HERE, "n"), {b"a": b"1"})),
+        (WHOLE, Move(WORKING, None, These(B)), Put(READY, {b"c": b"nonce-01"})),
+        (Move(READY, None, These((b"a", b"a")), whole=True),),
+    ],
+    ids=repr,
+)
+def test_what_makes_sense_beside_a_whole_move(ops: tuple[Op, ...]) -> None:
+    check_shape(Batch(HERE, ops))
+
+
+@pytest.mark.parametrize(
+    ("ops", "said"),
+    [
+        ((Move(READY, None, Head(1, 1), whole=True),), "moves pick These"),
+        ((WHOLE, Move(WORKING, None, Due(1, 1))), "moves pick These"),
+        ((Move(READY, WORKING, These(B), 1, stamp=STAMP, once=ONCE, whole=True),), "none is numbered"),
+        ((Move(WORKING, None, These((b"a", b"b")), expect=ALL, whole=True),), "expects something of each, not of b'b'"),
+        ((WHOLE, Move(WAITING, None, These(A))), "b'a' is named by two operations"),
+        ((WHOLE, Put(READY, {b"a": b"nonce-01"})), "b'a' is named by two operations"),
+        ((Mend(WAITING, b"a", None), WHOLE), "b'a' is named by two operations"),
+    ],
+    ids=repr,
+)
+def test_what_makes_no_sense_beside_a_whole_move(ops: tuple[Op, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_shape(Batch(HERE, ops))

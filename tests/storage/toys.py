@@ -28,6 +28,7 @@ from jobqueue.storage.ops import (
     Kept,
     Key,
     LockTake,
+    Match,
     Mend,
     Move,
     Moved,
@@ -40,6 +41,7 @@ from jobqueue.storage.ops import (
     Query,
     Records,
     Refused,
+    Ring,
     ScopePage,
     Sizes,
     Unlocked,
@@ -704,6 +706,30 @@ class FindsTheFirstPlace(MemoryStorage):
         return answers
 
 
+class MovesSome(Interpreter):
+    """Rule 1 broken: a move of all or none moves those that it can."""
+
+    def _lacking(self, op: Move) -> list[bytes]:
+        return []
+
+
+class AnyNeedle(MemoryStorage):
+    """Rule 6 broken: a record is found that holds one of the needles."""
+
+    def read(self, queries: Sequence[Query], /) -> list[Answer]:
+        return super().read(
+            [msgspec.structs.replace(q, needles=q.needles[:1]) if isinstance(q, Match) else q for q in queries]
+        )
+
+
+class SilentRing(Interpreter):
+    """Rule 9 broken: a scope is rung only by what it holds."""
+
+    def apply(self, batch: Batch) -> tuple[Applied | Refused | StorageRefused, bool]:
+        outcome, ring = super().apply(batch)
+        return outcome, ring and not any(isinstance(op, Ring) for op in batch.ops)
+
+
 class MendsNothing(Interpreter):
     """Rule 6 broken: it says that it mended."""
 
@@ -754,6 +780,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, GuardsFirstAcrossHandles, "no other handle comes between a guard and its batch"),
     (1, _with(LongIdsCut), "every byte is kept everywhere"),
     (1, TornByCrash, "a crash tears no batch"),
+    (1, _with(MovesSome), "a move of all or none moves all or none"),
     (2, FewBatches, "many batches and many operations travel together"),
     (2, LastBatchFirst, "batches of one scope are applied in order"),
     (2, AllOrNoBatch, "scopes end alone"),
@@ -793,6 +820,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (8, _with(MendsWhateverIsThere), "only what was seen is mended"),
     (9, WaitsTooLong, "a wait ends with its timeout"),
     (9, NeverRings, "what can be run or comes first rings"),
+    (9, _with(SilentRing), "an operation rings its scope"),
     (9, RingIsNotKept, "a wake up is kept for the next wait"),
     (9, InterruptIsNotKept, "an interrupt ends the next wait"),
     (9, FirstScopeOnly, "any of several scopes ends a wait"),
@@ -800,6 +828,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (9, WaitsInItsOwnOrder, "a wait answers the scope that was rung or none"),
     (9, BellOfItsOwn, "another handle is woken"),
     (10, PagesByPosition, "a walk over ids misses none that stayed"),
+    (10, AnyNeedle, "a slice of a place is searched"),
     (10, AllIdsAtOnce, "a walk over ids misses none that stayed"),
     (10, StoreOfItsOwn, "what one handle wrote another reads"),
     (10, RacesAcrossHandles, "many handles lose and repeat nothing"),

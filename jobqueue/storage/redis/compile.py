@@ -22,6 +22,7 @@ from jobqueue.storage.ops import (
     Applied,
     Batch,
     Due,
+    Empty,
     Expect,
     FieldIs,
     Guard,
@@ -44,6 +45,7 @@ from jobqueue.storage.ops import (
     Placed,
     Put,
     Refused,
+    Ring,
     Score,
     SetAdd,
     SetKey,
@@ -163,7 +165,7 @@ def compile_batches(scope: str, batches: Sequence[Batch]) -> Call:
         decoders.append([_op(op, keys, args) for op in batch.ops])
 
     def decode(reply: Any) -> list[Any]:
-        return [_outcome(part[0], part[1], of_ops) for part, of_ops in zip(reply, decoders, strict=True)]
+        return [_outcome(part, of_ops) for part, of_ops in zip(reply, decoders, strict=True)]
 
     return Call(scope, keys.names(), args, decode)
 
@@ -184,7 +186,7 @@ def compile_put(put: Put) -> Call:
     placed = _put(put, b"4", args)
 
     def decode(reply: Any) -> list[Any]:
-        return [_outcome(reply[0], reply[1], []) if isinstance(reply, list) else Applied((placed(reply),))]
+        return [_outcome(reply, []) if isinstance(reply, list) else Applied((placed(reply),))]
 
     return Call(scope, (*_keys_of_put(scope), put.target.full.encode()), args, decode)
 
@@ -194,12 +196,13 @@ def _keys_of_put(scope: str) -> tuple[bytes, ...]:
     return tuple([name.encode() for name in _numbered(scope, (RECORDS, WAKE, COUNTERS))])
 
 
-def _outcome(status: int, value: Any, decoders: list[Decode]) -> Outcome:
+def _outcome(reply: list[Any], decoders: list[Decode]) -> Outcome:
+    status, value, *skipped = reply
     match status:
         case 0:
             return Applied(tuple([decode(answer) for decode, answer in zip(decoders, value, strict=True)]))
         case 1:
-            return Refused(tuple(value))
+            return Refused(tuple(value), tuple(*skipped))
         case _:
             return _not_begun(status, value)
 
@@ -222,6 +225,8 @@ def _guard(guard: Guard, keys: Keys, args: list[bytes]) -> None:
             args += (b"F", keys.index(key), field, value)
         case Member(key, member):
             args += (b"M", keys.index(key), member)
+        case Empty(key):
+            args += (b"E", keys.index(key))
         case Unlocked(key, token, now, fence):
             args += (b"U", keys.index(key), token, b"%d" % now, b"%d" % fence)
         case Locked(key, token, now):
@@ -253,6 +258,8 @@ def _op(op: Op, keys: Keys, args: list[bytes]) -> Decode:
             args += (b"z", keys.index(key), b"%d" % len(removed), *removed)
         case ListPush(key, values):
             args += (b"P", keys.index(key), b"%d" % len(values), *values)
+        case Ring():
+            args.append(b"R")
         case Mend(target, id_, seen, record, score):
             args += (b"E", keys.index(target), keys.index(ListKey(target.scope, "ready")))
             args += [keys.index(SetKey(target.scope, place)) for place in ("waiting", "working", "dead")]
@@ -300,7 +307,7 @@ def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
     return decode
 
 
-def _move(op: Move, keys: Keys, args: list[bytes]) -> Decode:
+def _flags(op: Move) -> bytes:
     flags = b"l" if isinstance(op.source, ListKey) else b""
     if isinstance(op.target, ListKey):
         flags += b"t"
@@ -310,7 +317,13 @@ def _move(op: Move, keys: Keys, args: list[bytes]) -> Decode:
         flags += b"f"
     if op.give:
         flags += b"g"
-    args += (b"V", flags, keys.index(op.source), keys.index(op.target) if op.target is not None else b"0")
+    if op.whole:
+        flags += b"a"
+    return flags
+
+
+def _move(op: Move, keys: Keys, args: list[bytes]) -> Decode:
+    args += (b"V", _flags(op), keys.index(op.source), keys.index(op.target) if op.target is not None else b"0")
     args += (keys.index(op.count[0]), op.count[1]) if op.count is not None else (b"0", b"")
     ids: Sequence[bytes] = ()
     match op.pick:

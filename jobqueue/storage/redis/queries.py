@@ -21,6 +21,8 @@ from jobqueue.storage.ops import (
     Ids,
     Kept,
     ListKey,
+    Match,
+    Matched,
     Page,
     Peek,
     Place,
@@ -50,6 +52,8 @@ def scopes_of(query: Query) -> tuple[str, ...]:
             return (key.scope,)
         case Page(key) | Fields(key) | Ids(key):
             return (key.scope,)
+        case Match(place):
+            return (place.scope,)
         case Holder(key):
             return (key.scope,)
         case Records(scope) | Where(scope):
@@ -105,6 +109,12 @@ def _query(query: Query, keys: Keys, args: list[bytes]) -> Decode:
         case Where(scope, ids, search):
             args += (b"W", keys.index(ListKey(scope, "ready")) if search else b"0", b"%d" % len(ids), *ids)
             return lambda reply: tuple(map(_found, reply))
+        case Match(place, needles, limit, max_bytes, after):
+            listed = isinstance(place, ListKey)
+            args += (b"N", b"l" if listed else b"s", keys.index(place), b"%d" % limit, b"%d" % max_bytes)
+            args += (b"", b"") if after is None else (score_bytes(after[0]), after[1])
+            args += (b"%d" % len(needles), *needles)
+            return _matched
         case Scopes():
             raise AssertionError("no scope answers it: see `search`")
 
@@ -153,6 +163,14 @@ def _kept(
 def _held(reply: list[bytes | None]) -> Held | None:
     token, until, fence = reply
     return None if token is None else Held(token, _number(until), _number(fence))
+
+
+def _matched(reply: Any) -> Matched:
+    found, looked, last, score = reply
+    entries = tuple(zip(found[::2], map(_score, found[1::2]), strict=True))
+    if last is None:
+        return Matched(entries, looked, None)
+    return Matched(entries, looked, (_score(score), last))
 
 
 def _number(text: bytes | None) -> int:

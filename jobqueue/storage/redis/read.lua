@@ -10,9 +10,10 @@
 --          H lock                                              Holder
 --          I hash limit cursor                                 Ids
 --          W ready|0 n ids                                     Where
+--          N l|s place limit max-bytes after-score|"" after-member n needles     Match; a list goes on at after-score
 -- reply  per query: P values | G {member, score …} | R {records (a number is the size of one that was not read), claims, scores in waiting, in working, in dead} |
 --        S sizes | F {value …} of the fields, or {field, value …} of all | H {token, until, fence}. Missing is false.
---        I {next cursor, fields} | W a number per id: 1 record + 2 waiting + 4 working + 8 dead + 16 claim + 32 * times in ready
+--        N {{id, score …} that match, looked at, last or false, its score} | I {next cursor, fields} | W a number per id: 1 record + 2 waiting + 4 working + 8 dead + 16 claim + 32 * times in ready
 
 -- The key of that index; ends the script unless it holds this kind, or nothing.
 local function key(index, kind)
@@ -138,6 +139,43 @@ local answer = {
       end
     until cursor == '0' or n >= limit or bytes >= 1048576 or steps >= 100
     return { cursor ~= '0' and cursor, ids }
+  end,
+  N = function()
+    local listed = take() == 'l'
+    local name, limit, max, score, member = key(number(), listed and 'list' or 'zset'), number(), number(), take(), take()
+    local n = number()
+    local base = skip(n)
+    local records, ids, where = key(1, 'hash'), nil, {}
+    local first = listed and (tonumber(score) or 0) or score ~= '' and rank_behind(name, score, member) or 0
+    if listed then
+      ids = call('LRANGE', name, first, first + limit - 1)
+      for i = 1, #ids do
+        where[i] = string.format('%.0f', first + i - 1)
+      end
+    else
+      ids = {}
+      local entries = call('ZRANGE', name, first, first + limit - 1, 'WITHSCORES')
+      for i = 1, #entries, 2 do
+        ids[#ids + 1], where[#where + 1] = entries[i], entries[i + 1]
+      end
+    end
+    local found, looked = within(records, ids, 1, #ids, max)
+    local matched = {}
+    for i = 1, looked do
+      local holds = type(found[i]) == 'string'
+      for j = 1, holds and n or 0 do
+        holds = holds and found[i]:find(ARGV[base + j], 1, true)
+      end
+      if holds then
+        matched[#matched + 1], matched[#matched + 2] = ids[i], where[i]
+      end
+    end
+    if looked == #ids and looked < limit then
+      return { matched, looked, false, false }
+    elseif listed then
+      return { matched, looked, '', string.format('%.0f', first + looked) }
+    end
+    return { matched, looked, ids[looked], where[looked] }
   end,
   W = function()
     local ready, n = number(), number()

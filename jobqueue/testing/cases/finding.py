@@ -9,6 +9,8 @@ from jobqueue.storage.ops import (
     HashSet,
     Head,
     Kept,
+    Match,
+    Matched,
     Move,
     Placed,
     Put,
@@ -98,6 +100,33 @@ def records_that_are_too_long_are_answered_by_their_size(t: Bench) -> None:
         t.check(
             t.read(Records(t.scope, ids, most)), (first, *kept), f"records of {most} bytes at most, where others are"
         )
+
+
+@case(10)
+def a_slice_of_a_place_is_searched(t: Bench) -> None:
+    records = {b"%d" % n: b"nonce-%d red" % n + b" blue" * (n % 2) for n in range(7)}
+    t.put(Put(t.ready, records))
+    t.put(Put(t.dead, {b"d" + id_: record for id_, record in records.items()}, {b"d%d" % n: n // 3 for n in range(7)}))
+    odd = (b"1", b"3", b"5")
+    for limit, max_bytes, slices in ((100, 1000, 1), (7, 1000, 2), (3, 1000, 3), (100, 60, 2), (2, 1000, 4)):
+        for place in (t.ready, t.dead):
+            found: list[tuple[bytes, object]] = []
+            after, count = None, 0
+            while True:
+                answer = t.read(Match(place, (b"red", b"blue"), limit, max_bytes, after))
+                assert isinstance(answer, Matched)
+                found += answer.entries
+                after, count = answer.next, count + 1
+                if after is None or count > 20:
+                    break
+            listed = [(id_, int(id_)) for id_ in odd]
+            scored = [(b"d" + id_, int(id_) // 3) for id_ in odd]
+            what = f"{place.name} in slices of {limit} and {max_bytes} bytes"
+            t.check(found, listed if place is t.ready else scored, f"what is red and blue in {what}")
+            t.check(count, slices, f"slices of {what}")
+    t.check(t.read(Match(t.ready, (b"red",), 100, 10)), Matched((), 7, None), "a search of records that are too long")
+    t.check(t.read(Match(t.ready, (), 2, 100)), Matched(((b"0", 0), (b"1", 1)), 2, (2, b"")), "a search for nothing")
+    t.check(t.read(Match(t.waiting, (), 2, 100)), Matched((), 0, None), "a search where nothing is")
 
 
 @case(10)

@@ -7,12 +7,16 @@ from typing import Final
 from jobqueue.storage.ops import (
     CLEAR,
     NO_CLAIM,
+    Absent,
     Due,
     Expect,
     Fields,
+    Guard,
     HashAdd,
+    HashSet,
     Head,
     Kept,
+    Member,
     Move,
     Moved,
     Once,
@@ -20,6 +24,7 @@ from jobqueue.storage.ops import (
     Peek,
     Put,
     Records,
+    Refused,
     SetAdd,
     Stamp,
     These,
@@ -294,3 +299,38 @@ def records_are_found_wherever_their_job_is(t: Bench) -> None:
         Kept(record(b"w"), "waiting", 1, None),
     )
     t.check(t.read(Records(t.scope, (b"d", b"nowhere", b"k", b"r", b"w"))), expected, "what is kept of five ids")
+
+
+@case(1)
+def a_move_of_all_or_none_moves_all_or_none(t: Bench) -> None:
+    t.fill(b"a", b"b", b"c")
+    t.move(Move(t.ready, t.working, Head(2, 1000), NOW, stamp=Stamp(b"r", 5, NOW)))
+    claim = claim_mark(b"r", NOW, 5)
+    mine = {b"a": claim, b"b": claim}
+    write = HashSet(t.notes, {b"done": b"1"})
+
+    def finish(*ids: bytes, expect: dict[bytes, bytes]) -> Move:
+        return Move(t.working, None, These(ids), expect=expect, whole=True)
+
+    before = t.state()
+    refused: list[tuple[Move, tuple[bytes, ...]]] = [
+        (finish(b"a", b"c", expect={**mine, b"c": claim}), (b"c",)),
+        (finish(b"a", b"x", b"b", expect={**mine, b"x": claim, b"b": b"another"}), (b"x", b"b")),
+        (Move(t.ready, t.dead, These((b"a", b"c")), NOW, whole=True), (b"a",)),
+        (Move(t.waiting, t.ready, These((b"c",)), expect={b"c": NOW}, whole=True), (b"c",)),
+    ]
+    for move, skipped in refused:
+        t.check(t.outcome(write, move), Refused((1,), skipped), f"{move}, which cannot move all")
+    guards: list[Guard] = [Member(t.working, b"x"), Absent(t.notes, b"done")]
+    t.check(
+        t.outcome(write, finish(b"c", expect={b"c": claim}), guards=guards),
+        Refused((0, 3), (b"c",)),
+        "behind a guard too",
+    )
+    t.check(t.state(), before, "nothing was changed")
+    t.fill(b"d")
+    t.lose_record(b"d")
+    t.check(t.outcome(Move(t.ready, None, These((b"d",)), whole=True)), Refused((0,), (b"d",)), "without a record")
+    t.do(write, finish(b"b", b"a", expect=mine), Move(t.ready, t.dead, These((b"c",)), NOW, whole=True))
+    t.check(t.state()["dead"], [(b"c", NOW)], "all moved")
+    t.check(t.state().get("working"), None, "all finished")

@@ -14,12 +14,14 @@ from jobqueue.storage.ops import (
     HashSet,
     Head,
     ListPush,
+    Member,
     Move,
     Moved,
     Once,
     Peek,
     Put,
     Records,
+    Ring,
     Sizes,
     Stamp,
     These,
@@ -43,6 +45,16 @@ def a_wait_ends_with_its_timeout(t: Bench) -> None:
 def a_wake_up_is_kept_for_the_next_wait(t: Bench) -> None:
     t.put(Put(t.ready, {b"a": record(b"a")}, wake=True))
     t.returns_early([t.scope], "a Put into ready before the wait")
+
+
+@case(9)
+def an_operation_rings_its_scope(t: Bench) -> None:
+    t.do(Ring())
+    t.returns_early([t.scope], "a Ring before the wait")
+    t.outcome(Ring(), guards=[Member(t.index, b"m")])
+    t.check(
+        t.returns_early([t.scope], "a refused Ring", timeout=0.01), None, "what a wait behind a refused Ring answered"
+    )
 
 
 @case(9)

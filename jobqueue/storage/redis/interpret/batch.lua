@@ -42,7 +42,7 @@ local function check_numbers(ops)
 end
 
 local function failures(guards, ops)
-  local failed, n = {}, 0
+  local failed, n, skipped = {}, 0, {}
   for i = 1, #guards do
     if not holds[guards[i].code](guards[i]) then
       n = n + 1
@@ -51,12 +51,16 @@ local function failures(guards, ops)
   end
   for i = 1, #ops do
     local op = ops[i]
-    if op.requester and not holds.once(op) or op.most and full(RECORDS, op.target, op.most, op.n, op.ids) then
+    local left_out = op.whole and holds.whole(op) or {}
+    for j = 1, #left_out do
+      skipped[#skipped + 1] = left_out[j]
+    end
+    if #left_out > 0 or op.requester and not holds.once(op) or op.most and full(RECORDS, op.target, op.most, op.n, op.ids) then
       n = n + 1
       failed[n] = #guards + i - 1
     end
   end
-  return failed, n
+  return failed, n, skipped
 end
 
 -- What reads the arguments of this code.
@@ -93,9 +97,9 @@ local function batch()
   if problem then
     return { 2, problem }
   end
-  local failed, n = failures(guards, ops)
+  local failed, n, skipped = failures(guards, ops)
   if n > 0 then
-    return { 1, failed }
+    return { 1, failed, skipped }
   end
   local answers = {}
   for i = 1, #ops do

@@ -56,7 +56,7 @@ local function moves()
     'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET', 'HSTRLEN',
   }
 
-  -- flags   l source is a list, t target is a list, w wake, f front, g give
+  -- flags   l source is a list, t target is a list, w wake, f front, g give, a all of them or none
   -- pick    H limit max-bytes | D before limit | T n ids
   -- expect  - | n no claim | 1 claim (the same of all) | c claims | b claims scores | s scores: in the order of the ids of T;
   --         for H and D: C n ids claims | B n ids claims scores | S n ids scores
@@ -121,7 +121,7 @@ local function moves()
     -- All at once, because a table that grows by one field after the other is moved five times.
     return {
       from_list = from_list, to_list = to_list, wake = wake, front = flags:find('f', 1, true),
-      give = flags:find('g', 1, true), source = source, target = target, count = count, field = field, pick = pick, n = n,
+      give = flags:find('g', 1, true), whole = flags:find('a', 1, true), source = source, target = target, count = count, field = field, pick = pick, n = n,
       ids = ids, bound = bound, limit = limit, expect = expect, claim = claim, where = where, claims = claims, was = was,
       score = score, scores = scores, stamp = stamp, incarnation = incarnation, beat = beat, now = now,
       requester = requester, number = request, news = news, new_ids = new_ids, new_records = new_records,
@@ -196,6 +196,22 @@ local function moves()
       end
     end
     return ids, m, n, scores, kept, skipped
+  end
+
+  -- Which ids of a move of all or none would be skipped, or have no record.
+  function holds.whole(op)
+    local ids, m = choose(op)
+    local able, lacking = {}, {}
+    for i = 1, m do
+      able[ids[i]] = call('HEXISTS', RECORDS, ids[i]) == 1
+    end
+    for i = 1, op.n do
+      local id = ARGV[op.ids + i]
+      if not able[id] then
+        lacking[#lacking + 1] = id
+      end
+    end
+    return lacking
   end
 
   local function remove(op, ids, m, n, skipped)

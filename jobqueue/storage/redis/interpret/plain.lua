@@ -17,6 +17,10 @@ local function plains()
     return call('ZSCORE', guard.key, guard[1]) ~= false
   end
 
+  function holds.E(guard)
+    return call('ZCARD', guard.key) == 0
+  end
+
   function holds.U(guard)
     local token, till, fence = lock_of(guard.key)
     if not token then
@@ -33,16 +37,16 @@ local function plains()
     return token == guard[1] and till > tonumber(guard[2])
   end
 
-  local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, U = 3, L = 2 }
-  local GUARD = { 'HEXISTS', 'HGET', 'HMGET', 'ZSCORE' } -- what guards may run
+  local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, E = 0, U = 3, L = 2 }
+  local GUARD, EMPTY = { 'HEXISTS', 'HGET', 'HMGET', 'ZSCORE' }, { 'ZCARD' } -- what guards may run
 
   function parse.guard()
     local code = take()
-    local guard = { code = code, key = key(number(), code == 'M' and 'zset' or 'hash') }
+    local guard = { code = code, key = key(number(), (code == 'M' or code == 'E') and 'zset' or 'hash') }
     for i = 1, GUARD_ARGUMENTS[code] do
       guard[i] = take()
     end
-    need(GUARD)
+    need(code == 'E' and EMPTY or GUARD)
     return guard
   end
 
@@ -65,6 +69,17 @@ local function plains()
   many('z', 'zset', 1, 'ZREM')
   many('H', 'hash', 2, 'HSET')
   many('h', 'hash', 1, 'HDEL')
+
+  function parse.R()
+    key(5, 'list')
+    need(STORE.list, WAKE)
+    return {}
+  end
+
+  function run.R()
+    ring()
+    return false
+  end
 
   local ADD = { 'HGET', 'HINCRBY' }
 

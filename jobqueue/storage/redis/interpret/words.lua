@@ -8,14 +8,14 @@
 --        names a key by its index; 0 is none. All of them share the hash tag of the scope.
 -- ARGV   read with a cursor: number of batches, then each batch:
 --          number of guards, guards, number of operations, operations
---        guard  A key field | F key field value | M key member | U lock token now fence | L lock token now
+--        guard  A key field | F key field value | M key member | E set | U lock token now fence | L lock token now
 --        op     P list n values              Z set n (score member)*    z set n members
 --               H hash n (field value)*      h hash n fields            + hash field amount
---               T lock token now until       D lock token
+--               T lock token now until       D lock token               R (rings)
 --               S flags target score n ids records [scores] [most]                Put; score: "" | number | "*" (scores follow)
 --               E target ready waiting working dead id had seen record score                       Mend, see `parse.E`
 --               V flags source target count-hash count-field pick expect score stamp once n ids records     Move, see `parse.V`
--- reply  per batch {0, answer per op} applied | {1, indexes of failed guards} refused | {2, message} a key or value of the
+-- reply  per batch {0, answer per op} applied | {1, indexes of failed guards, ids that a whole move would skip} refused | {2, message} a key or value of the
 --        wrong kind | {3, rights} the user lacks these, as `COMMAND key`. Answers: S what `store` answers | T fence | E 1 or 0 |
 --        V {ids or 1 (all of `These`), records (a number is the size of one that was not read), missing, fence, left,
 --        next or false} | others false (never nil: it ends a table).
