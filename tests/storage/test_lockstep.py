@@ -232,7 +232,7 @@ MISTAKES = {
     "an id is mended though its record has another size": ("~= tonumber(op.seen) then", "== nil then"),
     "an id that is twice in a list is taken out once": ("'LREM', op.ready, 0, id", "'LREM', op.ready, 1, id"),
     "a move of all or none moves some": ("op.whole and holds.whole(op) or {}", "{}"),
-    "a move of all or none needs no records": ("call('HEXISTS', RECORDS, ids[i]) == 1", "true"),
+    "a move of all or none needs no records": ("able[ids[i]] = call(", "able[ids[i]] = true or call("),
     "a put alone does not ring": ("if silent and rings then", "if false then"),
     "a put alone rings twice": ("if silent and rings then", "if rings then"),
 }  # fmt: skip
