@@ -38,6 +38,7 @@ from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
 from jobqueue.runner.report import stand_in
+from jobqueue.runner.signals import how_ended
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
 from jobqueue.texts import one_line, said, shortened
@@ -357,9 +358,7 @@ class _Worker:
             self.kill()
             return "closed its pipe to the runner and was killed"
         self._pipe.close()
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+        return how_ended(code)
 
     def kill(self) -> None:
         """Kill it and what its job has started; the group is there as long as the process has not been waited for."""

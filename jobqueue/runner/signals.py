@@ -18,7 +18,7 @@ from jobqueue.errors import NotApplied
 from jobqueue.runner.threads import Inbox, Word
 from jobqueue.uninterrupted import uninterrupted
 
-__all__ = ["STOPS", "Doorbell", "SignalsToStop", "StopRequests"]
+__all__ = ["STOPS", "Doorbell", "SignalsToStop", "StopRequests", "how_ended"]
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ONE_REQUEST_S: Final = 1.0
@@ -28,6 +28,17 @@ WAKE: Final = Word("signal")
 """Means nothing but that the main thread should look: the handler says the rest."""
 
 Meaning: TypeAlias = Literal["stop", "copy", "hurry"]
+
+
+def how_ended(code: int) -> str:
+    """What the exit code of a process says, as `subprocess` has it: negative if a signal killed it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # most of those for real time have no name
+        name = f"signal {-code}"
+    return f"was killed by {name}"
 
 
 class StopRequests:

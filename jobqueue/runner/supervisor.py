@@ -31,7 +31,7 @@ from jobqueue.logs import Careful
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
-from jobqueue.runner.signals import STOPS, StopRequests
+from jobqueue.runner.signals import STOPS, StopRequests, how_ended
 from jobqueue.transitions import longest_record
 
 __all__ = ["Supervisor"]
@@ -303,10 +303,9 @@ class Supervisor:
             with contextlib.suppress(KeyError):  # it was heard to the end before
                 self._selector.unregister(child.line)
             child.line.close()
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             is_well = code == 0 and (self._burst or child.told is not None)
             level = logging.INFO if is_well else logging.WARNING
-            _log.log(level, "runner process %d, pid %d: %s", child.slot, child.process.pid, how)
+            _log.log(level, "runner process %d, pid %d: %s", child.slot, child.process.pid, how_ended(code))
             for name in child.names:
                 self._graves.put(name)
             self._replace(child, code, now)

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from jobqueue.runner.signals import STOPS, SignalsToStop, StopRequests
+from jobqueue.runner.signals import STOPS, SignalsToStop, StopRequests, how_ended
 from jobqueue.runner.threads import Inbox
 from tests.runner.running import handled
 
@@ -34,6 +34,15 @@ TERM, INT, HUP = STOPS
 def test_what_signals_mean(signals: list[tuple[int, float]], meanings: list[str]) -> None:
     requests = StopRequests()
     assert [requests.take(number, local) for number, local in signals] == meanings
+
+
+def test_how_a_process_ended_is_said_of_every_signal() -> None:
+    """Those for real time have no names, but for the first and the last of them."""
+    assert {how_ended(-number) for number in signal.valid_signals()} >= {
+        "was killed by SIGKILL",
+        "was killed by signal 40",
+    }
+    assert how_ended(40) == "ended with exit code 40"
 
 
 class Heard:

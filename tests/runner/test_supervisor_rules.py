@@ -189,9 +189,9 @@ def test_what_will_not_be_better_the_next_time_ends_all(recruit: Recruit, code: 
     assert (crew.supervisor._code, crew.supervisor._children()) == (code, [])
 
 
-@pytest.mark.parametrize(("code", "worked"), [(2, True), (3, True), (1, False), (-9, False)])
+@pytest.mark.parametrize(("code", "worked"), [(2, True), (3, True), (1, False), (-9, False), (-40, False)])
 def test_any_other_end_is_a_death_like_any(recruit: Recruit, code: int, worked: bool) -> None:
-    """2 and 3 as well once a runner has worked: then it was right, and the storage took it."""
+    """2 and 3 as well once a runner has worked: then it was right, and the storage took it. No signal has the number 40."""
     crew = works(recruit(2)) if worked else recruit(2)
     crew.turn()
     first, second = crew.alive

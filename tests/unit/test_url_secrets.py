@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobqueue import DeclarationError, JobQueue, JobQueueError
+from jobqueue import DeclarationError, JobQueue, JobQueueError, StorageError
 from jobqueue.backend import RedisBackend, embedded_folder, named_url, open_backend
 from jobqueue.storage.redis import open_redis
 from jobqueue.storage.url import Url, redacted, without_secrets
@@ -271,6 +271,20 @@ def test_no_traceback_shows_a_secret_not_even_with_its_variables(
     assert CANARY not in "\n".join(lines)
     assert CANARY not in caplog.text
     assert CANARY not in repr(Url(WRONG[number]))
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://me:{}@{}", "redis+sentinel://{1}/shop?sentinel_username=me&sentinel_password={0}"]
+)
+def test_a_server_without_logins_repeats_a_password_to_nobody(url: str, own_server: MakeServer) -> None:
+    """Its answer to a command that it does not know holds what was sent."""
+    server = own_server(port=True, args=["--rename-command", "AUTH", ""])
+    with JobQueue(url.format(CANARY, f"127.0.0.1:{server.port}")) as jobs:
+        for use in (jobs.counts, lambda: asyncio.run(jobs.acounts())):
+            with pytest.raises(StorageError, match="unknown command 'AUTH'") as caught:
+                use()
+            frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+            assert CANARY not in "".join(frames.format())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Any
 from redis import exceptions
 
 from jobqueue.storage.redis.compile import wake_key
-from jobqueue.storage.redis.faults import unreachable, without_frames
+from jobqueue.storage.redis.faults import harmless, unreachable
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import (
     AsyncConnect,
@@ -157,7 +157,7 @@ class Bell:
             return None
         except (exceptions.RedisError, OSError) as error:
             self._drop()
-            raise unreachable(self._label, error, scopes) from without_frames(error)
+            raise unreachable(self._label, error, scopes) from harmless(error)
         except BaseException:
             self._drop()
             raise
@@ -246,7 +246,7 @@ class AsyncBell:
                 return await self._wait(scopes, timeout)
         except (exceptions.RedisError, OSError) as error:
             await self._drop()
-            raise unreachable(self._label, error, scopes) from without_frames(error)
+            raise unreachable(self._label, error, scopes) from harmless(error)
         except BaseException:
             await self._drop()
             raise

@@ -20,13 +20,13 @@ __all__ = [
     "broken",
     "code_of",
     "exhausted",
+    "harmless",
     "lost",
     "passes",
     "refused",
     "told",
     "unreachable",
     "untrusted",
-    "without_frames",
 ]
 
 
@@ -71,6 +71,8 @@ ANSWERS: Final = {
 
 A code that is not here is treated as ``ERR``. The advice is what an operator reads at three in the morning.
 """
+_REPEATED: Final = ", with args beginning with:"
+"""What follows in an answer to a command that the server does not know was sent to it: user and password, if it is AUTH."""
 REFUSALS: Final = (exceptions.ResponseError, exceptions.BusyLoadingError, exceptions.AuthenticationError)
 """Errors that are an answer of the server."""
 _CODES: Final[tuple[tuple[type[exceptions.RedisError], str], ...]] = (
@@ -135,13 +137,16 @@ def untrusted(label: str, error: BaseException) -> StorageRefused | None:
     return None
 
 
-def without_frames(error: BaseException) -> BaseException:
-    """The error, and what it came from, without their frames: the client library keeps the password in its own.
+def harmless(error: BaseException) -> BaseException:
+    """The error, and what it came from, as they may be shown: without their frames, and without what was sent.
 
-    A traceback shows them, with their variables where a tool is set to do that.
+    A traceback shows the frames, with their variables where a tool is set to do that. Those of the client library hold the
+    password.
     """
     for one in _chain(error):
         one.__traceback__ = None
+        if _REPEATED in str(one):
+            one.args = (told(one),)
     return error
 
 
@@ -207,4 +212,4 @@ def told(error: BaseException, waited: float | None = None) -> str:
     """What an error says, in one line."""
     if isinstance(error, TimeoutError | exceptions.TimeoutError):
         return "no answer in time" if waited is None else f"no answer within {waited:.1f} s, see timeout="
-    return str(error).partition(" script: ")[0].rstrip(".") or type(error).__name__
+    return str(error).partition(" script: ")[0].partition(_REPEATED)[0].rstrip(".") or type(error).__name__

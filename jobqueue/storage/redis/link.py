@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from redis import exceptions
 
-from jobqueue.storage.redis.faults import REFUSALS, unreachable, without_frames
+from jobqueue.storage.redis.faults import REFUSALS, harmless, unreachable
 from jobqueue.storage.redis.guarded import QUESTIONS, Guarded
 
 __all__ = [
@@ -140,7 +140,7 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
             connection.disconnect()
         if isinstance(error, exceptions.RedisError | OSError):
             raise_thrown(error)
-            raise unreachable(label, error, waited=time.monotonic() - began) from without_frames(error)
+            raise unreachable(label, error, waited=time.monotonic() - began) from harmless(error)
         raise
     return connection
 
@@ -183,7 +183,7 @@ async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: fl
         if connection is not None:
             await connection.disconnect(nowait=True)
         if isinstance(error, exceptions.RedisError | OSError):
-            raise unreachable(label, error, waited=time.monotonic() - began) from without_frames(error)
+            raise unreachable(label, error, waited=time.monotonic() - began) from harmless(error)
         raise
     return connection
 
