@@ -36,7 +36,7 @@ from typing import Literal
 
 __all__ = [
     "GUARD_SECONDS",
-    "MARKER",
+    "MARKERS",
     "SOCKET",
     "SOCKET_FOLDER",
     "NotOurs",
@@ -50,8 +50,8 @@ __all__ = [
 GUARD_SECONDS = 1.0
 """How often the guard looks whether anybody is left."""
 
-MARKER = "start"
-"""The first file that is made in a new directory, and empty: without it a directory is used for something else."""
+MARKERS = ("start", "users", "server")
+"""The first files that are made in a new directory, all empty: without them a directory is used for something else."""
 
 SOCKET_FOLDER = "jobqueue-"
 SOCKET = "socket"
@@ -123,9 +123,7 @@ class Place:
                 # somebody else, its users still find each other, and leave the new one's server alone.
                 self.directory = os.dup(directory)
                 self._fds.append(self.directory)
-                self._start = self._open_lock(MARKER)
-                self._users = self._open_lock("users")
-                self._server = self._open_lock("server")
+                self._start, self._users, self._server = [self._open_lock(name) for name in MARKERS]
             except BaseException:
                 self._drop()
                 raise

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from jobqueue.embedded_place import MARKER, NotOurs, flaw_of, others_may_write
+from jobqueue.embedded_place import MARKERS, NotOurs, flaw_of, others_may_write
 
 __all__ = ["check_contents", "find_folder", "make_private", "open_folder"]
 
@@ -111,7 +111,7 @@ def make_private(path: Path) -> None:
 
 
 def check_contents(folder: int) -> bool:
-    """Whether an embedded server was started in a folder (True), or the folder is empty (False).
+    """Whether an embedded server was started in a folder (True), or the folder is empty or as good as empty (False).
 
     Only what an embedded server makes is looked into; all of it must be this user's own.
 
@@ -123,16 +123,13 @@ def check_contents(folder: int) -> bool:
             else.
         OSError: It cannot be read.
     """
-    names = set(os.listdir(folder))  # before the marker is looked for, which is the first file of a new server
-    if not names:
-        return False
-    try:
-        marker = os.stat(MARKER, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        marker = None
-    if marker is None or not stat.S_ISREG(marker.st_mode) or marker.st_size:
+    names = set(os.listdir(folder))  # before the markers are looked for, which a new server makes before all else
+    markers = {name for name in MARKERS if _is_empty_file(name, folder)}
+    if not names <= markers and len(markers) < len(MARKERS):
         raise NotOurs("it is used for something else: name a folder that is new or empty, or one of an embedded server")
     _check_entries(folder, "")
+    if names <= markers:  # a starter was killed, or is at it
+        return False
     with contextlib.suppress(FileNotFoundError):
         data = os.open(_DATA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
@@ -140,6 +137,14 @@ def check_contents(folder: int) -> bool:
         finally:
             os.close(data)
     return True
+
+
+def _is_empty_file(name: str, folder: int) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size
 
 
 def _check_entries(folder: int, prefix: str) -> None:

@@ -121,7 +121,13 @@ def test_a_folder_below_one_that_others_may_write_to_is_refused(
     refused(tmp_path / "shared" / "mine", "shared can be written by other users, who could replace", capsys)
 
 
-@pytest.mark.parametrize("files", [{"log": "x"}, {"start": "#!/bin/sh\n", "log": "x"}, {"appendonlydir/a": "x"}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"log": "x"}, {"start": "#!/bin/sh\n", "log": "x"}, {"appendonlydir/a": "x"}, {"start": "", "log": "x"},
+        {"start": "", "server": "", "pid": "1"}, {"start": "", "users": "me", "server": ""}, {"users": "", "server": "#"},
+    ],
+)  # fmt: skip
 def test_a_folder_that_is_used_for_something_else_is_left_as_it_is(
     directory: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,10 +143,13 @@ def test_looking_starts_and_makes_nothing_where_no_server_was(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "missing", "missing/below"):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "start").touch()
+    before = everything(tmp_path)
+    for name in ("empty", "begun", "missing", "missing/below"):
         assert run([*command, "--url", f"embedded://{tmp_path / name}"]) == 2
         assert capsys.readouterr().err.endswith(f"started in '{tmp_path / name}', so nothing is stored there\n")
-    assert [*tmp_path.rglob("*")] == [tmp_path / "empty"]
+    assert everything(tmp_path) == before
 
 
 def test_looking_is_possible_where_a_server_was(used: Path) -> None:
