@@ -11,7 +11,7 @@ import attrs
 from jobqueue import lookup
 from jobqueue.access import Access
 from jobqueue.audit import Audit, Watch, audit
-from jobqueue.errors import DeclarationError, UnknownJob
+from jobqueue.errors import DeclarationError, StorageRefused, UnknownJob
 from jobqueue.flows import Flow, in_parts
 from jobqueue.job import Call, Job
 from jobqueue.keys import QueueKeys, queue_keys
@@ -25,7 +25,7 @@ from jobqueue.storage.ops import Place
 from jobqueue.transitions import longest_record
 from jobqueue.words import article, belongs_to
 
-__all__ = ["Counts", "Looking", "check_records"]
+__all__ = ["Counts", "Looking", "check_records", "counts_apart"]
 
 
 @attrs.frozen
@@ -310,6 +310,19 @@ class Looking:
     def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
         queues = yield from self._queues(queue)
         return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload)))
+
+
+def counts_apart(access: Access) -> Flow[tuple[dict[str, Counts], dict[str, StorageRefused]]]:
+    """What `Looking.counts` answers, of the queues that can be read; and how each other one is refused.
+
+    Raises:
+        StorageRefused: All of them are refused.
+    """
+    names = yield from lookup.queues(access.keys, access.clock().now())
+    sizes = yield from lookup.sizes_apart([queue_keys(access.keys.scope, name) for name in names])
+    found = [*zip(names, sizes, strict=True)]
+    counts = {name: Counts(*size) for name, size in found if not isinstance(size, StorageRefused)}
+    return counts, {name: size for name, size in found if isinstance(size, StorageRefused)}
 
 
 def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[bytes, str | None]:

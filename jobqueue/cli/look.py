@@ -28,7 +28,6 @@ from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
     from jobqueue.application import Users
-    from jobqueue.errors import StorageRefused
     from jobqueue.looking import Counts
     from jobqueue.queue import JobQueue
     from jobqueue.record import JobRecord
@@ -53,9 +52,10 @@ def stats(named: Named, json_output: bool) -> int:
     TARGET names a JobQueue as module:attribute, as for jobqueue run: its URL and namespace are used then.
     """
     from jobqueue.application import users
+    from jobqueue.looking import counts_apart
 
     with opened(named) as queue:
-        counts, refused = _counts(queue)
+        counts, refused = queue.access.run(counts_apart(queue.access))
         runners = queue.runners()
         application = queue.access.run(users(queue.access.keys))
         now = queue.access.clock().now() / 1000
@@ -94,25 +94,6 @@ def stats(named: Named, json_output: bool) -> int:
         empty="no runner is alive",
     )
     return code
-
-
-def _counts(queue: JobQueue) -> tuple[dict[str, Counts], dict[str, StorageRefused]]:
-    """What `JobQueue.counts` answers, of the queues that can be read, and the refusal of each that cannot."""
-    from jobqueue.errors import StorageRefused
-    from jobqueue.keys import queue_keys
-    from jobqueue.looking import Counts
-    from jobqueue.lookup import sizes_apart
-
-    names = _queue_names(queue)
-    sizes = queue.access.run(sizes_apart([queue_keys(queue.access.keys.scope, name) for name in names]))
-    counts: dict[str, Counts] = {}
-    refused: dict[str, StorageRefused] = {}
-    for name, size in zip(names, sizes, strict=True):
-        if isinstance(size, StorageRefused):
-            refused[name] = size
-        else:
-            counts[name] = Counts(*size)
-    return counts, refused
 
 
 def _queue_names(queue: JobQueue) -> list[str]:

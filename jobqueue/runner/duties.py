@@ -14,7 +14,7 @@ import attrs
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.errors import StorageError
+from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.flows import Flow, Read, read_on, send, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
 from jobqueue.lookup import queue_names, registry, search
@@ -113,6 +113,7 @@ class Duties:
         self._told: set[str] = set()
         self._apart: dict[str, None] = {}  # scopes of queues that could not be looked at, those tried last at the end
         self._failed: Exception | None = None
+        self._refused: StorageRefused | None = None
         self._rested = -math.inf
         self._silent: dict[bytes, Score] = {}
 
@@ -130,6 +131,7 @@ class Duties:
         """Do what is due now, in every queue that answers; raises the first error at the end.
 
         What something else spoiled, or whose node is away, keeps none of the other duties, and no other queue, waiting.
+        What is asked in every second round and was refused counts as failed until it is asked again.
         """
         at = self._moment()
         self._failed = None
@@ -139,6 +141,7 @@ class Duties:
         if pruning or at.local - self._asked >= 1.5 * self.every:
             yield from self._attempt(self._ask_leases(at.local))
             yield from self._attempt(self._ask_queues())
+            self._refused = self._failed if isinstance(self._failed, StorageRefused) else None
         leases = [self._lease, *self._leases]
         queues = self._to_look_at(min(leases))
         # Nobody has said yet how long leases are: none is too long to be true.
@@ -152,6 +155,8 @@ class Duties:
         self._rested = end + max(min(end - at.local, self.every), REST_MS * len(queues))
         if self._failed is not None:
             raise self._failed
+        if self._refused is not None:
+            raise self._refused.with_traceback(None)  # or that would grow
 
     def _attempt(self, duty: Flow[None]) -> Flow[bool]:
         """Do one duty, and remember how it failed; answers whether it did not."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.application import introduce
+from jobqueue.looking import counts_apart
 from jobqueue.names import suggestion
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 
@@ -52,7 +53,7 @@ def doubtful(jobs: JobQueue, named: Iterable[str], serving: Collection[str]) -> 
     told = jobs.access.run(introduce(jobs.access.opened(), jobs.app))
     if told is not None:
         yield told
-    found = jobs.counts()
+    found, _ = jobs.access.run(counts_apart(jobs.access))
     if len(serving) > MANY_QUEUES:
         yield (
             f"this runner serves {len(serving):,} queues: an empty one of many costs little, but work in it is found later; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from jobqueue import flows, meta
@@ -15,6 +16,8 @@ from jobqueue.storage.protocol import Storage
 __all__ = ["rehearse"]
 
 WAIT_S: Final = 0.001
+NAMED: Final = 100
+"""So many queues that cannot be served are named."""
 
 
 def rehearse(
@@ -35,7 +38,9 @@ def rehearse(
     clock = access.clock()
     epoch = run(meta.prepare(access.keys, access.chance), storage, clock)
     failed = run(flows.rehearse(access.keys, queues), storage, clock)
-    for queue, error in failed.items():
+    for queue, error in islice(failed.items(), NAMED):
         log.warning("queue %s cannot be served now, it is tried again and again: %s", queue, error)
+    if len(failed) > NAMED:
+        log.warning("%d more queues cannot be served now, they are tried again and again", len(failed) - NAMED)
     waiting.wait([next(queue.scope for queue in queues if queue.queue not in failed)], WAIT_S)
     return epoch

@@ -16,6 +16,7 @@ from jobqueue.record import Stored, encode
 from jobqueue.runner.duties import Duties
 from jobqueue.runner.journal import REMIND_MS, Journal, RunnerStatus
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.rehearsal import NAMED
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.task import Task
 from jobqueue.storage.memory import MemoryStorage
@@ -187,6 +188,30 @@ def test_a_runner_says_once_that_its_duties_are_refused(
     assert sum("duties of this runner were refused" in line for line in caplog.messages) == 1
     [told] = [line for line in caplog.messages if line.startswith("queue low cannot be served now")]
     assert "{runner:low}:working holds a string" in told
+
+
+def test_a_queue_that_is_spoiled_hides_no_warning_of_another(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with JobQueue(server.url, namespace="runner") as jobs, server.client() as client:
+        work = jobs.job(name="work")(lambda: None)
+        work.opts(queue="third").enqueue()
+        work.opts(queue="spoiled").enqueue()
+        client.set("{runner:spoiled}:working", "x")
+        with running(jobs, queues=["low"]):
+            pass
+    assert "queue 'third' has 1 jobs and no runner serves it" in caplog.messages
+    assert not [line for line in caplog.messages if "could not look" in line]
+
+
+def test_of_very_many_spoiled_queues_some_are_named(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with JobQueue(server.url, namespace="runner") as jobs, server.client() as client:
+        jobs.job(name="work")(lambda: None)
+        for number in range(NAMED + 5):
+            client.set(f"{{runner:bad{number}}}:working", "x")
+            client.hset("{runner}:queues", f"bad{number}", 1)
+        with running(jobs):
+            pass
+    assert sum("cannot be served now, it is" in line for line in caplog.messages) == NAMED
+    assert "5 more queues cannot be served now, they are tried again and again" in caplog.messages
 
 
 def test_a_runner_none_of_whose_queues_can_be_served_does_not_start(server: Server) -> None:

@@ -167,6 +167,26 @@ def test_queues_that_cannot_be_read_cost_one_request_each_and_only_some_of_them_
     assert not keeper.duties._apart
 
 
+@pytest.mark.parametrize("name", ["queues", "leases"])
+def test_what_is_asked_seldom_and_refused_fails_in_every_round_until_it_works(name: str, server: Server) -> None:
+    """Not in turns, which would be two lines of the log each time."""
+    world = World()
+    key = f"{{test}}:{name}"
+    with JobQueue(server.url, namespace="test") as jobs, server.client() as client:
+        keeper = Keeper(world)
+        storage = jobs.access.opened().storage()
+        client.set(key, "x")
+        world.clock.advance(milliseconds=PRUNE_EVERY_MS)
+        for _ in range(6):
+            with pytest.raises(StorageRefused, match=f"{name} holds a string") as caught:
+                run(keeper.duties.round(), storage, world.clock)
+            assert len(caught.traceback) < 20
+            world.clock.advance(milliseconds=BEAT)
+        client.delete(key)
+        world.clock.advance(milliseconds=BEAT)
+        run(keeper.duties.round(), storage, world.clock)
+
+
 def test_a_lease_that_cannot_be_taken_makes_no_round_follow_the_other(world: World) -> None:
     """It stays ripe: the next round comes a beat later and not at once."""
     leave(world)
