@@ -1,8 +1,11 @@
-"""The one module that reads a clock. Everything else is handed the time.
+"""The one module that reads a clock. Everything else is handed the time, or asks here.
 
 Two times are told apart. ``now`` is the time that the storage's server and all runners agree on; leases, due times and
 fences are made of it. ``monotonic`` is this process's own, which no operator can set; a runner measures with it how long
 it has been out of touch, and how long it has watched somebody else's lease.
+
+Both are in milliseconds. What waits for sockets, threads and processes counts in seconds, as Python does: its time is
+`monotonic_s`. A name that ends in ``_ms`` or ``_s`` says which it is, and `tests/test_units.py` that they never meet.
 """
 
 from __future__ import annotations
@@ -13,7 +16,17 @@ from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Clock", "Moment", "ServerClock", "Standing", "SystemClock", "going", "wall_ms"]
+__all__ = [
+    "Clock",
+    "Moment",
+    "ServerClock",
+    "Standing",
+    "SystemClock",
+    "going",
+    "monotonic_ms",
+    "monotonic_s",
+    "wall_ms",
+]
 
 SLOW_SAMPLE_MS: Final = 100.0
 """A sample of the server's time whose round trip took longer says little: it is taken again."""
@@ -47,8 +60,8 @@ class Clock(Protocol):
         """Milliseconds since some moment in the past; never runs backwards."""
         ...
 
-    def refresh(self, max_age: float) -> None:
-        """Ask the server for its time, if that was last done more than ``max_age`` milliseconds ago."""
+    def refresh(self, max_age_ms: float) -> None:
+        """Ask the server for its time, if that was last done more than so many milliseconds ago."""
         ...
 
 
@@ -71,6 +84,10 @@ def monotonic_ms() -> float:
     return time.clock_gettime_ns(_SOURCE) / 1e6
 
 
+monotonic_s: Final = time.monotonic
+"""Seconds on the clock by which Python's own waits end; another one than that of `monotonic_ms`."""
+
+
 def wall_ms() -> int:
     """Milliseconds since 1970 by the clock of this machine."""
     return time.time_ns() // 1_000_000
@@ -87,7 +104,7 @@ class SystemClock:
         """See `Clock.monotonic`."""
         return monotonic_ms()
 
-    def refresh(self, max_age: float) -> None:
+    def refresh(self, max_age_ms: float) -> None:
         """See `Clock.refresh`; there is nothing to ask."""
 
 
@@ -99,7 +116,7 @@ class ServerClock:
 
     Args:
         sample: Answers the server's time in milliseconds; costs a round trip. It is told until when to ask, in seconds of
-            `time.monotonic`, or None.
+            `monotonic_s`, or None.
     """
 
     def __init__(self, sample: Callable[[float | None], int]) -> None:
@@ -116,15 +133,15 @@ class ServerClock:
         """See `Clock.monotonic`."""
         return monotonic_ms()
 
-    def refresh(self, max_age: float, end: float | None = None) -> None:
-        """See `Clock.refresh`; the sample is told the ``end``. Raises what the sample raises."""
+    def refresh(self, max_age_ms: float, end_s: float | None = None) -> None:
+        """See `Clock.refresh`; the sample is told ``end_s``. Raises what the sample raises."""
         known = self._known
-        if known is not None and monotonic_ms() - known[1] <= max_age:
+        if known is not None and monotonic_ms() - known[1] <= max_age_ms:
             return
         best: tuple[float, float] | None = None
         for _ in range(TRIES):
             sent = monotonic_ms()
-            server = self._sample(end)
+            server = self._sample(end_s)
             received = monotonic_ms()
             took = received - sent
             if best is None or took < best[0]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jobqueue.clock import Clock, ServerClock
+from jobqueue.clock import Clock, ServerClock, monotonic_s
 from jobqueue.flows import Apply, Flow, Pause, Read, Refresh
 from jobqueue.storage.protocol import Answering, AsyncAnswering, AsyncStorage, Storage
 
@@ -38,7 +38,7 @@ def run(
         answer, error = None, None
         if until is not None and (end is None or request.anew):
             assert timeout is not None
-            end = time.monotonic() + timeout
+            end = monotonic_s() + timeout
             asked = until(end)
         try:
             match request:
@@ -46,11 +46,11 @@ def run(
                     answer = asked.apply(batches)
                 case Read(queries):
                     answer = asked.read(queries)
-                case Refresh(max_age):
-                    _refresh(clock, max_age, end)
+                case Refresh(max_age_ms):
+                    _refresh(clock, max_age_ms, end)
                 case Pause(seconds):
                     if pauses:
-                        time.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
+                        time.sleep(seconds if end is None else min(seconds, max(end - monotonic_s(), 0.0)))
         except Exception as raised:  # noqa: BLE001 - the flow's to deal with, also a reply that nobody thought of
             error = raised
 
@@ -77,7 +77,7 @@ async def arun(
         answer, error = None, None
         if until is not None and (end is None or request.anew):
             assert timeout is not None
-            end = time.monotonic() + timeout
+            end = monotonic_s() + timeout
             asked = until(end)
         try:
             match request:
@@ -85,17 +85,17 @@ async def arun(
                     answer = await asked.apply(batches)
                 case Read(queries):
                     answer = await asked.read(queries)
-                case Refresh(max_age):
-                    await asyncio.to_thread(_refresh, clock, max_age, end)
+                case Refresh(max_age_ms):
+                    await asyncio.to_thread(_refresh, clock, max_age_ms, end)
                 case Pause(seconds):
                     if pauses:
-                        await asyncio.sleep(seconds if end is None else min(seconds, max(end - time.monotonic(), 0.0)))
+                        await asyncio.sleep(seconds if end is None else min(seconds, max(end - monotonic_s(), 0.0)))
         except Exception as raised:  # noqa: BLE001 - the flow's to deal with, also a reply that nobody thought of
             error = raised
 
 
-def _refresh(clock: Clock, max_age: float, end: float | None) -> None:
+def _refresh(clock: Clock, max_age_ms: float, end: float | None) -> None:
     if end is not None and isinstance(clock, ServerClock):
-        clock.refresh(max_age, end)
+        clock.refresh(max_age_ms, end)
     else:
-        clock.refresh(max_age)
+        clock.refresh(max_age_ms)

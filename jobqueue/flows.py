@@ -68,9 +68,9 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class Refresh(msgspec.Struct, frozen=True):
-    """Ask the server for its time if the clock's offset is older than ``max_age`` ms. See `Apply` for ``anew``."""
+    """Ask the server for its time if the clock's offset is older than ``max_age_ms`` ms. See `Apply` for ``anew``."""
 
-    max_age: float
+    max_age_ms: float
     anew: bool = False
 
 

@@ -69,7 +69,7 @@ LEVELS: Final[Mapping[str, int]] = {
 EXTRAS: Final = ("cli", "web", "metrics", "__main__")
 """Nothing below imports them, and the command alone may load the command line."""
 
-KNOWS_NO_JOBS: Final = ("errors", "logs", "safe_text", "storage")
+KNOWS_NO_JOBS: Final = ("clock", "errors", "logs", "safe_text", "storage")
 """All that a module of `storage` may import of the package: a storage that knew a rule of jobs would be a second copy."""
 
 LAZY_TESTING: Final = "queue"
@@ -129,6 +129,16 @@ IMPURE_NAMES: Final = frozenset({"uuid1", "uuid4", "uuid6", "uuid7"})
 IMPURE_CALLS: Final = frozenset({
     "datetime.now", "datetime.today", "datetime.utcnow", "date.today", "uuid.uuid1", "uuid.uuid4", "uuid.uuid7", "open",
     "print", "input",
+})  # fmt: skip
+
+CLOCKS: Final = frozenset({
+    "clock_gettime", "clock_gettime_ns", "ctime", "gmtime", "localtime", "monotonic", "monotonic_ns", "perf_counter",
+    "perf_counter_ns", "process_time", "process_time_ns", "strftime", "thread_time", "thread_time_ns", "time", "time_ns",
+})  # fmt: skip
+"""What reads a clock in the module `time`; `clock` alone may."""
+CLOCK_CALLS: Final = frozenset({
+    "datetime.now", "datetime.today", "datetime.utcnow", "date.today", "loop.time", "_loop.time", "get_running_loop().time",
+    "get_event_loop().time", "os.times",
 })  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------ dangers
@@ -289,6 +299,24 @@ def is_impure(module: Module) -> list[str]:
     return found
 
 
+def reads_a_clock(module: Module) -> list[str]:
+    """Complains of a clock that is read, or handed on to be read, anywhere but in `clock`."""
+    if module.name == "clock":
+        return []
+    found = [
+        f"{module.name} imports time.{imported.name}"
+        for imported in module.imports
+        if imported.module == "time" and imported.name in CLOCKS
+    ]
+    found += [
+        f"{module.name}:{node.lineno} has {ast.unparse(node)}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "time" and node.attr in CLOCKS
+        and any(imported.module == "time" for imported in module.imports)
+    ]  # fmt: skip
+    return found + [f"{module.name}:{node.lineno} calls {name}" for name, node in calls(module) if name in CLOCK_CALLS]
+
+
 def is_dangerous(module: Module) -> list[str]:
     """Complains of what turns stored bytes into code."""
     found = [
@@ -338,6 +366,7 @@ RULES: Final[list[Callable[[Module], list[str]]]] = [
     storage_knows_jobs,
     speaks_to_a_library,
     is_impure,
+    reads_a_clock,
     is_dangerous,
     hides_errors,
     holds_lua,
@@ -439,6 +468,12 @@ BROKEN: Final[list[tuple[Callable[[Module], list[str]], str, str]]] = [
     (is_impure, "flows", "from jobqueue.drive import run"),
     (is_impure, "judge", "from uuid import uuid4"),
     (is_impure, "judge", "import datetime\nx = datetime.datetime.now(datetime.UTC)"),
+    (reads_a_clock, "runner.signals", "import time\ndef f(clock=time.monotonic): ..."),
+    (reads_a_clock, "runner.process_child", "import time\nrun(task, time.monotonic)"),
+    (reads_a_clock, "cli.look", "from time import perf_counter"),
+    (reads_a_clock, "testing.kit", "def f():\n    from time import time_ns as read"),
+    (reads_a_clock, "storage.redis.pool", "import asyncio\nend = asyncio.get_running_loop().time() + 1"),
+    (reads_a_clock, "cli.text", "from datetime import datetime\nx = datetime.now()"),
     (is_dangerous, "record", "def f():\n    import pickle"),
     (is_dangerous, "codec", "x = eval('1')"),
     (is_dangerous, "registry", "import importlib\nimportlib.import_module('os')"),

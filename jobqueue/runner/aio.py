@@ -72,7 +72,7 @@ class Loop:
 
     Args:
         inbox: Where they go when they end.
-        monotonic: The local clock in ms.
+        monotonic_ms: The local clock in ms.
         loop: The loop to run them on; None starts one on a thread of its own when the first job comes.
         new_loop: Makes that one.
         caller: The task that serves the runner on the caller's loop; None with a loop of its own.
@@ -82,7 +82,7 @@ class Loop:
     def __init__(
         self,
         inbox: Inbox,
-        monotonic: Callable[[], float],
+        monotonic_ms: Callable[[], float],
         loop: asyncio.AbstractEventLoop | None = None,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
         caller: asyncio.Task[Any] | None = None,
@@ -91,7 +91,7 @@ class Loop:
         # A copy, in which nothing but `_start` runs: two threads cannot be in one context.
         self._context = copy_context() if context is None else context.copy()
         self._inbox = inbox
-        self._monotonic = monotonic
+        self._monotonic_ms = monotonic_ms
         self._loop = loop
         self._new_loop = new_loop
         self._caller = caller
@@ -198,7 +198,7 @@ class Loop:
     def _start(self, tasks: list[Task]) -> None:
         for task in tasks:
             if task.take():
-                job = run_coroutine(task, self._monotonic, self._inbox.report)
+                job = run_coroutine(task, self._monotonic_ms, self._inbox.report)
                 try:
                     self._running[task] = running = asyncio.ensure_future(job)
                     # Not a `finally` in a coroutine around it: one that is cancelled before its first step never gets there.
@@ -220,7 +220,7 @@ class Loop:
             told_to_stop(task)
         self._inbox.put(task)
         if not self._running:
-            self._inbox.idle_since = self._monotonic()
+            self._inbox.idle_since = self._monotonic_ms()
 
     def _others_cancelled(self) -> bool:
         """Whether a coroutine was cancelled by its caller's loop, which comes to its end with all that is on it.

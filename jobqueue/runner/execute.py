@@ -37,30 +37,30 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def run_function(
-    task: Task, monotonic: Callable[[], float], base: contextvars.Context | None = None, report: Report | None = None
+    task: Task, monotonic_ms: Callable[[], float], base: contextvars.Context | None = None, report: Report | None = None
 ) -> None:
     """Run a job that is a function, and write into the task how it ended.
 
     Args:
         task: The job.
-        monotonic: The local clock in ms.
+        monotonic_ms: The local clock in ms.
         base: The context variables of the runner's start; None: those that are set here. The job gets a copy: what it sets
             does not leak into the next one.
         report: Told how it ended.
     """
     before = _forks
-    (contextvars.copy_context() if base is None else base.copy()).run(_run, task, monotonic, report)
+    (contextvars.copy_context() if base is None else base.copy()).run(_run, task, monotonic_ms, report)
     if _forks != before:
         _leave(task)
 
 
-def _run(task: Task, monotonic: Callable[[], float], report: Report | None) -> None:
+def _run(task: Task, monotonic_ms: Callable[[], float], report: Report | None) -> None:
     before = _forks
-    call = begin(task, monotonic)
+    call = begin(task, monotonic_ms)
     if call is not None:
         go(task, call)
     if report is not None and (report.timed or task.outcome is not None) and not task.handed_back and _forks == before:
-        task.took = monotonic() - task.began
+        task.took = monotonic_ms() - task.began
         report(task)
 
 
@@ -76,13 +76,13 @@ def go(task: Task, call: Callable[[], Any]) -> None:
         told_to_stop(task)
 
 
-async def run_coroutine(task: Task, monotonic: Callable[[], float], report: Report | None = None) -> None:
+async def run_coroutine(task: Task, monotonic_ms: Callable[[], float], report: Report | None = None) -> None:
     """Run a job that is a coroutine, and write into the task how it ended. To be awaited in an asyncio task of its own.
 
     For the arguments see `run_function`; the task has a copy of the context in which it was made.
     """
     before = _forks
-    call = begin(task, monotonic)
+    call = begin(task, monotonic_ms)
     if call is not None:
         assert task.kind is not None
         limit = task.kind.timeout
@@ -110,7 +110,7 @@ async def run_coroutine(task: Task, monotonic: Callable[[], float], report: Repo
     if _forks != before:
         _leave(task)
     if report is not None and (report.timed or task.outcome is not None) and not task.handed_back:
-        task.took = monotonic() - task.began
+        task.took = monotonic_ms() - task.began
         report(task)
 
 
@@ -159,9 +159,9 @@ def told_to_stop(task: Task) -> None:
         task.outcome, task.text = None, ""
 
 
-def begin(task: Task, monotonic: Callable[[], float]) -> Callable[[], Any] | None:
+def begin(task: Task, monotonic_ms: Callable[[], float]) -> Callable[[], Any] | None:
     """Make ready to run a job here: answers what to call; None if the task says already how it ended."""
-    if task.lease_lost or task.deadline <= (now := monotonic()):
+    if task.lease_lost or task.deadline <= (now := monotonic_ms()):
         task.handed_back = True  # nothing starts under a lease that is not certain
         return None
     task.began = now

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
+from jobqueue.clock import monotonic_s
+
 __all__ = ["lasting", "leave_process", "watch_the_end"]
 
 LEAVE_S: Final = 1.0
@@ -52,7 +54,7 @@ def watch_the_end(before: Sequence[Any], seconds: float, log: logging.Logger) ->
         log: Where to say that it is over.
     """
     left = [one for one in lasting() if one not in before]
-    until = time.monotonic() + seconds
+    until = monotonic_s() + seconds
     ended = threading.Event()
     # The end of the program, before Python waits for executors. It has no public name; `atexit` comes after the waiting.
     threading._register_atexit(ended.set)  # type: ignore[attr-defined] # noqa: SLF001
@@ -61,13 +63,13 @@ def watch_the_end(before: Sequence[Any], seconds: float, log: logging.Logger) ->
 
 def _watch(left: list[Any], ended: threading.Event, until: float, log: logging.Logger) -> None:
     ended.wait()
-    now = time.monotonic()
+    now = monotonic_s()
     for one in left:
-        one.join(max(0.0, max(until, now + LEAVE_S) - time.monotonic()))
+        one.join(max(0.0, max(until, now + LEAVE_S) - monotonic_s()))
     names = ", ".join(one.name for one in left if one.is_alive())
     if not names:
         # Most often this thread ends here, with its process. Something that Python waits for is in no list.
-        time.sleep(max(0.0, max(until, now + LAST_S) - time.monotonic()))
+        time.sleep(max(0.0, max(until, now + LAST_S) - monotonic_s()))
         names = "what runs at the end of the program"
     with contextlib.suppress(BaseException):
         log.warning("the grace time is over, and what jobs have left behind still runs; it ends now: %s", names)

@@ -17,11 +17,11 @@ import signal
 import socket
 import sys
 import threading
-import time
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final
 
+from jobqueue.clock import monotonic_ms
 from jobqueue.endings import checked_ms
 from jobqueue.errors import DeclarationError
 from jobqueue.job import Kind
@@ -141,7 +141,7 @@ class _Worker:
         assert frame.run == self._lines.run
         assert task is not None
         assert task.kind is not None
-        run_function(task, time.monotonic)
+        run_function(task, monotonic_ms)
         self._task = None
         try:
             return _ended(frame.run, task)

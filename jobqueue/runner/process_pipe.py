@@ -14,13 +14,13 @@ import os
 import socket
 import struct
 import threading
-import time
 import weakref
 from collections import deque
 from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from jobqueue.clock import monotonic_s
 from jobqueue.durations import LONGEST_MS
 
 __all__ = ["Ended", "FromChild", "Go", "Logged", "OfRun", "Pipe", "Ready", "Run", "Setup", "Tell", "ToChild"]
@@ -206,7 +206,7 @@ class Pipe(Generic[M]):
             ValueError: What came is not a message, or is too long for one. Says nothing of what it holds.
         """
         arrived = self._arrived
-        end = None if self._patience is None else time.monotonic() + self._patience
+        end = None if self._patience is None else monotonic_s() + self._patience
         while True:
             if len(arrived) >= HEADER.size:
                 size = HEADER.unpack_from(arrived)[0]
@@ -218,7 +218,7 @@ class Pipe(Generic[M]):
                     return message
             if end is not None:
                 # Of the whole message: a sender that trickles must not keep its reader here.
-                left = end - time.monotonic()
+                left = end - monotonic_s()
                 if left <= 0:
                     raise TimeoutError
                 self._socket.settimeout(left)

@@ -71,17 +71,17 @@ class Processes:
         jobs_per_process: After so many jobs a process is replaced.
         jobs: The `JobQueue` whose kinds are run.
         inbox: Where jobs go when they end.
-        monotonic: The local clock in ms.
+        monotonic_ms: The local clock in ms.
     """
 
     def __init__(
-        self, size: int, jobs_per_process: int, jobs: JobQueue, inbox: Inbox, monotonic: Callable[[], float]
+        self, size: int, jobs_per_process: int, jobs: JobQueue, inbox: Inbox, monotonic_ms: Callable[[], float]
     ) -> None:
         self._size = size
         self._jobs_per_process = jobs_per_process
         self._jobs = jobs
         self._inbox = inbox
-        self._monotonic = monotonic
+        self._monotonic_ms = monotonic_ms
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -136,7 +136,7 @@ class Processes:
         held.append(task)
         try:
             if worker is None or not _ran(worker, task):
-                worker = _Worker(self._setup(), self._monotonic, self._closed)
+                worker = _Worker(self._setup(), self._monotonic_ms, self._closed)
                 worker.run(task)
         except _Gone as gone:
             worker = None
@@ -152,7 +152,7 @@ class Processes:
         self._inbox.put(task)
         held.clear()
         if self._tasks.empty():
-            self._inbox.idle_since = self._monotonic()
+            self._inbox.idle_since = self._monotonic_ms()
         if worker is not None and worker.jobs >= self._jobs_per_process:
             worker.leave()
             worker = None
@@ -241,9 +241,9 @@ class _Worker:
         jobs: How many jobs it has run.
     """
 
-    def __init__(self, setup: Setup, monotonic: Callable[[], float], closed: threading.Event) -> None:
+    def __init__(self, setup: Setup, monotonic_ms: Callable[[], float], closed: threading.Event) -> None:
         self.jobs = 0
-        self._monotonic = monotonic
+        self._monotonic_ms = monotonic_ms
         self._closed = closed
         self._run = b""
         self._runs: set[bytes] = set()
@@ -282,15 +282,15 @@ class _Worker:
         except _TimedOut as error:
             raise _NeverBegan(f"was killed, since it took more than {START_MS / 1000:g} s to start") from error
         if isinstance(answer, Ready):
-            if task.cancelled or task.lease_lost or task.deadline <= self._monotonic():
+            if task.cancelled or task.lease_lost or task.deadline <= self._monotonic_ms():
                 task.handed_back = True  # nothing starts under a lease that is not certain
                 return
-            task.began = self._monotonic()
+            task.began = self._monotonic_ms()
             self._send(Go(run))
             try:
                 answer = self._answer(task, task.kind.timeout, (Ended,))
             finally:
-                task.took = self._monotonic() - task.began
+                task.took = self._monotonic_ms() - task.began
         assert isinstance(answer, Ended)
         self.jobs += 1
         _write(answer, task)
@@ -311,11 +311,11 @@ class _Worker:
     def _answer(self, task: Task, limit: float | None, expected: tuple[type[FromChild], ...]) -> FromChild:
         """Wait for the end of what it was told to do, within so many ms: for one of these messages."""
         run = self._run
-        end = math.inf if limit is None else self._monotonic() + limit
+        end = math.inf if limit is None else self._monotonic_ms() + limit
         why: type[_Gone] = _TimedOut
         told = Tell(run, lease_lost=False, cancelled=False)
         while True:
-            now = self._monotonic()
+            now = self._monotonic_ms()
             tell = Tell(run, task.lease_lost, task.cancelled)
             if tell.cancelled and not told.cancelled:
                 # Whichever comes first ends the run: from now on the stop, and its own limit no more.

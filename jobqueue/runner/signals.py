@@ -9,11 +9,11 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, Literal, TypeAlias
 
+from jobqueue.clock import monotonic_s
 from jobqueue.errors import NotApplied
 from jobqueue.runner.threads import Inbox, Word
 from jobqueue.uninterrupted import uninterrupted
@@ -98,17 +98,17 @@ class SignalsToStop:
         stop: Called for the first signal; a second leaves the process with 128 and its number.
         inbox: Where the main thread waits.
         log: Says so.
-        monotonic: Tells local seconds.
+        monotonic_s: Tells local seconds.
     """
 
     def __init__(
         self, stop: Callable[[], None], inbox: Inbox, log: logging.Logger,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = monotonic_s,
     ) -> None:  # fmt: skip
         self._stop = stop
         self._inbox = inbox
         self._log = log
-        self._monotonic = monotonic
+        self._monotonic_s = monotonic_s
         self._requests = StopRequests()
 
     def __enter__(self) -> None:
@@ -134,7 +134,7 @@ class SignalsToStop:
             signal.signal(number, self._before[signal.Signals(number)] or signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        meaning = self._requests.take(number, self._monotonic())
+        meaning = self._requests.take(number, self._monotonic_s())
         if meaning == "hurry":
             self._say_goodbye(signal.Signals(number).name)
             os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one

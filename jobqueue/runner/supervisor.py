@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
@@ -24,7 +23,7 @@ from typing import Final
 
 import attrs
 
-from jobqueue.clock import Moment
+from jobqueue.clock import Moment, monotonic_s
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.logs import Careful
@@ -186,7 +185,7 @@ class Supervisor:
         """
         with self._handling_signals():
             while True:
-                now = time.monotonic()
+                now = monotonic_s()
                 self._heed(now)
                 self._bury(now)
                 self._keep(now)

@@ -112,18 +112,20 @@ class Pool:
     Args:
         size: How many.
         inbox: Where jobs go when they end.
-        monotonic: The local clock in ms.
+        monotonic_ms: The local clock in ms.
         context: The context variables of which each job gets a copy; by default those that are set here.
     """
 
-    def __init__(self, size: int, inbox: Inbox, monotonic: Callable[[], float], context: Context | None = None) -> None:
+    def __init__(
+        self, size: int, inbox: Inbox, monotonic_ms: Callable[[], float], context: Context | None = None
+    ) -> None:
         self._size = size
         self._context = copy_context() if context is None else context
         self._tasks: deque[Task] = deque()
         # A token wakes a thread, which then runs what it finds; False ends it. More than one per thread are not needed.
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._inbox = inbox
-        self._monotonic = monotonic
+        self._monotonic_ms = monotonic_ms
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"jobqueue-{number}", daemon=True) for number in range(size)
@@ -176,7 +178,7 @@ class Pool:
         Args:
             held: The job in hand, and True when it has ended: for whoever sees this break off.
         """
-        pop, put, monotonic = self._tasks.popleft, self._inbox.put, self._monotonic
+        pop, put, monotonic_ms = self._tasks.popleft, self._inbox.put, self._monotonic_ms
         context, report = self._context, self._inbox.report
         go_on = True
         while go_on:
@@ -184,11 +186,11 @@ class Pool:
                 try:
                     task = pop()
                 except IndexError:
-                    self._inbox.idle_since = monotonic()
+                    self._inbox.idle_since = monotonic_ms()
                     break
                 held.append(task)
                 if task.take():
-                    run_function(task, monotonic, context, report)
+                    run_function(task, monotonic_ms, context, report)
                     held.append(True)
                     put(task)
                 held.clear()

@@ -96,7 +96,7 @@ class Bounded(Protocol):
     """What a storage that may keep its callers waiting offers besides."""
 
     def until(self, end: float, /) -> Answering:
-        """The same storage for a call that has to be over at ``end``, in seconds of `time.monotonic`.
+        """The same storage for a call that has to be over at ``end``, in seconds of `clock.monotonic_s`.
 
         What was not sent by then is `NotApplied`, what was not answered by then `OutcomeUnknown`.
         """

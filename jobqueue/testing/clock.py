@@ -54,7 +54,7 @@ class FakeClock:
         """See `Clock.monotonic`; milliseconds since this clock was made."""
         return float(self._passed)
 
-    def refresh(self, max_age: float) -> None:
+    def refresh(self, max_age_ms: float) -> None:
         """See `Clock.refresh`; there is nobody to ask."""
 
     def advance(
@@ -116,7 +116,7 @@ class _Going:
     def monotonic(self) -> float:
         return self._clock.monotonic() + monotonic_ms() - self._began
 
-    def refresh(self, max_age: float) -> None:
+    def refresh(self, max_age_ms: float) -> None:
         """There is nobody to ask."""
 
 

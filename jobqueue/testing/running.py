@@ -268,15 +268,15 @@ class Running(Looking):
             for task in work:
                 await arun_task(task, self.clock.monotonic)
 
-    def _run_task(self, task: Task, monotonic: Callable[[], float]) -> None:
+    def _run_task(self, task: Task, monotonic_ms: Callable[[], float]) -> None:
         if _is_coroutine(task):
             if self._loop is None:
                 # With a factory of its own it leaves the thread's current event loop, and its end, alone.
                 self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
             # In a task of its own: what Ctrl-C cancels is the one around it, and not the job's business.
-            self._loop.run(arun_task(task, monotonic))
+            self._loop.run(arun_task(task, monotonic_ms))
         else:
-            run_function(task, monotonic)
+            run_function(task, monotonic_ms)
 
     def _new_runner(self) -> InlineRunner:
         return InlineRunner(
@@ -360,13 +360,13 @@ def _ahead(queue: QueueKeys, now: int) -> Flow[list[int]]:
     return [due for _, due in dues] + [end + 2 * BEAT_MS for _, end in ends]
 
 
-async def arun_task(task: Task, monotonic: Callable[[], float]) -> None:
+async def arun_task(task: Task, monotonic_ms: Callable[[], float]) -> None:
     """Run a job from an event loop; what a driver's `run_function` and `run_coroutine` do."""
     if not _is_coroutine(task):
         # On a thread, as a runner does: it may call asyncio.run, or wait for what this loop serves.
-        await asyncio.to_thread(run_function, task, monotonic)
+        await asyncio.to_thread(run_function, task, monotonic_ms)
         return
-    running = asyncio.create_task(run_coroutine(task, monotonic))
+    running = asyncio.create_task(run_coroutine(task, monotonic_ms))
     try:
         # Shielded, or the job would take for its own a cancellation that is meant for the drain.
         await asyncio.shield(running)

@@ -157,8 +157,8 @@ RUNNERS: Final = (
         "child-is-a-runner",
         "lets the process that a job forked go on as half a runner",
         "runner/execute.py",
-        "monotonic, report)\n    if _forks != before:\n        _leave(task)\n",
-        "monotonic, report)\n",
+        "monotonic_ms, report)\n    if _forks != before:\n        _leave(task)\n",
+        "monotonic_ms, report)\n",
     ),
     Variant(
         "executors-keep-the-process",
@@ -179,8 +179,8 @@ RUNNERS: Final = (
         "starts-too-late",
         "starts a job that waited for a thread until its lease was over",
         "runner/execute.py",
-        "if task.lease_lost or task.deadline <= (now := monotonic()):",
-        "now = monotonic()\n    if task.lease_lost:",
+        "if task.lease_lost or task.deadline <= (now := monotonic_ms()):",
+        "now = monotonic_ms()\n    if task.lease_lost:",
     ),
     Variant(
         "own-process-never-killed",

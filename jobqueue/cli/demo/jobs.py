@@ -12,6 +12,7 @@ from typing import Final
 
 from jobqueue.cli.demo.files import count
 from jobqueue.cli.demo.ledger import Halfway, Ledger
+from jobqueue.clock import monotonic_s
 from jobqueue.context import Context
 from jobqueue.queue import JobQueue
 from jobqueue.retry import RetryPolicy
@@ -65,8 +66,8 @@ def count_file(ctx: Context, path: str, stumbles: bool = False, is_last: bool = 
 
 
 def _wait_for(halfway: Halfway) -> None:
-    until = time.monotonic() + PATIENCE
-    while not halfway.reached and time.monotonic() < until:
+    until = monotonic_s() + PATIENCE
+    while not halfway.reached and monotonic_s() < until:
         time.sleep(LOOK_SECONDS)
 
 

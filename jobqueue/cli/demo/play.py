@@ -18,6 +18,7 @@ from jobqueue.cli.demo.jobs import LEDGER, count_file, jobs
 from jobqueue.cli.demo.ledger import Entry, Halfway, Reader
 from jobqueue.cli.demo.verdict import Verdict, judge
 from jobqueue.cli.start import command, environment
+from jobqueue.clock import monotonic_s
 from jobqueue.errors import DeclarationError, JobQueueError
 
 if TYPE_CHECKING:
@@ -160,12 +161,12 @@ class _Stage:
         if any(sum(attrs.astuple(counts)) for counts in jobs.counts().values()):
             raise DeclarationError(f"the demo needs a namespace without jobs, and {jobs.namespace!r} holds some")
         self._ledger.mkdir(mode=0o700)
-        began = time.monotonic()
+        began = monotonic_s()
         self._enqueue()
         for number in range(self._settings.runners):
             self._start_runner(number)
         self._watch(Reader(self._ledger), Halfway(self._ledger))
-        seconds = time.monotonic() - began
+        seconds = monotonic_s() - began
         exit_codes = self._stop_runners()
         return self._compare(seconds, exit_codes)
 
@@ -212,7 +213,7 @@ class _Stage:
 
     def _watch(self, reader: Reader, halfway: Halfway) -> None:
         before: object = None
-        changed = time.monotonic()
+        changed = monotonic_s()
         while True:
             self._read_for(SHOW_SECONDS, reader, halfway)
             counts = jobs.counts()
@@ -223,7 +224,7 @@ class _Stage:
             if not left:
                 return
             self._check_runners()
-            now = time.monotonic()
+            now = monotonic_s()
             state = (counts, len(self._entries))
             if state != before:
                 before, changed = state, now
@@ -234,8 +235,8 @@ class _Stage:
 
     def _read_for(self, seconds: float, reader: Reader, halfway: Halfway) -> None:
         """Follow the ledger closely: several hundred jobs are done between two pictures."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        until = monotonic_s() + seconds
+        while monotonic_s() < until:
             self._read(reader)
             if 2 * len(self._done) >= len(self._queue_of) - 1 and not halfway.reached:
                 halfway.announce()
@@ -294,9 +295,9 @@ class _Stage:
     def _compare(self, seconds: float, exit_codes: tuple[int, ...]) -> Outcome:
         # Read anew and whole: what is judged is what is in the files, not what was seen on the way.
         entries = Reader(self._ledger).new_entries()
-        began = time.monotonic()
+        began = monotonic_s()
         plain = plain_loop(self._settings.paths)
-        loop_seconds = time.monotonic() - began
+        loop_seconds = monotonic_s() - began
         results = {entry.job for entry in entries if entry.what == "counted"}
         still_known = [id for id in self._path_of if id not in results and jobs.get(id) is not None]
         own = [entry.what for entry in entries if entry.pid == self._killed]

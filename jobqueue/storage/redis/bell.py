@@ -13,13 +13,13 @@ import os
 import select
 import socket
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis import exceptions
 
+from jobqueue.clock import monotonic_s
 from jobqueue.storage.redis.compile import wake_key
 from jobqueue.storage.redis.faults import harmless, unreachable
 from jobqueue.storage.redis.guarded import Guarded
@@ -149,7 +149,7 @@ class Bell:
             if self._interrupts.heard():
                 return None
             connection = self._connected()
-            until(connection, time.monotonic() + timeout + 2 * MARGIN)
+            until(connection, monotonic_s() + timeout + 2 * MARGIN)
             connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
             if self._ended(connection, timeout + MARGIN):
                 return _rung(scopes, connection.read_response())
@@ -187,7 +187,7 @@ class Bell:
         connection = self._connection
         if connection is None or not usable(connection):
             connection = self._connection = connected(
-                self._server, self._label, self._new, time.monotonic() + self._patience
+                self._server, self._label, self._new, monotonic_s() + self._patience
             )
             connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):  # forbidden: an interrupt then costs the connection
@@ -290,7 +290,7 @@ class AsyncBell:
         connection = self._connection
         if connection is None or not await ausable(connection):
             connection = self._connection = await aconnected(
-                self._server, self._label, self._new, time.monotonic() + self._patience
+                self._server, self._label, self._new, monotonic_s() + self._patience
             )
             await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):

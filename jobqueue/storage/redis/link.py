@@ -4,7 +4,7 @@ It is the client library's `Connection`. Its clients and pools send again by the
 on timeouts too), which would carry out a batch more than once; a `Connection` never does. And only here is it known whether
 an error came before or after the first byte was sent.
 
-Everything has an end, in seconds of `time.monotonic`.
+Everything has an end, in seconds of `clock.monotonic_s`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 import select
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from types import CodeType
@@ -22,6 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from redis import exceptions
 
+from jobqueue.clock import monotonic_s
 from jobqueue.storage.redis.faults import REFUSALS, harmless, unreachable
 from jobqueue.storage.redis.guarded import QUESTIONS, Guarded
 
@@ -118,14 +118,14 @@ def until(connection: Connection, end: float) -> None:
 
 def left(end: float) -> float:
     """How many seconds are left."""
-    return max(end - time.monotonic(), 0.0)
+    return max(end - monotonic_s(), 0.0)
 
 
 def connected(server: Guarded, label: str, connect: Connect, end: float) -> Connection:
     """A new connection, to a server that may be used. Raises `NotApplied`."""
     connection = None
     replies: list[Any] = []
-    began = time.monotonic()
+    began = monotonic_s()
     try:
         connection = connect(end)
         connection.connect()
@@ -140,7 +140,7 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
             connection.disconnect()
         if isinstance(error, exceptions.RedisError | OSError):
             raise_thrown(error)
-            raise unreachable(label, error, waited=time.monotonic() - began) from harmless(error)
+            raise unreachable(label, error, waited=monotonic_s() - began) from harmless(error)
         raise
     return connection
 
@@ -170,7 +170,7 @@ def usable(connection: Connection) -> bool:
 async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: float) -> AsyncConnection:
     """See `connected`."""
     connection = None
-    began = time.monotonic()
+    began = monotonic_s()
     try:
         async with asyncio.timeout(left(end)):
             connection = await connect(end)
@@ -183,7 +183,7 @@ async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: fl
         if connection is not None:
             await connection.disconnect(nowait=True)
         if isinstance(error, exceptions.RedisError | OSError):
-            raise unreachable(label, error, waited=time.monotonic() - began) from harmless(error)
+            raise unreachable(label, error, waited=monotonic_s() - began) from harmless(error)
         raise
     return connection
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from typing import Generic, TypeVar
 
+from jobqueue.clock import monotonic_s
 from jobqueue.storage.redis.link import AsyncConnection, Connection, left
 
 __all__ = ["IDLE_SECONDS", "Link", "Links", "Waiter"]
@@ -108,7 +108,7 @@ class Links(Generic[C, W]):
     def overdue(self) -> Link[C] | None:
         """One that was idle for too long; never the last one."""
         if len(self.idle) > 1 and (link := self._oldest()) is not None:
-            if link.since + IDLE_SECONDS <= time.monotonic():
+            if link.since + IDLE_SECONDS <= monotonic_s():
                 return link
             self.idle.appendleft(link)
         return None

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
+from jobqueue.clock import monotonic_s
 from jobqueue.errors import NotApplied
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.redis.faults import exhausted, lost
@@ -96,14 +97,14 @@ class Pool:
         if link is None:
             work()  # to connect can take seconds, and the work should not wait for that
             try:
-                link = self._take(links, time.monotonic() + self._patience if end is None else end)
+                link = self._take(links, monotonic_s() + self._patience if end is None else end)
             except NotApplied as error:
                 return [error] * len(commands)
         connection = link.connection
         assert connection is not None
         replies: list[Any] = []
         try:
-            answered = time.monotonic() + self._patience
+            answered = monotonic_s() + self._patience
             until(connection, answered if end is None or answered < end else end)
             failed = send(connection, packed)
             work()  # not where its errors would pass for those of the connection
@@ -136,7 +137,7 @@ class Pool:
 
     def _take(self, links: Links[Connection, Waiter], end: float) -> Link[Connection]:
         """A link that is connected. Raises `NotApplied`."""
-        began = time.monotonic()
+        began = monotonic_s()
         while True:
             link = self._idle(links) or links.add()
             failed: NotApplied | None = None
@@ -145,7 +146,7 @@ class Pool:
             if link is not None and link.connection is None:
                 try:
                     if left(end) <= 0:
-                        raise exhausted(self.label, time.monotonic() - began)
+                        raise exhausted(self.label, monotonic_s() - began)
                     link.connection = connected(self._server, self.label, self._new, end)
                 except NotApplied as error:
                     self._drop(links, link)
@@ -161,7 +162,7 @@ class Pool:
             if link is not None:
                 return link
             if left(end) <= 0:
-                raise failed or exhausted(self.label, time.monotonic() - began, self._limits.max_connections)
+                raise failed or exhausted(self.label, monotonic_s() - began, self._limits.max_connections)
 
     def _interrupts(self) -> bool:
         """Whether this thread is in another exchange of this pool, which a signal or a finalizer has interrupted.
@@ -199,7 +200,7 @@ class Pool:
         if link.extra:
             self._drop(links, link)
             return
-        link.since = time.monotonic()
+        link.since = monotonic_s()
         if links.waiters and self._hand(links, link):
             return
         links.idle.append(link)
@@ -285,7 +286,7 @@ class AsyncPool:
         """See `Pool.exchange`. A call that is cancelled drops its connection."""
         packed = pack(commands)
         try:
-            link = await self._take(time.monotonic() + self._patience if end is None else end)
+            link = await self._take(monotonic_s() + self._patience if end is None else end)
         except NotApplied as error:
             return [error] * len(commands)
         connection = link.connection
@@ -313,7 +314,7 @@ class AsyncPool:
     async def _take(self, end: float) -> Link[AsyncConnection]:
         """See `Pool._take`."""
         links = self._links
-        began = time.monotonic()
+        began = monotonic_s()
         while True:
             while (link := links.pop()) is not None:
                 if link.connection is not None and await ausable(link.connection):
@@ -324,7 +325,7 @@ class AsyncPool:
             if link is not None:
                 try:
                     if left(end) <= 0:
-                        raise exhausted(self.label, time.monotonic() - began)
+                        raise exhausted(self.label, monotonic_s() - began)
                     link.connection = await aconnected(self._server, self.label, self._new, end)
                 except NotApplied as error:
                     await self._drop(link)
@@ -339,7 +340,7 @@ class AsyncPool:
             if (link := await self._wait(end)) is not None:
                 return link
             if left(end) <= 0:
-                raise failed or exhausted(self.label, time.monotonic() - began, self._limits.max_connections)
+                raise failed or exhausted(self.label, monotonic_s() - began, self._limits.max_connections)
 
     async def _wait(self, end: float) -> Link[AsyncConnection] | None:
         """See `Pool._wait`."""
@@ -363,7 +364,7 @@ class AsyncPool:
 
     def _give(self, link: Link[AsyncConnection]) -> None:
         """See `Pool._give`."""
-        link.since = time.monotonic()
+        link.since = monotonic_s()
         if self._hand(link):
             return
         self._links.idle.append(link)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis import exceptions
 
+from jobqueue.clock import monotonic_s
 from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.storage.redis.faults import REFUSALS, refused, untrusted
 from jobqueue.storage.redis.link import AsyncConnection, Connection, left, pack, raise_thrown
@@ -44,7 +44,7 @@ def find_primary(
     """
     failed: list[tuple[Address, Exception | None]] = []
     for node in nodes:
-        connection = connect(node, time.monotonic() + _share(nodes, end))
+        connection = connect(node, monotonic_s() + _share(nodes, end))
         try:
             connection.connect()
             connection.send_packed_command([_ASK], check_health=False)

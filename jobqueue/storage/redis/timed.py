@@ -7,11 +7,11 @@ a call for as long as it likes.
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any, Final
 
 from redis.connection import Connection, UnixDomainSocketConnection
 
+from jobqueue.clock import monotonic_s
 from jobqueue.storage.redis.secured import Secured
 
 __all__ = ["TIMED", "TimedSocket"]
@@ -21,7 +21,7 @@ SMALL: Final = 65_536
 
 
 class TimedSocket:
-    """A socket that neither sends nor receives after ``end``, in seconds of `time.monotonic`.
+    """A socket that neither sends nor receives after ``end``, in seconds of `clock.monotonic_s`.
 
     What has come until then is still received after it: whoever was held up by something else gets its answer.
     """
@@ -81,7 +81,7 @@ class TimedSocket:
             self._wait()
 
     def _wait(self) -> None:
-        left = self.end - time.monotonic()
+        left = self.end - monotonic_s()
         if self._most is not None and self._most < left:
             left = self._most
         self._settimeout(left if left > 0 else 0.0)
@@ -104,7 +104,7 @@ class _Timed:
     @property
     def socket_connect_timeout(self) -> float:
         """What is left, asked for each address that the host has."""
-        return max(self._end - time.monotonic(), 0.001)
+        return max(self._end - monotonic_s(), 0.001)
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, _: object) -> None:

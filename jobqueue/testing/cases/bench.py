@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, TypeAlias, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import attrs
 import msgspec
 
+from jobqueue.clock import monotonic_s
 from jobqueue.storage.ops import (
     CLAIMS,
     COUNTERS,
@@ -234,11 +234,11 @@ class Bench:
 
         Answers what the wait did.
         """
-        started = time.monotonic()
+        started = monotonic_s()
         with ThreadPoolExecutor(1) as helper:
             done = helper.submit(meanwhile if meanwhile is not None else lambda: None)
             scope = self.storage.wait(scopes, self.patience if timeout is None else timeout)
-            took = time.monotonic() - started
+            took = monotonic_s() - started
             done.result()
         if took > self.patience / 2:
             raise CaseFailed(f"{what}\n  expected: wait returns early\n  got:      it took {took:.1f} s")

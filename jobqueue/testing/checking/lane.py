@@ -34,7 +34,7 @@ class Lane:
     Args:
         task: The job; its kind is known.
         name: What to call this run in an error.
-        monotonic: Local milliseconds.
+        monotonic_ms: Local milliseconds.
         patience: Seconds of real time that it may take from one stop to the next.
 
     Attributes:
@@ -42,12 +42,12 @@ class Lane:
         ended: It came to its end.
     """
 
-    def __init__(self, task: Task, name: str, monotonic: Callable[[], float], patience: float) -> None:
+    def __init__(self, task: Task, name: str, monotonic_ms: Callable[[], float], patience: float) -> None:
         self.task = task
         self.passed: list[str] = []
         self.ended = False
         self._name = name
-        self._monotonic = monotonic
+        self._monotonic_ms = monotonic_ms
         self._patience = patience
         self._until: int | None = None
         self._dying = False
@@ -157,11 +157,11 @@ class Lane:
                 with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
                     runner.run(self._run_coroutine())
             else:
-                run_function(self.task, self._monotonic)
+                run_function(self.task, self._monotonic_ms)
         finally:
             self.ended = True
             self._stands.release()
 
     async def _run_coroutine(self) -> None:
         self._running = asyncio.current_task()
-        await run_coroutine(self.task, self._monotonic)
+        await run_coroutine(self.task, self._monotonic_ms)

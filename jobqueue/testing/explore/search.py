@@ -5,12 +5,11 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
 from typing import Any, Final
 
 import attrs
 
-from jobqueue.clock import Moment
+from jobqueue.clock import Moment, monotonic_s
 from jobqueue.testing.explore.history import Broken, Past
 from jobqueue.testing.explore.programs import NOT_APPLIED, UNKNOWN, Ask, Idle, Look, Part, Programs, Run, Told
 from jobqueue.testing.explore.states import FAULTS, LOST, PENDING, REFUSED, Action, Found, Numbers, State, Totals
@@ -125,7 +124,7 @@ class Search:
         Raises:
             Found: An invariant is broken.
         """
-        begun = perf_counter()
+        begun = monotonic_s()
         waiting: deque[State] = deque([first])
         seen = {first: 0}
         came = array("q", [-1])
@@ -155,16 +154,16 @@ class Search:
                     totals.leaves += 1
                     self._end(state)
             except Broken as broken:
-                totals.states, totals.seconds = at, perf_counter() - begun
+                totals.states, totals.seconds = at, monotonic_s() - begun
                 raise Found(_path(list(seen), came, actions, at), str(broken)) from None
             at += 1
             if at % 2048 == 0:
-                totals.states, totals.seconds = at, perf_counter() - begun
+                totals.states, totals.seconds = at, monotonic_s() - begun
                 progress(totals, len(waiting))
                 if most is not None and at >= most:
                     totals.complete = False
                     break
-        totals.states, totals.seconds = at, perf_counter() - begun
+        totals.states, totals.seconds = at, monotonic_s() - begun
 
     def _end(self, state: State) -> None:
         ended = all(

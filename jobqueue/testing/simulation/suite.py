@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
+from jobqueue.clock import monotonic_s
 from jobqueue.testing.simulation.books import MEANINGS
 from jobqueue.testing.simulation.faults import FATES
 from jobqueue.testing.simulation.simulation import History, Simulation
@@ -107,11 +107,11 @@ def simulate(
         VacuousInvariant: All held, but some were never put to the test.
     """
     report = Report()
-    started = time.perf_counter()
+    started = monotonic_s()
     for seed in seeds:
         varied = _varied(seed) if vary else {}
         report.add(Simulation(seed=seed, **{**varied, **settings}).run())
-        report.seconds = time.perf_counter() - started
+        report.seconds = monotonic_s() - started
         if progress is not None:
             progress(report)
     if report.vacuous and not vacuous:

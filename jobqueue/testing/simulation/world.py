@@ -320,9 +320,9 @@ class Clock:
         """Milliseconds since some moment in the past."""
         return self._world.now + self._ahead
 
-    def refresh(self, max_age: float) -> None:
+    def refresh(self, max_age_ms: float) -> None:
         """Never called: `Process.refresh` takes the samples, because they take time."""
-        raise AssertionError(f"a simulated clock was to be refreshed at once ({max_age})")
+        raise AssertionError(f"a simulated clock was to be refreshed at once ({max_age_ms})")
 
     def virtual(self, local: float) -> float:
         """The virtual time of a local one."""
@@ -439,16 +439,18 @@ class Process:
                 return end.value
             value, error = None, None
             try:
-                value = (yield from self.refresh(request.max_age)) if isinstance(request, Refresh) else (yield request)
+                value = (
+                    (yield from self.refresh(request.max_age_ms)) if isinstance(request, Refresh) else (yield request)
+                )
             except NotApplied as refusal:
                 error = refusal
             if isinstance(value, StorageError):
                 error = value
 
-    def refresh(self, max_age: float) -> Steps:
+    def refresh(self, max_age_ms: float) -> Steps:
         """Sample the server's time, as `ServerClock.refresh` does. Raises `NotApplied`."""
         clock = self.actor.clock
-        if clock.offset is not None and clock.monotonic() - clock.sampled <= max_age:
+        if clock.offset is not None and clock.monotonic() - clock.sampled <= max_age_ms:
             return
         best: tuple[float, float] | None = None
         for _ in range(TRIES):
