@@ -53,6 +53,10 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     namespace: str
     levels: dict[str, int]
 
+    def __repr__(self) -> str:
+        """Without the URL, which may hold a password: tracebacks with variables show this."""
+        return f"Setup(main={self.main!r}, imports={self.imports!r}, namespace={self.namespace!r}, …)"
+
 
 class OfRun(msgspec.Struct, frozen=True):
     """A message about one run.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.runner.process_pipe import FromChild, Logged, Pipe
+from jobqueue.runner.process_pipe import FromChild, Logged, Pipe, Setup
 from tests.faults.ledger import PATIENCE
 
 
@@ -91,3 +91,9 @@ def test_an_interruption_between_two_frames_leaves_none_behind(ends: tuple[Pipe[
     threading.Thread(target=here.send, args=(record("main"),), daemon=True).start()
     messages: list[Any] = [there.receive(), there.receive()]
     assert [message.message for message in messages] == ["main", "handler"]
+
+
+def test_what_a_worker_process_is_told_shows_no_password() -> None:
+    """Tracebacks with variables do, where the process could not be started."""
+    setup = Setup([], [], ("app", None), ("shop.mail",), "redis://me:secret@h", "shop", {})
+    assert repr(setup) == "Setup(main=('app', None), imports=('shop.mail',), namespace='shop', …)"
