@@ -62,18 +62,21 @@ def url_options(help: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
-        def call(*, url: str | None, url_file: Path | None, **others: Any) -> Any:
+        def call(*, url: str | None, url_file: str | None, **others: Any) -> Any:
             if url_file is not None:
                 from jobqueue.cli.url_file import read_url
 
                 if url is not None:
                     raise click.UsageError("--url and --url-file say the same thing: give one of them")
-                url = read_url(url_file)
+                if "://" in url_file:  # which is not repeated: it may hold a password
+                    raise click.UsageError(
+                        "--url-file names a file that holds the URL: write the URL itself behind --url"
+                    )
+                url = read_url(Path(url_file))
             return function(url=url, **others)
 
         file = click.option(
             "--url-file",
-            type=Path,
             metavar="FILE",
             help="The file that holds this URL, so that a password in it is in no command line.",
         )

@@ -26,6 +26,8 @@ def parse_queues(text: str) -> Mapping[str, int] | list[str]:
     Raises:
         BadParameter: It is neither.
     """
+    if "://" in text:  # which is not repeated: it may hold a password
+        raise click.BadParameter("a URL is no name of a queue; write high=2,low=1")
     weights: dict[str, int] = {}
     plain: list[str] = []
     for part in text.split(","):

@@ -324,4 +324,5 @@ def _without_secret(part: str) -> str:
 LONGEST_SCHEME: Final = 30
 _SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*$")
 # Each character is looked at once: the text may be of any length, and hold whatever somebody left in the storage.
-_PART: Final = re.compile(r"""(?<=["'])[A-Za-z][\w+.-]{0,30}://[^"'\n]*|[^\s"']+""")
+_QUOTED: Final = r"""(?<=%s)[A-Za-z][\w+.-]{0,30}://(?:[^%s\\\n]|\\.)*+"""
+_PART: Final = re.compile(rf"""{_QUOTED % ('"', '"')}|{_QUOTED % ("'", "'")}|[^\s"']+""")

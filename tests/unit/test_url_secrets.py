@@ -295,6 +295,9 @@ def test_a_server_without_logins_repeats_a_password_to_nobody(url: str, own_serv
         "jobs --queue redis://me:{}@h --url memory://", "stats --namespace redis://me:{}@h --url memory://",
         "demo redis://me:{}@h", "audit --jsn=redis://me:{}@h", "run place:jobs --queues redis://me:{}@h",
         "run place:jobs --import redis://me:{}@h", "run place:jobs --app-dir redis://me:{}@h", "redis://me:{}@h",
+        "stats --url-file redis://me:{}@h", "run place:jobs --url-file redis://h?password={}", "demo --url-file redis://me:{}@h",
+        "run place:jobs --queues redis://h?password={}", "stats --namespace redis://me:a'{}@h", "demo redis://me:a\"{}@h",
+        "run place:jobs --import redis://me:'\"\\{}@h", "jobs --limit rediss+sentinel://h/s?sentinel_password=x'{}",
     ],
 )  # fmt: skip
 def test_a_url_in_the_wrong_place_of_a_command_line_is_not_repeated(
