@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from jobqueue import DeclarationError, JobQueue
 from jobqueue.backend import open_backend
@@ -111,6 +112,32 @@ def test_the_same_of_a_client() -> None:
     assert "not verified" in str(
         RedisServer.of(make(ssl=True, ssl_cert_reqs="none"), allow_unverified_tls=True)._place.warning
     )
+
+
+class Tunnelled(redis.Connection):
+    """A connection of an application's own."""
+
+    def _connect(self) -> Any:
+        raise AssertionError("nothing connects here")
+
+
+class ForCoroutines(redis.asyncio.Connection):
+    """The same for event loops."""
+
+    async def _connect(self) -> None:
+        raise AssertionError("nothing connects here")
+
+
+@pytest.mark.parametrize("kind", [Tunnelled, ForCoroutines])
+def test_a_client_that_connects_in_a_way_of_its_own_is_refused(kind: Any) -> None:
+    """It may speak TLS, and ours would send the password in plain text."""
+    wrapped: Any = type("Wrapped", (kind,), {})
+    library: Any = redis if kind is Tunnelled else redis.asyncio
+    client = library.Redis(connection_pool=library.ConnectionPool(connection_class=wrapped, password="x"))
+    with pytest.raises(DeclarationError, match=f"a class that connects in its own way, {kind.__name__}"):
+        JobQueue(client=client)
+    harmless: Any = type("Named", (redis.Connection,), {"on_connect": redis.Connection.on_connect})
+    JobQueue(client=redis.Redis(connection_pool=redis.ConnectionPool(connection_class=harmless)))
 
 
 def test_every_setting_is_understood_by_threads_and_coroutines(tmp_path: Path) -> None:

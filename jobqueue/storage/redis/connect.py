@@ -56,6 +56,8 @@ _UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
 _CHECKS_HOSTS: Final = inspect.signature(SSLConnection).parameters["ssl_check_hostname"].default is True
 """Whether a client of redis-py looks at the name of the host by default: from its release 6 on."""
 _DECODING: Final = "has decode_responses=True, which cannot carry the bytes of a job: make the client without it"
+_CONNECTING: Final = frozenset({"connect", "connect_check_health", "_connect", "_connection_arguments"})
+"""Methods of redis-py's connections that say how they connect."""
 _KEPT: Final = (
     "host", "port", "path", "db", "username", "password", "credential_provider", "client_name",
     "socket_keepalive", "socket_keepalive_options", "socket_type",
@@ -336,11 +338,22 @@ def _way_of(pool: Any, where: str, allow_unverified_tls: bool) -> tuple[str, dic
     """How a pool connects, and the arguments for connections that do the same."""
     settings: dict[str, Any] = pool.connection_kwargs
     kind: type = pool.connection_class
+    _check_class(kind, where)
     if issubclass(kind, UnixDomainSocketConnection | aio.UnixDomainSocketConnection):
         return "unix", _kept(settings, "unix")
     if issubclass(kind, SSLConnection | aio.SSLConnection):
         return "tls", _kept(settings, "tls") | _secured(settings, where, allow_unverified_tls)
     return "tcp", _kept(settings, "tcp")
+
+
+def _check_class(kind: type, where: str) -> None:
+    """Refuse connections that connect in a way of the application's own, through TLS or a tunnel: ours would not."""
+    for one in kind.__mro__:
+        if not _CONNECTING.isdisjoint(vars(one)) and one.__module__.partition(".")[0] != "redis":
+            raise DeclarationError(
+                f"the connections {where} are of a class that connects in its own way, {one.__name__}, which is not done "
+                "here: what is sent might go in plain text. Write a URL with rediss:// and its ssl_ settings"
+            )
 
 
 def _secured(settings: Mapping[str, Any], where: str, allow_unverified_tls: bool) -> dict[str, Any]:
@@ -356,6 +369,7 @@ def _cluster_of(client: redis.RedisCluster | redis.asyncio.RedisCluster, allow_u
     settings: dict[str, Any] = holder.connection_kwargs
     if settings.get("decode_responses"):
         raise _decoding()
+    _check_class(settings.get("connection_class", object), "of this client")
     started: list[Any] = [*client.nodes_manager.startup_nodes.values()]
     nodes = tuple([(str(node.host), int(node.port)) for node in started])
     if settings.get("ssl") or issubclass(settings.get("connection_class", object), aio.SSLConnection):
