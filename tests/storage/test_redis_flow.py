@@ -11,7 +11,7 @@ from redis import exceptions
 from jobqueue.errors import NotApplied, StorageRefused
 from jobqueue.storage.ops import Batch, HashAdd, HashKey
 from jobqueue.storage.redis import open_redis
-from jobqueue.storage.redis.faults import unreachable
+from jobqueue.storage.redis.faults import broken, lost, refused, unreachable
 from jobqueue.storage.redis.guarded import Guarded, described, facts_of
 from tests.servers import Server
 
@@ -26,7 +26,7 @@ def asked(info: Any, policy: Any = POLICY, *, allow_eviction: bool = False) -> N
 
 
 @pytest.mark.parametrize(
-    ("info", "refused"),
+    ("info", "refusal"),
     [
         (b"redis_version:7.0.0\r\n", ""),
         (b"redis_version:8.2.1\r\n", ""),
@@ -37,12 +37,12 @@ def asked(info: Any, policy: Any = POLICY, *, allow_eviction: bool = False) -> N
         (b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.9\r\n", "valkey 7.2.9 is too old"),
     ],
 )
-def test_the_oldest_versions(info: bytes, refused: str) -> None:
+def test_the_oldest_versions(info: bytes, refusal: str) -> None:
     problem = asked(info)
 
-    if refused:
+    if refusal:
         assert isinstance(problem, StorageRefused)
-        assert str(problem).startswith(f"here: {refused}: jobqueue needs Redis 7.0 or Valkey 8.0")
+        assert str(problem).startswith(f"here: {refusal}: jobqueue needs Redis 7.0 or Valkey 8.0")
     else:
         assert problem is None
 
@@ -107,3 +107,13 @@ def test_a_server_without_a_free_connection_is_told_from_one_that_is_away() -> N
     assert full.passes
     assert type(away) is NotApplied
     assert str(away).startswith("here cannot be reached (Error 111 connecting); nothing was changed.")
+
+
+@pytest.mark.parametrize("tell", [unreachable, refused, lost, broken])
+def test_what_a_server_says_is_one_short_printable_line(tell: Any) -> None:
+    """Whoever is at the other end may send anything, to a terminal too."""
+    text = str(tell("here", exceptions.ResponseError(f"ERR \x1b]0;x\x07\nforged: {'a' * 1_000_000}")))
+
+    assert text.isprintable()
+    assert r"\x1b]0;x\x07\nforged: aaa" in text
+    assert len(text) < 2_000

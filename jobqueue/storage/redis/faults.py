@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from redis import exceptions
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.safe_text import LINE, printable
 from jobqueue.storage.redis.rights import forbidden, patterns
 
 __all__ = [
@@ -181,7 +182,7 @@ def refused(label: str, error: BaseException, scopes: Iterable[str] = ()) -> Sto
     """
     code = code_of(error)
     if code == "NOPERM" and broke_off(error):
-        return forbidden(told(error).split(", "))  # by `read.lua`, which says which rights
+        return forbidden(_said(error).split(", "))  # by `read.lua`, which says which rights
     answer = ANSWERS.get(code, ANSWERS["ERR"])
     text = told(error)
     said = text if text.startswith(code) else f"{code} {text}"
@@ -209,7 +210,11 @@ def broke_off(error: BaseException) -> bool:
 
 
 def told(error: BaseException, waited: float | None = None) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one short printable line."""
     if isinstance(error, TimeoutError | exceptions.TimeoutError):
         return "no answer in time" if waited is None else f"no answer within {waited:.1f} s, see timeout="
-    return str(error).partition(" script: ")[0].partition(_REPEATED)[0].rstrip(".") or type(error).__name__
+    return printable(_said(error), LINE) or type(error).__name__
+
+
+def _said(error: BaseException) -> str:
+    return str(error).partition(" script: ")[0].partition(_REPEATED)[0].rstrip(".")
