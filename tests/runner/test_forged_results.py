@@ -96,7 +96,7 @@ def test_nothing_but_a_message_of_the_run_is_a_result(caplog: pytest.LogCaptureF
     ours, theirs = socket.socketpair()
     worker: Any = processes._Worker.__new__(processes._Worker)
     worker._pipe, worker._run, worker._runs = Pipe(ours, FromChild, processes.LONGEST), b"run", {b"run"}
-    worker._monotonic, worker._closed = SystemClock().monotonic, threading.Event()
+    worker._monotonic_ms, worker._closed = SystemClock().monotonic, threading.Event()
     worker._process = subprocess.Popen(["sleep", "600"], process_group=0)
     try:
         with theirs:
