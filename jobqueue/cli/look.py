@@ -38,6 +38,8 @@ __all__ = ["jobs", "record_value", "show", "stats"]
 PLACES = ("waiting", "ready", "working", "dead")
 ERROR_WIDTH = 60
 ARGUMENTS_WIDTH = 40
+INDENTED = 5_000
+"""Bytes of arguments that are shown on several lines."""
 MOST_NAMES = 20
 NO_STORAGE = 3
 SEARCHED = 1_000
@@ -318,7 +320,10 @@ def show(ids: list[str], queue: str | None, named: Named, json_output: bool) -> 
             *([("runner", record.runner), ("started", _started(record))] if record.runner else []),
             (
                 "arguments" if "arguments" in value else "payload",
-                json.dumps(value["arguments"], indent=2, ensure_ascii=False)
+                # On lines of their own where that is no more than a few screens: what is nested deep grows a hundredfold.
+                json.dumps(
+                    value["arguments"], indent=2 if len(record.payload) <= INDENTED else None, ensure_ascii=False
+                )
                 if "arguments" in value
                 else repr(record.payload),
             ),

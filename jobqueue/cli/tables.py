@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +16,8 @@ from jobqueue.safe_text import LINE, printable
 
 __all__ = ["print_fields", "print_table"]
 
+LONG = 20_000
+"""Characters of a value that is not fitted into columns: rich takes minutes for a megabyte of short lines."""
 PIPE_WIDTH = 200
 """Columns where the output is no terminal: nobody there can make the window wider."""
 
@@ -54,10 +58,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print names and values below each other; values may have several lines."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields:
-        table.add_row(Text(name), Text(clean_lines(value)))
-    console().print(table)
+    """Print names and values below each other; values may have several lines, and be long."""
+    out = console()
+    width = max(len(name) for name, _ in fields)
+    for is_long, group in itertools.groupby(fields, lambda field: len(field[1]) > LONG):
+        if is_long:
+            for name, value in group:
+                text = clean_lines(value).replace("\n", f"\n{'':{width}}  ")  # no line of a value looks like a name
+                click.echo(f"{name:{width}}  {text}")
+            continue
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True, min_width=width)
+        table.add_column(overflow="fold")
+        for name, value in group:
+            table.add_row(Text(name), Text(clean_lines(value)))
+        out.print(table)

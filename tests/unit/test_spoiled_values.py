@@ -11,7 +11,7 @@ import pytest
 
 from jobqueue import Call, JobQueue, StorageRefused
 from jobqueue.cli.app import run
-from jobqueue.record import timestamp
+from jobqueue.record import Stored, encode, timestamp
 from jobqueue.runner_info import read_beats
 from tests.servers import Server
 
@@ -245,3 +245,21 @@ def test_where_all_queues_are_spoiled_stats_is_refused_in_one_line(
     assert out == ""
     assert err.startswith("jobqueue: ")
     assert err.count("\n") == 1
+
+
+def test_a_job_with_a_megabyte_of_small_values_is_shown(
+    jobs: JobQueue, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library that makes the tables takes minutes for so many lines, and indents what is nested deep a hundredfold."""
+    payload = b'{"to":' + b"[" * 50 + b"0," * 300_000 + b"0" + b"]" * 50 + b"}"
+    error = "boom\n" + "place  ready\n" * 20_000
+    with server.client() as client:
+        client.hset(f"{Q}records", "x", encode(b"12345678", Stored("send", payload, 0, 0, 0, 0, 0, error)))
+        client.zadd(f"{Q}dead", {"x": 5})
+    assert run(["show", "--url", server.url, "--namespace", "shop", "--queue", "low", "x"]) == 0
+    out = capsys.readouterr().out
+    assert len(out) < 3_000_000
+    assert [line.split() for line in out.splitlines() if line.startswith("place")] == [["place", "dead"]]
+    [arguments] = [line for line in out.splitlines() if line.startswith("arguments")]
+    assert arguments.count("0") == 300_001
+    assert "error        boom" in out
