@@ -1,4 +1,4 @@
-"""What becomes of a job after a run, and after its runner died: pure rules over its stored fields.
+"""What becomes of a job after a run, and after its runner died: pure rules over its stored fields. All verdicts are here.
 
 An orderly end, good or bad, sets the count of recoveries back to 0. A crash is no failed attempt.
 """
@@ -17,6 +17,7 @@ from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 from jobqueue.texts import one_line
 
 __all__ = [
+    "FINISHED",
     "SUSPECT",
     "TOO_OFTEN",
     "RaisedElsewhere",
@@ -29,8 +30,10 @@ __all__ = [
     "is_retried",
     "is_suspect",
     "is_wanted",
-    "unjudged",
+    "released",
+    "unfit",
     "unknown_kind",
+    "unreadable",
 ]
 
 SUSPECT: Final = 2
@@ -59,7 +62,11 @@ class Verdict:
     @property
     def ending(self) -> str:
         """What the job is called afterwards: as it is counted, and ``crashed`` if it goes back since its process died."""
-        return "crashed" if self.step == "release" else COUNTED[self.step]
+        return "crashed" if self.step == "release" and "recoveries" in self.changes else COUNTED[self.step]
+
+
+FINISHED: Final = Verdict("finish", {})
+_AS_IT_WAS: Final = Verdict("release", {})
 
 
 class RaisedElsewhere(Exception):
@@ -86,6 +93,14 @@ def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPo
         policy: The retry policy of its kind; how many retries it may have is in ``stored``.
         now: Milliseconds since 1970.
     """
+    try:
+        return _after_run(stored, outcome, text, policy, now)
+    except BaseException as error:  # noqa: BLE001 - foreign code has its say here, and must not end the runner
+        text = _noted(text, f"the run could not be judged: {one_line(error)}")
+        return _after_run(stored, RaisedElsewhere(wanted=True), text, RetryPolicy(), now)
+
+
+def _after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPolicy, now: int) -> Verdict:
     orderly: dict[str, object] = {"recoveries": 0, "started": 0, "parked": 0, "parked_since": 0}
     if isinstance(outcome, Snooze):
         due = now + checked_ms(outcome.delay_ms)
@@ -132,12 +147,6 @@ def is_wanted(policy: RetryPolicy, error: BaseException, text: str) -> tuple[boo
         return True, _noted(text, f"its retry policy failed, so it is retried: {one_line(broken)}")
 
 
-def unjudged(stored: Stored, error: BaseException, text: str, now: int) -> Verdict:
-    """Judge a run that `after_run` could not judge, since that raised ``error``: a failed attempt, by the default policy."""
-    text = _noted(text, f"the run could not be judged: {one_line(error)}")
-    return after_run(stored, RaisedElsewhere(wanted=True), text, RetryPolicy(), now)
-
-
 def _noted(text: str, note: str) -> str:
     """An error's text with a note in its first line, which is the one that is logged."""
     first, *rest = text.split("\n")
@@ -151,6 +160,24 @@ def death(stored: Stored, now: int) -> int:
     An operator's request names the death that it saw. One that the network kept back must not find it again.
     """
     return max(now, stored.died + 1)
+
+
+def unfit(stored: Stored, text: str, now: int) -> Verdict:
+    """Give up a job whose payload does not fit its kind: no attempt would fare better, and none was made."""
+    return Verdict("bury", {"error": text, "recoveries": 0}, death(stored, now))
+
+
+def unreadable(now: int) -> Verdict:
+    """Give up a job whose record cannot be read; its error is in the record that replaces it, if one does."""
+    return Verdict("bury", {}, now)
+
+
+def released(stored: Stored, fence: int) -> Verdict:
+    """Hand a job back as if it had not been claimed, for it did not run, or saw that its runner told it to stop.
+
+    A suspect was started alone under this claim, as its record says, and did not take its runner down.
+    """
+    return Verdict("release", {"started": 0}) if stored.started == fence else _AS_IT_WAS
 
 
 def unknown_kind(stored: Stored, now: int) -> Verdict:
@@ -172,18 +199,20 @@ def is_suspect(stored: Stored, *, isolated: bool = False) -> bool:
     return stored.recoveries >= SUSPECT and not (isolated and stored.started)
 
 
-def after_crash(stored: Stored, fence: int, now: int) -> Verdict | dict[str, object]:
-    """Judge a job whose runner is gone: the changes for its way back to ready, or a verdict that it is dead.
+def after_crash(stored: Stored | None, fence: int, now: int) -> Verdict:
+    """Judge a job whose runner is gone; None is one whose record cannot be read: whoever claims it would bury it.
 
     The whole claim of a dead runner comes back, so up to `SUSPECT` recoveries prove nothing. Above that, only the one
     that was started alone under this very claim is to blame.
     """
+    if stored is None:
+        return Verdict("condemn", {}, now)
     blamed = stored.recoveries < SUSPECT or stored.started == fence
     recoveries = stored.recoveries + blamed
     if recoveries >= TOO_OFTEN:
         error = f"{recoveries} runners in a row died while they ran this job"
         return Verdict("condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
-    return {"recoveries": recoveries, "started": 0}
+    return Verdict("rescue", {"recoveries": recoveries, "started": 0})
 
 
 def after_own_crash(stored: Stored, fence: int, text: str, now: int) -> Verdict:

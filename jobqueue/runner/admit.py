@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from jobqueue.errors import PayloadError
 from jobqueue.job import Kind
-from jobqueue.judge import Verdict, unknown_kind
+from jobqueue.judge import unknown_kind, unreadable
 from jobqueue.record import Stored, decode, wrap_raw
 from jobqueue.runner.packing import Landed
 from jobqueue.runner.task import Task
@@ -30,7 +30,7 @@ def admitted(landed: Landed, moved: Moved, kind: Callable[[str], Kind[Any] | Non
             if not isinstance(record, Unread):
                 # Its bytes become the payload of a record that can be read, so that they can be looked at.
                 task.record = wrap_raw(record, str(error), now)
-            task.verdict = Verdict("bury", {}, now)
+            task.verdict = unreadable(now)
             task.text = str(error)
         else:
             task.kind = kind(task.stored.name)

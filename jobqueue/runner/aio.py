@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jobqueue.errors import DeclarationError
 from jobqueue.runner.execute import cancel, failed, forks, run_coroutine, told_to_stop
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.runner.threads import STOP, Inbox
 from jobqueue.texts import one_line
 
@@ -112,7 +112,7 @@ class Loop:
             # It was closed: by a job, then the next ones get another; or by the caller, whose loop it is.
             for task in tasks:
                 if task.take():
-                    task.handed_back = True
+                    task.end = End.HANDED_BACK
                     self._inbox.put(task)
             if self._thread is None:
                 self._inbox.say(STOP)
@@ -211,7 +211,7 @@ class Loop:
     def _ended(self, task: Task, running: asyncio.Task[None]) -> None:
         del self._running[task]
         if running.cancelled():
-            task.handed_back, task.seen = True, False  # it had not begun
+            task.end, task.seen = End.HANDED_BACK, False  # it had not begun
         elif (error := running.exception()) is not None:
             failed(task, error)
             self._inbox.report(task, error)

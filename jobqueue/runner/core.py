@@ -11,7 +11,6 @@ Rejected: a future per job and a task per duty. They cost ten times as much, and
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,20 +20,20 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.job import Kind, Lane
-from jobqueue.judge import after_own_crash, is_suspect
+from jobqueue.judge import is_suspect, released
 from jobqueue.keys import QueueKeys
+from jobqueue.lifecycle import COUNTED
 from jobqueue.record import rewrite
 from jobqueue.runner.admit import admitted
 from jobqueue.runner.ahead import ClaimAhead
 from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest, Send
-from jobqueue.runner.judged import judge
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import Outstanding
-from jobqueue.runner.packing import RESULTS, Landed, Sent, pack_releases, pack_results, parted
+from jobqueue.runner.packing import Landed, Sent, pack, parted
 from jobqueue.runner.queue_state import NEVER, Queues
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.stop import Stop
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Phase, Task, advance
 from jobqueue.storage.ops import Applied, claim_mark
 from jobqueue.storage.protocol import Outcome
 
@@ -88,10 +87,9 @@ class Core:
         self._sent: list[Sent] = []
         self._landed: list[Landed] = []
         self._fresh: list[Task] = []
-        self._results: list[Task] = []
-        self._results_since = 0.0
-        self._back: list[Task] = []
-        self._suspects: deque[Task] = deque()
+        self._judged: list[Task] = []
+        self._flush_at = 0.0
+        self._suspects: list[Task] = []
         self._alone: Task | None = None
         self._outstanding = Outstanding(
             {"thread": config.threads, "loop": config.coroutines, "process": config.processes}
@@ -109,40 +107,35 @@ class Core:
     # ------------------------------------------------------------------------------------------------ what happened
 
     def returned(self, tasks: Iterable[Task], at: Moment, idle_since: float | None = None) -> None:
-        """The driver is done with jobs: they ended, or it did not start them (``handed_back``).
+        """The driver is done with jobs: they ended, or it did not start them.
 
         ``idle_since`` is when (local ms) the driver had nothing left to run, if it knows. While it waited for an answer of
         the storage that may have been long ago.
         """
         count = 0
         held = self.leases.held
+        judged: list[Task] = []
+        outstanding, sent, handed_back = Phase.OUTSTANDING, Phase.SENT, End.HANDED_BACK
         for task in tasks:
             if not self._outstanding.end(task):
                 continue  # it is back already: the thread that ran it broke off while it gave it back
-            task.returned = True
-            if held.get(task.id) is not task:
-                # Its lease was lost and the job claimed anew while it ran, or it went back in the last words.
-                self._drop(task)
-                if not task.handed_back or task.seen:
+            if held.get(task.id) is not task or task.phase is sent:
+                # Its lease was lost and the job claimed anew while it ran, or it was released at the end of the stop.
+                if task.phase is outstanding:
+                    self._drop([task])
+                if task.end is not handed_back or task.seen:
                     self._notice(Notice("late", [task]))
                 continue
-            if task.handed_back:
-                task.outcome = None  # see `judge`
-                self._back.append(task)
-                continue
-            count += 1
-            if self._outstanding.trust(task):
-                self._claim_from = 0.0
-            if task.crashed:
-                task.verdict = after_own_crash(task.stored, task.fence, task.text, at.now)
-                if task.verdict.step == "release":
-                    self._back.append(task)
-                    continue
-            elif task.outcome is not None:
-                judge(task, at.now)
-            if not self._results:
-                self._results_since = at.local
-            self._results.append(task)
+            if task.end is not handed_back:
+                count += 1
+                if self._outstanding.trust(task):
+                    self._claim_from = 0.0
+            task.judge(at.now)
+            if task.phase is outstanding:
+                judged.append(task)
+            # Else it is to be released at the end of the stop: now it has another verdict.
+        if judged:
+            self._store(judged, at.local + LINGER_MS)
         if count:
             self._promote_from = min(self._promote_from, at.local)  # it travels with the results
             idle = not self._outstanding.tasks
@@ -242,34 +235,35 @@ class Core:
                 # number, however often it is refused meanwhile: it may have taken jobs that nobody else will run.
                 if not queue.claim.unsure:
                     queue.claim = None
-        elif entry.step == "release":
-            self._back.extend(entry.tasks)
-        elif entry.step in RESULTS:
-            self._results.extend(entry.tasks)
+        elif entry.step != "note":
+            self._store(entry.tasks, 0.0)
 
     def _noted(self, task: Task, outcome: Outcome) -> None:
+        self._suspects.remove(task)
         if isinstance(outcome, Applied) and task.id in outcome.moved.ids:
             self._alone = task
+            advance((task,), Phase.CLAIMED)
             self._fresh.append(task)
         else:
-            self._drop(task)
+            self._drop([task])
             self._notice(Notice("late", [task]))
 
     def _settle(self, entry: Sent, outcome: Outcome) -> None:
-        """Results are stored, or jobs handed back."""
+        """Verdicts are stored."""
         moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
         told: dict[str, list[Task]] = {}
-        released = entry.step == "release"
+        is_release = entry.step == "release"
+        self._drop(entry.tasks)
         for task in entry.tasks:
-            self._drop(task)
             verdict = task.verdict
+            assert verdict is not None
             if task.id in moved or task.unsure:
-                what: str = verdict.ending if verdict else "released" if released else "done"
-                if verdict is not None and verdict.score is not None and verdict.step != "bury":
+                what = verdict.ending if is_release else COUNTED[verdict.step]
+                if verdict.score is not None and verdict.step != "bury":
                     queue = self._queues.activate(task.queue.queue)
                     if queue.next_due is not None:
                         queue.next_due = min(queue.next_due, verdict.score)
-            elif released and not task.seen:
+            elif is_release and not task.seen:
                 continue  # it did not begin
             else:
                 what = "late"
@@ -277,12 +271,12 @@ class Core:
         for what, tasks in told.items():
             self._notice(Notice(what, tasks))
 
-    def _drop(self, task: Task) -> None:
-        self.leases.drop(task)
-        if self._alone is task:
-            self._alone = None
-        if self._suspects and task in self._suspects:
-            self._suspects.remove(task)
+    def _drop(self, tasks: Sequence[Task]) -> None:
+        advance(tasks, Phase.GONE)
+        for task in tasks:
+            self.leases.drop(task)
+            if self._alone is task:
+                self._alone = None
 
     def _claimed(self, entry: Sent, outcome: Outcome) -> bool:
         """Whether the claim was applied, or does not matter any more."""
@@ -309,11 +303,12 @@ class Core:
         self._has_looked = False
         self.leases.hold(task)
         if task.kind is None:
-            task.returned = True
-            self._results.append(task)
+            self._store([task], 0.0)
+        elif is_suspect(task.stored, isolated=task.kind.lane == "process"):
+            advance((task,), Phase.SUSPECT)
+            self._suspects.append(task)
         else:
-            alone = is_suspect(task.stored, isolated=task.kind.lane == "process")
-            (self._suspects if alone else self._fresh).append(task)
+            self._fresh.append(task)
 
     # --------------------------------------------------------------------------------------------------- what to do
 
@@ -384,28 +379,35 @@ class Core:
         if not self._fresh:
             return ()
         fresh, self._fresh = self._fresh, []
-        if self._stop.asked or self._suspects:
+        if self._stop.asked or self._suspects or self._alone:
             # Also what a claim brings that was asked again while a suspect runs: its queue had not answered before.
             only = None if self._stop.asked else self._alone
-            self._hand_back([task for task in fresh if task is not only])
+            self._release([task for task in fresh if task is not only])
             fresh = [task for task in fresh if task is only]
         start = []
         for task in fresh:
             # Nothing starts under a lease that is not certain.
             if task.deadline <= at.local or task.lease_lost:
-                self._hand_back([task])
+                self._release([task])
                 continue
             start.append(task)
         if start:
+            advance(start, Phase.OUTSTANDING)
             if not self._outstanding.tasks:
                 self._ahead.began(at.local)
             self._outstanding.start(start, at.local + self._ahead.patience)
         return start
 
-    def _hand_back(self, tasks: Iterable[Task]) -> None:
+    def _release(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            task.returned = True
-            self._back.append(task)
+            task.verdict = released(task.stored, task.fence)
+        self._store(tasks, 0.0)
+
+    def _store(self, tasks: Sequence[Task], at: float) -> None:
+        """Store the verdicts of these, at this time (local ms) unless those of others are to be stored sooner."""
+        advance(tasks, Phase.JUDGED)
+        self._flush_at = min(self._flush_at, at) if self._judged else at
+        self._judged += tasks
 
     def _take_back(self, at: Moment) -> None:
         """Take back from the driver what it has not started in time, or should not start any more."""
@@ -414,12 +416,12 @@ class Core:
             self._ahead.forget()  # jobs take longer than they did: claim no more ahead
             if not everything:
                 self._claim_from = at.local + self._ahead.patience  # somebody else's turn
-            self._hand_back(back)
+            self._release(back)
         # A suspect whose lease was lost is not started either; handing it back is fenced, so it cannot harm its new holder.
-        going = [task for task in self._suspects if task is not self._alone and (self._stop.asked or task.lease_lost)]
+        going = [task for task in self._suspects if self._stop.asked or task.lease_lost]
         if going:
-            self._suspects = deque(task for task in self._suspects if task not in going)
-            self._hand_back(going)
+            self._suspects = [task for task in self._suspects if task not in going]
+            self._release(going)
 
     def _interrupt(self, at: Moment) -> Sequence[Task]:
         if not self._stop.interrupts(at.local):
@@ -433,8 +435,8 @@ class Core:
         """Whether the runner may leave."""
         if self._stop.gives_up(at.local):
             return True
-        if self._results or self._back or any(queue.claim for queue in self._queues.active.values()):
-            held = self._results or self._back or self._outstanding.tasks or self._suspects
+        if self._judged or any(queue.claim for queue in self._queues.active.values()):
+            held = self._judged or self._outstanding.tasks or self._suspects
             # A claim that may have been carried out is asked for again, but not for the whole grace time.
             return not held and self._stop.leaves_claims(at.local)
         if self._stop.has_released:
@@ -446,7 +448,7 @@ class Core:
 
     def _is_empty(self, now: int) -> bool:
         """Whether it holds nothing, and no queue had anything ready or due when it was last asked."""
-        held = self._outstanding.tasks or self._fresh or self._suspects or self._results or self._back or self._landed
+        held = self._outstanding.tasks or self._fresh or self._suspects or self._judged or self._landed
         return not held and all(queue.is_empty(now) for queue in self._queues.values())
 
     def _rest(self, at: Moment, room: int) -> Rest:
@@ -456,8 +458,8 @@ class Core:
         quiet = self._queues.quiet(at.local)
         for name in quiet:
             until = min(until, self._queues[name].quiet_until)
-        if parted(self._results, quiet)[0]:
-            until = min(until, self._results_since + LINGER_MS)
+        if parted(self._judged, quiet)[0]:
+            until = min(until, self._flush_at)
         if self._stop.asked or room <= 0 or (quiet and len(quiet) == len(self._queues)):
             return Rest(until, listen=False)
         if self._claim_from > at.local:
@@ -474,22 +476,18 @@ class Core:
         claims = self._claims(at, room)
         if self._stop.releases(at.local):
             # Threads cannot be ended. Their jobs go back in the very last call, and the process is left after it.
-            self._hand_back(list(self._outstanding.tasks))
+            self._release([task for task in self._outstanding.tasks if task.phase is Phase.OUTSTANDING])
         quiet = self._queues.quiet(at.local)
-        results, results_later = parted(self._results, quiet)
-        back, back_later = parted(self._back, quiet)
-        flush = (
-            bool(claims or back)
-            or len(results) >= ENOUGH
+        judged, later = parted(self._judged, quiet)
+        if judged and (
+            claims
+            or len(judged) >= ENOUGH
             or not (self._outstanding.tasks or self._landed)
-            or at.local - self._results_since >= LINGER_MS
-        )
-        if results and flush:
-            self._sent += pack_results(results)
-            self._results = results_later
-        if back:
-            self._sent += pack_releases(back)
-            self._back = back_later
+            or at.local >= self._flush_at
+        ):
+            self._sent += pack(judged)
+            self._judged = later
+            advance(judged, Phase.SENT)
         if self._suspects and self._alone is None and not self._stop.asked:
             self._gather_note(at)
         promotes: list[str] = []
@@ -510,20 +508,20 @@ class Core:
 
     def _gather_note(self, at: Moment) -> None:
         """Start the next suspect alone, once nothing else is running and every result is stored."""
-        if self._outstanding.tasks or self._results or self._back or self._sent or self._landed:
+        if self._outstanding.tasks or self._judged or self._sent or self._landed:
             return
         quiet = self._queues.quiet(at.local)
         task = next((task for task in self._suspects if task.queue.queue not in quiet), None)
         if task is None or any(queue.claim and name not in quiet for name, queue in self._queues.active.items()):
             return
         task.record = rewrite(task.record, started=task.fence)
-        task.noted = True
+        task.stored = msgspec.structs.replace(task.stored, started=task.fence)
         batch = transitions.note(task.queue, task.id, task.claim, task.record, self.leases.ask(at))
         self._sent.append(Sent(task.queue, batch, [task]))
 
     def _room(self) -> int:
         """How many more jobs can be taken without knowing of which kind they are."""
-        if self._stop.asked or self._suspects or self._fresh:
+        if self._stop.asked or self._suspects or self._alone or self._fresh:
             return 0
         return self._outstanding.room(self._lanes(), self._ahead.jobs() - self._to_admit())
 

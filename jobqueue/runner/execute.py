@@ -15,7 +15,7 @@ from jobqueue.endings import asks, not_done, outcome_of
 from jobqueue.errors import PayloadError
 from jobqueue.record import clean
 from jobqueue.retry import Discard, Snooze
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.texts import error_text, text_of
 
 __all__ = ["Report", "begin", "cancel", "failed", "forks", "go", "run_coroutine", "run_function", "told_to_stop"]
@@ -59,9 +59,8 @@ def _run(task: Task, monotonic_ms: Callable[[], float], report: Report | None) -
     call = begin(task, monotonic_ms)
     if call is not None:
         go(task, call)
-    if report is not None and (report.timed or task.outcome is not None) and not task.handed_back and _forks == before:
-        task.took = monotonic_ms() - task.began
-        report(task)
+    if report is not None and (report.timed or task.outcome is not None) and _forks == before:
+        _tell(task, monotonic_ms, report)
 
 
 def go(task: Task, call: Callable[[], Any]) -> None:
@@ -109,7 +108,12 @@ async def run_coroutine(task: Task, monotonic_ms: Callable[[], float], report: R
             told_to_stop(task)
     if _forks != before:
         _leave(task)
-    if report is not None and (report.timed or task.outcome is not None) and not task.handed_back:
+    if report is not None and (report.timed or task.outcome is not None):
+        _tell(task, monotonic_ms, report)
+
+
+def _tell(task: Task, monotonic_ms: Callable[[], float], report: Report) -> None:
+    if task.end is not End.HANDED_BACK:
         task.took = monotonic_ms() - task.began
         report(task)
 
@@ -153,8 +157,8 @@ def told_to_stop(task: Task) -> None:
     cancellation, which is no error of its own.
     """
     if not task.complete:
-        if not isinstance(task.outcome, Snooze | Discard):
-            task.handed_back = True
+        if task.end is End.RAN and not isinstance(task.outcome, Snooze | Discard):
+            task.end = End.HANDED_BACK
     elif isinstance(task.outcome, asyncio.CancelledError):
         task.outcome, task.text = None, ""
 
@@ -162,7 +166,7 @@ def told_to_stop(task: Task) -> None:
 def begin(task: Task, monotonic_ms: Callable[[], float]) -> Callable[[], Any] | None:
     """Make ready to run a job here: answers what to call; None if the task says already how it ended."""
     if task.lease_lost or task.deadline <= (now := monotonic_ms()):
-        task.handed_back = True  # nothing starts under a lease that is not certain
+        task.end = End.HANDED_BACK  # nothing starts under a lease that is not certain
         return None
     task.began = now
     assert task.kind is not None
@@ -173,7 +177,7 @@ def begin(task: Task, monotonic_ms: Callable[[], float]) -> Callable[[], Any] | 
     try:
         return task.kind.bind(stored.payload, context)
     except PayloadError as error:
-        task.unfit = True
+        task.end = End.UNFIT
         task.outcome, _ = outcome_of(error)
         task.text = clean(text_of(error).removeprefix("jobqueue.errors."))
     except BaseException as error:  # noqa: BLE001 - a class's own validators ran: whatever they raise is the job's failure

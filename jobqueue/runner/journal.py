@@ -15,7 +15,7 @@ from jobqueue.names import unknown_kind
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.report import Reporter, duration, fields_of, labelled
 from jobqueue.runner.rescue import Rescued
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.safe_text import LINE, printable
 
 __all__ = ["Journal", "Lasting", "RunnerStatus", "tell_dead"]
@@ -153,7 +153,7 @@ class Journal:
                 "job %s: this runner does not know the kind; it is put back for one that does%s",
                 label, self._meant(task.stored.name),
             )  # fmt: skip
-        elif what == "dead" and (task.crashed or task.kind is None):
+        elif what == "dead" and (task.end is End.CRASHED or task.kind is None):
             # Nothing was raised. Of all other failures `Reporter` tells.
             self._log.error("job %s failed (dead): %s", label, printable(task.text.split("\n", 1)[0], LINE))
         else:

@@ -15,7 +15,7 @@ from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Applied, Batch
 from jobqueue.storage.protocol import Outcome
 
-__all__ = ["RESULTS", "Landed", "Sent", "pack_releases", "pack_results", "parted"]
+__all__ = ["RESULTS", "Landed", "Sent", "pack", "parted"]
 
 RESULTS: Final[frozenset[str]] = frozenset({"finish", "discard", "retry", "snooze", "park", "bury"})
 """The steps that store how jobs ended."""
@@ -55,20 +55,29 @@ class Landed(msgspec.Struct, frozen=True):
         return len(self.outcome.moved.ids) if self.mark and isinstance(self.outcome, Applied) else 0
 
 
-def pack_results(results: Iterable[Task]) -> list[Sent]:
-    """The batches that store how jobs ended, one per queue and step."""
+def pack(tasks: Iterable[Task]) -> list[Sent]:
+    """The batches that store the verdicts of jobs: one per queue and step, releases last."""
     sent = []
     finished: dict[tuple[QueueKeys, Step], list[Task]] = {}
     moved: dict[tuple[QueueKeys, Step], list[Task]] = {}
-    for task in results:
-        step: Step = "finish" if task.verdict is None else task.verdict.step
-        (finished if step in ("finish", "discard") else moved).setdefault((task.queue, step), []).append(task)
-    for (queue, step), tasks in finished.items():
-        for part in _chunks(tasks):
+    released: dict[tuple[QueueKeys, Step], list[Task]] = {}
+    for task in tasks:
+        assert task.verdict is not None
+        step = task.verdict.step
+        group = finished if step in ("finish", "discard") else released if step == "release" else moved
+        group.setdefault((task.queue, step), []).append(task)
+    for (queue, step), some in finished.items():
+        for part in _chunks(some):
             batch = transitions.finish(queue, {task.id: task.claim for task in part}, step)
             sent.append(Sent(queue, batch, part))
-    for (queue, step), tasks in moved.items():
-        sent += [Sent(queue, _move_out(queue, step, part), part) for part in transitions.parts(tasks, _record)]
+    for (queue, step), some in moved.items():
+        sent += [Sent(queue, _move_out(queue, step, part), part) for part in transitions.parts(some, _record)]
+    for (queue, _), some in released.items():
+        # In the order in which they were claimed: the first of them is to be the head again. Each step puts its jobs before
+        # those of the step before, so the last part goes first.
+        some.sort(key=lambda task: (task.fence, task.order))
+        parts = [*transitions.parts(some, _record_if_changed)]
+        sent += [Sent(queue, _release(queue, part), part) for part in reversed(parts)]
     return sent
 
 
@@ -84,20 +93,9 @@ def _move_out(queue: QueueKeys, step: Step, tasks: list[Task]) -> Batch:
     return transitions.move_out(step, queue, claims, records, scores)
 
 
-def pack_releases(back: Iterable[Task]) -> list[Sent]:
-    """The batches that hand jobs back."""
-    sent = []
-    queues: dict[QueueKeys, list[Task]] = {}
-    # The order in which they were claimed: the first of them is to be the head again.
-    for task in sorted(back, key=lambda task: (task.fence, task.order)):
-        queues.setdefault(task.queue, []).append(task)
-    for queue, tasks in queues.items():
-        # Each step puts its jobs before those of the step before, so the last part goes first.
-        for part in reversed([*transitions.parts(tasks, _record_if_changed)]):
-            records = {task.id: rewrite(task.record, **changes) for task in part if (changes := _changes(task))}
-            batch = transitions.release(queue, {task.id: task.claim for task in part}, records or None)
-            sent.append(Sent(queue, batch, part))
-    return sent
+def _release(queue: QueueKeys, tasks: list[Task]) -> Batch:
+    records = {task.id: rewrite(task.record, **changes) for task in tasks if (changes := _changes(task))}
+    return transitions.release(queue, {task.id: task.claim for task in tasks}, records or None)
 
 
 def parted(tasks: list[Task], quiet: Collection[str]) -> tuple[list[Task], list[Task]]:
@@ -125,7 +123,5 @@ def _record_if_changed(task: Task) -> int:
 
 
 def _changes(task: Task) -> dict[str, object]:
-    """What is written down of a job that goes back: most go back as if they had not been claimed."""
-    if task.verdict is not None:
-        return task.verdict.changes  # its own process died
-    return {"started": 0} if task.noted else {}  # it was started alone, and did not take its runner down
+    assert task.verdict is not None
+    return task.verdict.changes

@@ -34,7 +34,7 @@ from jobqueue.record import clean, decode
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.execute import failed, run_function
 from jobqueue.runner.process_pipe import Ended, Go, Logged, Pipe, Ready, Run, Setup, Tell, ToChild
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.texts import error_text, shortened, text_of
 
 __all__ = ["SIGNALS", "is_importing", "main"]
@@ -195,11 +195,11 @@ class _Worker:
 def _ended(run: bytes, task: Task) -> Ended:
     """What the runner is told of a run. Raises what the objects of the job raise."""
     outcome, text = task.outcome, task.text
-    if task.handed_back:
+    if task.end is End.HANDED_BACK:
         return Ended(run, "handed back")
     if outcome is None:
         return Ended(run, "done")
-    if task.unfit:
+    if task.end is End.UNFIT:
         return Ended(run, "unfit", text)
     if isinstance(outcome, Snooze):
         return Ended(run, "snooze", after=checked_ms(outcome.delay_ms))

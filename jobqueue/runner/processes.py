@@ -39,7 +39,7 @@ from jobqueue.runner.process_child import SIGNALS
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Logged, Pipe, Ready, Run, Setup, Tell
 from jobqueue.runner.report import stand_in
 from jobqueue.runner.signals import how_ended
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.runner.threads import Inbox
 from jobqueue.texts import one_line, said, shortened
 
@@ -191,7 +191,7 @@ class _Crashed(_Gone):
         self.how = how
 
     def tell(self, task: Task) -> None:
-        task.crashed = True
+        task.end = End.CRASHED
         task.text = f"its process {self.how}"
 
 
@@ -217,7 +217,7 @@ class _Stopped(_Gone):
     """It was killed, since the runner stops; or it died after its job was told so, and cannot be asked any more."""
 
     def tell(self, task: Task) -> None:
-        task.handed_back = True
+        task.end = End.HANDED_BACK
 
 
 def _fail(task: Task, error: BaseException, text: str) -> None:
@@ -283,7 +283,7 @@ class _Worker:
             raise _NeverBegan(f"was killed, since it took more than {START_MS / 1000:g} s to start") from error
         if isinstance(answer, Ready):
             if task.cancelled or task.lease_lost or task.deadline <= self._monotonic_ms():
-                task.handed_back = True  # nothing starts under a lease that is not certain
+                task.end = End.HANDED_BACK  # nothing starts under a lease that is not certain
                 return
             task.began = self._monotonic_ms()
             self._send(Go(run))
@@ -408,11 +408,11 @@ def _write(ended: Ended, task: Task) -> None:
     task.text = shortened(ended.text)
     after = timedelta(milliseconds=ended.after or 0)
     if ended.how == "handed back":
-        task.seen = task.handed_back = True
+        task.end, task.seen = End.HANDED_BACK, True
     elif ended.how == "raised":
         task.outcome = RaisedElsewhere(ended.wanted)
     elif ended.how == "unfit":
-        task.unfit, task.outcome = True, PayloadError(ended.text)
+        task.end, task.outcome = End.UNFIT, PayloadError(ended.text)
     elif ended.how == "snooze":
         task.outcome = Snooze(after)
     elif ended.how == "discard":

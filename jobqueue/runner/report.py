@@ -19,7 +19,7 @@ from jobqueue.judge import RaisedElsewhere, abridged, is_retried
 from jobqueue.logs import Careful, about, name_jobs
 from jobqueue.retry import Retry
 from jobqueue.runner import execute
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.safe_text import LINE, printable
 from jobqueue.texts import first_line
 
@@ -65,13 +65,11 @@ class Reporter:
             error: The exception, if it is not the outcome in the task.
         """
         raised = task.outcome
-        if raised is None or task.handed_back or (asks(raised) and not isinstance(raised, Retry)):
+        if raised is None or task.end is End.HANDED_BACK or (asks(raised) and not isinstance(raised, Retry)):
             return
         assert task.kind is not None
-        retried = not task.unfit
-        with contextlib.suppress(
-            BaseException
-        ):  # it is foreign code that raised this; the core will say so, see `unjudged`
+        retried = task.end is not End.UNFIT
+        with contextlib.suppress(BaseException):  # it is foreign code that raised this; `after_run` says so
             task.outcome, task.text = abridged(raised, task.text, task.kind.retry)
             retried = retried and is_retried(task.stored, task.outcome)
         what, level = ("retried", logging.WARNING) if retried else ("dead", logging.ERROR)

@@ -24,7 +24,7 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.errors import PayloadError
 from jobqueue.flows import Flow, Read, read_on, read_some, send_one
-from jobqueue.judge import Verdict, after_crash
+from jobqueue.judge import after_crash
 from jobqueue.keys import QueueKeys
 from jobqueue.record import decode, parse_claim, rewrite, whole, wrap_raw
 from jobqueue.safe_text import printable
@@ -330,7 +330,7 @@ def _take(
     died: dict[bytes, int] = {}
     for id, one in kept.items():
         # What has no record goes along: the move removes it, and it is never looked at again.
-        record, death = _judge(one.record, seen[id].fence, now) if one is not None else (None, None)
+        record, death = _judged(one.record, seen[id].fence, now) if one is not None else (None, None)
         if death is not None:
             died[id] = death
         groups.setdefault((death is not None, bool(seen[id].claim)), {})[id] = record
@@ -354,16 +354,14 @@ def _take(
     return rescued
 
 
-def _judge(record: bytes | Unread, fence: int, now: int) -> tuple[bytes | None, int | None]:
+def _judged(record: bytes | Unread, fence: int, now: int) -> tuple[bytes | None, int | None]:
     """The record as it is to be kept, if it changes, and when the job died; None if it goes back to ready."""
     if isinstance(record, Unread):
-        return None, now
+        return None, after_crash(None, fence, now).score
     try:
         stored = decode(record)
     except PayloadError as error:
-        # Whoever claims it would bury it; it is buried here with the same words.
-        return wrap_raw(record, str(error), now), now
+        # With the words with which whoever claims it would bury it.
+        return wrap_raw(record, str(error), now), after_crash(None, fence, now).score
     verdict = after_crash(stored, fence, now)
-    if isinstance(verdict, Verdict):
-        return rewrite(record, **verdict.changes), verdict.score
-    return rewrite(record, **verdict), None
+    return rewrite(record, **verdict.changes), verdict.score

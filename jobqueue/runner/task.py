@@ -1,16 +1,75 @@
-"""A job in the hands of a runner."""
+"""A job in the hands of a runner.
+
+Where it is there, is its phase, which the runner's core alone changes::
+
+    claimed ──► outstanding ──► judged ◄──► sent ──► gone
+
+A suspect waits before it is claimed for good. What is not to run any more is judged at once, and what somebody else holds is
+gone at once. How a run ended is written by whoever ran it, on the thread of the job: ``end``, ``outcome``, ``result`` and
+``text``. `Task.judge` makes the verdict of it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import enum
+from collections.abc import Iterable
+from typing import Any, Final
 
 from jobqueue.context import Context, Flags
 from jobqueue.job import Kind
-from jobqueue.judge import Verdict
+from jobqueue.judge import FINISHED, Verdict, after_own_crash, after_run, released, unfit
 from jobqueue.keys import QueueKeys
 from jobqueue.record import JobRecord, Stored, job_record
 
-__all__ = ["Task"]
+__all__ = ["End", "Phase", "Task", "advance"]
+
+
+class Phase(enum.Enum):
+    """Where a job is in a runner."""
+
+    CLAIMED = enum.auto()
+    """It is started as soon as there is a place for it."""
+    SUSPECT = enum.auto()
+    """Runners died while they held it: it waits until nothing else runs."""
+    OUTSTANDING = enum.auto()
+    """The driver has it: it runs, or is about to."""
+    JUDGED = enum.auto()
+    """It has a verdict, which is to be stored. Most often the driver is done with it."""
+    SENT = enum.auto()
+    """Its verdict is under way to the storage."""
+    GONE = enum.auto()
+    """Its verdict is stored, or somebody else holds the job."""
+
+
+NEXT: Final[dict[Phase, tuple[Phase, ...]]] = {
+    Phase.CLAIMED: (Phase.SUSPECT, Phase.OUTSTANDING, Phase.JUDGED),
+    Phase.SUSPECT: (Phase.CLAIMED, Phase.JUDGED, Phase.GONE),
+    Phase.OUTSTANDING: (Phase.JUDGED, Phase.GONE),
+    Phase.JUDGED: (Phase.SENT,),
+    Phase.SENT: (Phase.GONE, Phase.JUDGED),  # it was not answered: it is sent again
+    Phase.GONE: (),
+}
+"""Phase → the phases that may follow."""
+_BEFORE: Final = {phase: tuple(one for one in Phase if phase in NEXT[one]) for phase in Phase}
+# In Python 3.11 a member of an enum costs as much as a call: too much for what is looked at once for each job.
+_CLAIMED: Final = Phase.CLAIMED
+_RETURNED: Final = (Phase.JUDGED, Phase.SENT, Phase.GONE)
+
+
+class End(enum.Enum):
+    """How whoever ran a job is done with it."""
+
+    RAN = enum.auto()
+    """It came to its end: ``outcome`` says to which."""
+    UNFIT = enum.auto()
+    """Its payload does not fit its kind: it never began."""
+    CRASHED = enum.auto()
+    """The process that ran it died; ``text`` says how."""
+    HANDED_BACK = enum.auto()
+    """It was not started, or broken off, since its runner told it to stop."""
+
+
+_RAN: Final = End.RAN
 
 
 class Task(Flags):
@@ -33,18 +92,15 @@ class Task(Flags):
         text: The error as it is to be kept.
         began: When (local ms) it began.
         took: How long it ran, in ms.
-        unfit: The payload does not fit the kind: the job never started.
-        crashed: The process that ran it died; ``text`` says how.
-        noted: Its record says that it was started alone.
-        handed_back: The driver did not start it, or it ended because its runner told it to stop.
-        verdict: What is to become of it; None finishes it.
-        returned: The driver is done with it; what is left is to store the result.
-        unsure: Its result was sent once without an answer.
+        end: How whoever ran it is done with it.
+        phase: Where it is in the runner.
+        verdict: What is to become of it, once that is clear.
+        unsure: Its verdict was sent once without an answer.
     """
 
     __slots__ = (
-        "_free", "began", "crashed", "deadline", "fence", "handed_back", "id", "kind", "noted", "order", "outcome",
-        "queue", "record", "result", "returned", "stored", "text", "took", "unfit", "unsure", "verdict",
+        "_free", "began", "deadline", "end", "fence", "id", "kind", "order", "outcome", "phase", "queue", "record", "result",
+        "stored", "text", "took", "unsure", "verdict",
     )  # fmt: skip
     began: float
 
@@ -74,12 +130,9 @@ class Task(Flags):
         self.result: Any = None
         self.text = ""
         self.took = 0.0
-        self.unfit = False
-        self.crashed = False
-        self.noted = False
-        self.handed_back = False
+        self.end = _RAN
+        self.phase = _CLAIMED
         self.verdict: Verdict | None = None
-        self.returned = False
         self.unsure = False
         self._free = True
 
@@ -91,6 +144,29 @@ class Task(Flags):
             return False
         return True
 
+    @property
+    def returned(self) -> bool:
+        """Whether what is left is to store its verdict."""
+        return self.phase in _RETURNED
+
+    def judge(self, now: int) -> None:
+        """Make the verdict of a job that the driver is done with."""
+        if self.end is _RAN:
+            if self.outcome is None:
+                self.verdict = FINISHED
+                return
+            assert self.kind is not None
+            self.verdict = after_run(self.stored, self.outcome, self.text, self.kind.retry, now)
+            self.text = str(self.verdict.changes.get("error", self.text))
+        elif self.end is End.UNFIT:
+            self.verdict = unfit(self.stored, self.text, now)
+        elif self.end is End.CRASHED:
+            self.verdict = after_own_crash(self.stored, self.fence, self.text, now)
+        else:
+            self.verdict = released(self.stored, self.fence)
+        # An error holds the frames of the job, and these may hold the task: a circle that only the collector would end.
+        self.outcome = None
+
     def context(self) -> Context:
         """What the job can ask about its run, and what its log records say."""
         return Context(self.job_record, attempt=self.stored.attempt + 1, fence=self.fence, flags=self)
@@ -98,3 +174,16 @@ class Task(Flags):
     def job_record(self) -> JobRecord[Any]:
         """What the job sees of itself."""
         return job_record(self.id, self.queue.queue, self.stored, "working", fence=self.fence)
+
+
+def advance(tasks: Iterable[Task], phase: Phase) -> None:
+    """Take jobs to their next phase.
+
+    Raises:
+        RuntimeError: The table does not allow it for one of them: a mistake in the runner, which is not to go on.
+    """
+    before = _BEFORE[phase]
+    for task in tasks:
+        if task.phase not in before:
+            raise RuntimeError(f"job {task.id!r} cannot go from {task.phase} to {phase}")
+        task.phase = phase

@@ -26,7 +26,7 @@ from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.settings import default_weight
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
 from jobqueue.storage.protocol import Outcome, Storage
 
@@ -142,13 +142,13 @@ class InlineRunner:
                 self.current = task
                 yield task
                 self.current = None
-                if task.crashed:
+                if task.end is End.CRASHED:
                     self.died = task
                     self.counts["crashed"] += 1
                     self.runs.append(Run(task.job_record(), "crashed", None, task.outcome))
                     return
                 self._errors[task.id] = task.outcome
-                if most is not None and (task.seen or not task.handed_back):
+                if most is not None and (task.seen or task.end is not End.HANDED_BACK):
                     most -= 1
                 if most == 0:
                     self.stop()

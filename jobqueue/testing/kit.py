@@ -14,7 +14,7 @@ import attrs
 from jobqueue.context import current_context
 from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.protocol import Storage
 from jobqueue.testing.awaited import Watch, watch_also
@@ -108,7 +108,7 @@ class Testing(Running):
         held = self._held()
         if held is not None:
             self._history.note(held.id, "its runner died in the middle of it")
-            held.crashed = True
+            held.end = End.CRASHED
             raise RunnerDied(f"the runner of job {held.id.decode()} dies here")
         _, work, task = self._claim("crash_runner")
         work.close()

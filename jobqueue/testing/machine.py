@@ -37,7 +37,7 @@ from jobqueue.retry import Discard, RetryPolicy, Snooze
 from jobqueue.runner.decisions import Leave, Send
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.rescue import patrol
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import CLAIMS, Batch, Fields, HashKey, Kept, Page, Peek, Records
 from jobqueue.storage.protocol import Storage
@@ -249,7 +249,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             asyncio.run(run_coroutine(task, self.clock.monotonic))
         else:
             run_function(task, self.clock.monotonic)
-        if task.handed_back:
+        if task.end is End.HANDED_BACK:
             return
         job = self.known.get(id := task.id.decode()) or self._adopt(id, task.stored.payload)
         assert task.fence not in job.runs, f"job {id} was started twice under fence {task.fence}"

@@ -18,7 +18,7 @@ from jobqueue.keys import QueueKeys
 from jobqueue.logs import name_jobs
 from jobqueue.queue import JobQueue
 from jobqueue.runner.execute import run_coroutine, run_function
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import Page
 from jobqueue.testing.awaited import watch_also
 from jobqueue.testing.backend import CountingChance, KitBackend
@@ -232,7 +232,7 @@ class Running(Looking):
             beyond: Task | None = None
             for task in runner.work(most):
                 if limit <= 0:
-                    beyond, task.handed_back = task, True
+                    beyond, task.end = task, End.HANDED_BACK
                     runner.stop()
                     continue
                 limit -= 1

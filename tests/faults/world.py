@@ -28,7 +28,7 @@ from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
 from jobqueue.runner.duties import Duties, Reports
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Applied, Batch, Moved, Query
 from jobqueue.storage.protocol import Outcome
@@ -427,7 +427,7 @@ class Actor:
     def _begin(self, task: Task) -> bool:
         assert task.take()
         if task.lease_lost or task.deadline <= self.world.local:
-            task.handed_back = True
+            task.end = End.HANDED_BACK
             return False
         key = msgspec.json.decode(task.stored.payload)["key"]
         self.world.ledger.append(("start", key, task.fence, task.stored.attempt + 1))

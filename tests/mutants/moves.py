@@ -227,8 +227,8 @@ MOVES: Final = (
         "crash-is-a-failure",
         "counts the death of a runner as a failed attempt of its jobs",
         "judge.py",
-        'return {"recoveries": recoveries, "started": 0}',
-        'return {"recoveries": recoveries, "started": 0, "attempt": stored.attempt + 1}',
+        '"rescue", {"recoveries": recoveries, "started": 0})',
+        '"rescue", {"recoveries": recoveries, "started": 0, "attempt": stored.attempt + 1})',
     ),
     Variant(
         "unforgiving",

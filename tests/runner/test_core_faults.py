@@ -7,6 +7,7 @@ import pytest
 from jobqueue.looking import Counts
 from jobqueue.retry import Discard, Snooze
 from jobqueue.runner.decisions import Leave, Rest, Send
+from jobqueue.runner.task import End
 from jobqueue.testing import Fault
 from tests.runner.sim import LEASE, Sim, World
 
@@ -187,7 +188,7 @@ def test_a_job_that_waited_past_its_lease_in_the_driver_is_not_begun(world: Worl
 
     runner.run()
 
-    assert task.handed_back
+    assert task.end is End.HANDED_BACK
     assert not world.runs
 
 

@@ -18,6 +18,7 @@ from jobqueue.record import NONCE_SIZE
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.decisions import Rest
 from jobqueue.runner.execute import run_function
+from jobqueue.runner.task import End
 from jobqueue.storage.ops import Batch, Move, Put, These
 from jobqueue.storage.protocol import Outcome
 from jobqueue.testing import Fault
@@ -517,7 +518,7 @@ def test_a_job_whose_own_process_dies_again_and_again(world: World) -> None:
         died = tasks[bad]
         runner.given.remove(died)
         assert died.take()
-        died.crashed, died.text = True, "its process died"
+        died.end, died.text = End.CRASHED, "its process died"
         runner.core.returned([died], runner.at)
         world.clock.advance(milliseconds=5)  # what it ends with may wait for others to travel with
         runner.step()
@@ -563,7 +564,7 @@ def test_a_suspect_that_its_runner_hands_back_is_a_suspect_still(world: World) -
     [task] = runner.given
     assert world.stored(id).started == task.fence
     assert task.take()
-    task.seen = task.handed_back = True
+    task.end, task.seen = End.HANDED_BACK, True
     runner.core.stop(runner.at)
     runner.core.returned([task], runner.at)
     runner.settle()

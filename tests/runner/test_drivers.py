@@ -16,7 +16,7 @@ import pytest
 
 from jobqueue.errors import NotApplied
 from jobqueue.runner.aio import Loop
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.runner.threads import RUNG, STOP, Inbox, Listener, Pool
 from jobqueue.storage.memory import MemoryStorage
 from tests.faults.ledger import PATIENCE, await_that
@@ -58,7 +58,7 @@ async def test_a_coroutine_cancelled_before_its_first_step_goes_back(world: Worl
     tasks, _ = inbox.take(0)
 
     assert tasks == [task]
-    assert task.handed_back
+    assert task.end is End.HANDED_BACK
     assert ran == []
     sim.core.returned(tasks, sim.at)
     sim.settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueue
+from jobqueue import JobQueue, judge
 from jobqueue.runner.execute import run_function
 from jobqueue.runner.task import Task
 from jobqueue.runner.threads import Inbox
@@ -126,10 +127,14 @@ def test_a_retry_policy_that_fails_is_replaced_by_the_default(jobs: JobQueue, jo
 
 
 def test_a_run_that_cannot_be_judged_is_a_failed_attempt(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(*_: object) -> None:
-        raise SystemExit(1)
+    real, asked = judge._after_run, itertools.count()
 
-    monkeypatch.setattr("jobqueue.runner.judged.after_run", judge)
+    def fails_at_first(*args: Any) -> judge.Verdict:
+        if next(asked) % 2 == 0:
+            raise SystemExit(1)
+        return real(*args)
+
+    monkeypatch.setattr(judge, "_after_run", fails_at_first)
     jobs.enqueue_many([hostile.on_a_thread.call("raise no text")] * 2)
     run_until_drained(jobs)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jobqueue.clock import Moment
 from jobqueue.runner.ahead import ClaimAhead
 from jobqueue.runner.decisions import Leave, Rest, Send
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from tests.runner.sim import Sim, World
 
 THREADS = 8
@@ -100,7 +100,7 @@ class Far(Sim):
         self._local = end
 
     def _taken_back(self) -> None:
-        for task in [task for task in self._since if task.handed_back or task.returned]:
+        for task in [task for task in self._since if task.end is End.HANDED_BACK or task.returned]:
             self.waited.append(self.at.local - self._since.pop(task))
 
 

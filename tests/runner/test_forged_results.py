@@ -19,7 +19,7 @@ from jobqueue.clock import SystemClock
 from jobqueue.runner import processes
 from jobqueue.runner.process_pipe import Ended, FromChild, Pipe, Ready
 from jobqueue.runner.processes import Processes
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.runner.threads import Inbox
 from tests.faults.ledger import PATIENCE, Ledger, await_that
 from tests.runner.apps import forgers
@@ -84,7 +84,7 @@ def test_what_is_not_a_message_of_the_run_is_a_crash(jobs: JobQueue, ledger: Led
     task = task_of(jobs, "writes", str(ledger.path), "a", "another run")
     run_task(jobs, task)
 
-    assert (task.crashed, task.outcome, task.handed_back) == (True, None, False)
+    assert (task.end, task.outcome) == (End.CRASHED, None)
     assert task.text == "its process sent what is not a message of its run, and was killed"
     [started] = ledger.entries("start")
     assert not lives(started.pid)
@@ -129,7 +129,7 @@ def test_what_a_job_leaves_behind_is_no_failure_of_the_next(jobs: JobQueue, ledg
         await_that(lambda: gone.exists() or not lives(ended.pid), "it has done it")
         started.start([second])
         assert returned(inbox) is second
-    assert [(task.outcome, task.crashed, task.text) for task in (first, second)] == [(None, False, "")] * 2
+    assert [(task.outcome, task.end, task.text) for task in (first, second)] == [(None, End.RAN, "")] * 2
     assert ledger.runs("end") == {"a": 1, "b": 1}
     assert len({entry.pid for entry in ledger.entries("end")}) == 2
 
@@ -137,7 +137,7 @@ def test_what_a_job_leaves_behind_is_no_failure_of_the_next(jobs: JobQueue, ledg
 def test_a_line_of_the_log_is_never_too_long_for_a_message(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
     task = task_of(jobs, "large line")
     run_task(jobs, task)
-    assert (task.outcome, task.crashed) == (None, False)
+    assert (task.outcome, task.end) == (None, End.RAN)
     [line] = [record for record in caplog.records if record.name == "large"]
     assert len(line.getMessage()) < 20_000
     assert not hasattr(line, "more")

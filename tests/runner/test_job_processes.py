@@ -25,7 +25,7 @@ from jobqueue.record import Stored, encode
 from jobqueue.runner import process_child
 from jobqueue.runner.process_pipe import Ended, FromChild, Go, Pipe, ToChild
 from jobqueue.runner.processes import Processes
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.runner.threads import Inbox
 from tests.faults.ledger import PATIENCE, Ledger, await_that
 from tests.runner.apps import toil
@@ -284,7 +284,7 @@ def test_a_job_hears_that_its_lease_was_lost(jobs: JobQueue, driver: tuple[Proce
     assert returned(inbox) is task
     assert ledger.runs("lost") == {"a": 1}
     assert task.outcome is None
-    assert task.handed_back
+    assert task.end is End.HANDED_BACK
 
 
 ENDINGS: dict[str, type[BaseException] | str | None] = {
@@ -302,8 +302,8 @@ def test_how_a_job_ends_after_it_was_told_to(jobs: JobQueue, driver: tuple[Proce
         await_that(lambda count=count: len(ledger.entries("start")) == count, "it runs")  # type: ignore[misc]
         task.cancelled = True
         assert returned(inbox) is task
-        assert not task.crashed
-        outcome = "back" if task.handed_back else task.outcome and type(task.outcome)
+        assert task.end is not End.CRASHED
+        outcome = "back" if task.end is End.HANDED_BACK else task.outcome and type(task.outcome)
         assert outcome == left, how
     assert len(ledger.runs("told")) == len(ENDINGS)
 
@@ -318,7 +318,7 @@ def test_the_limit_of_a_job_that_was_told_to_end_does_not_count(
     await_that(lambda: ledger.entries("start"), "it runs")
     task.cancelled = True
     assert returned(inbox) is task
-    assert (task.handed_back, task.outcome) == (True, None)
+    assert (task.end, task.outcome) == (End.HANDED_BACK, None)
 
 
 def test_a_job_that_a_worker_process_does_not_start_is_handed_back() -> None:
@@ -346,7 +346,7 @@ def test_a_job_that_does_not_end_when_it_is_told_to_is_killed_and_handed_back(
     task.cancelled = True
 
     assert returned(inbox) is task
-    assert (task.handed_back, task.crashed) == (True, False)
+    assert task.end is End.HANDED_BACK
     [started] = ledger.entries("start")
     assert not lives(started.pid), "before anybody else may run the job"
 
@@ -359,7 +359,7 @@ def test_nothing_starts_under_a_lease_that_is_not_certain(
     late = task_of(jobs, "note", str(ledger.path), "late", deadline=SystemClock().monotonic())
     processes.start([late])
     assert returned(inbox) is late
-    assert late.handed_back
+    assert late.end is End.HANDED_BACK
     processes.start([task_of(jobs, "note", str(ledger.path), "next")])
     assert returned(inbox).outcome is None
     assert ledger.runs() == {"next": 1}
@@ -414,7 +414,7 @@ def test_a_signal_to_all_processes_of_a_service_ends_no_job(
     gate.touch()
 
     task = returned(inbox)
-    assert (task.outcome, task.crashed) == (None, False)
+    assert (task.outcome, task.end) == (None, End.RAN)
     assert ledger.runs("end") == {"a": 1}
 
 

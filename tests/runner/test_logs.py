@@ -28,7 +28,7 @@ from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.journal import Journal, RunnerStatus, tell_dead
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Rescued
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from tests.faults.ledger import await_that
 from tests.runner.running import run_until_drained
@@ -398,7 +398,7 @@ def test_a_run_that_does_not_begin_has_no_duration() -> None:
         held.lease_lost = True
         run_function(held, lambda: 1.0, None, report)
         asyncio.run(run_coroutine(held, lambda: 1.0, report))
-        assert (held.handed_back, held.took) == (True, 0.0)
+        assert (held.end, held.took) == (End.HANDED_BACK, 0.0)
 
 
 def test_a_job_that_a_rescue_gave_up_says_which(caplog: pytest.LogCaptureFixture) -> None:

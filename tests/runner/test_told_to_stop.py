@@ -13,6 +13,7 @@ import pytest
 from jobqueue import Context, Discard, Job, JobQueue, Retry, Runner, Snooze, current_context
 from jobqueue.runner.aio import Loop
 from jobqueue.runner.execute import run_coroutine, run_function
+from jobqueue.runner.task import End
 from jobqueue.runner.threads import Inbox, Pool
 from tests.faults.ledger import await_that
 from tests.runner.running import run_until_drained, start
@@ -257,7 +258,7 @@ async def test_a_coroutine_that_has_just_returned_is_done(world: World) -> None:
     loop._cancel([task])
 
     assert await ended(loop, inbox) is task
-    assert (task.result, task.handed_back, task.seen) == (True, False, False)
+    assert (task.result, task.end, task.seen) == (True, End.RAN, False)
 
 
 async def test_a_coroutine_that_failed_before_it_was_cancelled_has_failed(world: World) -> None:
@@ -273,7 +274,7 @@ async def test_a_coroutine_that_failed_before_it_was_cancelled_has_failed(world:
     gate.set()
 
     assert await ended(loop, inbox) is task
-    assert (task.text.split("\n")[0], task.handed_back) == ("asyncio.exceptions.CancelledError", False)
+    assert (task.text.split("\n")[0], task.end) == ("asyncio.exceptions.CancelledError", End.RAN)
 
 
 async def test_a_limit_that_is_over_at_the_time_of_the_stop(world: World) -> None:
@@ -287,7 +288,7 @@ async def test_a_limit_that_is_over_at_the_time_of_the_stop(world: World) -> Non
     loop._cancel([task])
 
     assert await ended(loop, inbox) is task
-    assert task.handed_back
+    assert task.end is End.HANDED_BACK
 
 
 @pytest.mark.parametrize("swallowed", [False, True])

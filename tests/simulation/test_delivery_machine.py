@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from jobqueue import JobQueue, Snooze, transitions
-from jobqueue.runner import judged, rescue
+from jobqueue.runner import rescue
+from jobqueue.runner import task as tasks
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Batch, Move
 from jobqueue.storage.protocol import Storage
@@ -107,7 +108,7 @@ def forgetful(judge: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
-    "a retry that is not counted": (judged, "after_run", forgetful),
+    "a retry that is not counted": (tasks, "after_run", forgetful),
     "a rescue that keeps the claim": (transitions, "rescue", lambda f: changed(f, stamp=None)),
     "a job that is nowhere after its retry": (Interpreter, "_move", lambda _: torn),
     "leases that nobody looks after": (rescue, "_all_pages", lambda _: nobody_looks),

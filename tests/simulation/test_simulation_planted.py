@@ -13,7 +13,8 @@ from jobqueue import flows, judge, transitions
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.record import Stored
-from jobqueue.runner import beat, core, execute, judged, leases, rescue, shares
+from jobqueue.runner import beat, core, execute, leases, rescue, shares
+from jobqueue.runner import task as tasks
 from jobqueue.runner.packing import Sent
 from jobqueue.storage import interpreter
 from jobqueue.storage.contents import full_name
@@ -61,7 +62,6 @@ def _taken_as_if_unseen(patch: pytest.MonkeyPatch) -> None:
 def _dying_as_before(patch: pytest.MonkeyPatch) -> None:
     """Deaths in one millisecond have one score, so that a late requeue of the first finds the second."""
     patch.setattr(judge, "death", lambda _, now: now // 10_000 * 10_000)
-    patch.setattr(judged, "death", lambda _, now: now // 10_000 * 10_000)
 
 
 def _one_look(patch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def _judged(**changes: Callable[[Stored], object]) -> Plant:
             wrongly = {name: change(stored) for name, change in changes.items() if name in verdict.changes}
             return attrs.evolve(verdict, changes={**verdict.changes, **wrongly})
 
-        patch.setattr(judged, "after_run", wrong)
+        patch.setattr(tasks, "after_run", wrong)
 
     return plant
 
@@ -107,7 +107,7 @@ def _shorter_pause(patch: pytest.MonkeyPatch) -> None:
             return verdict
         return attrs.evolve(verdict, score=verdict.score - 1, changes={**verdict.changes, "due": verdict.score - 1})
 
-    patch.setattr(judged, "after_run", wrong)
+    patch.setattr(tasks, "after_run", wrong)
 
 
 def _leaving_early(patch: pytest.MonkeyPatch) -> None:
@@ -141,8 +141,9 @@ def _no_beats(patch: pytest.MonkeyPatch) -> None:
 
 
 def _blaming_neighbours(patch: pytest.MonkeyPatch) -> None:
-    def wrong(stored: Stored, fence: int, now: int) -> Any:
-        return judge.after_crash(msgspec.structs.replace(stored, started=fence), fence, now)
+    def wrong(stored: Stored | None, fence: int, now: int) -> judge.Verdict:
+        blamed = None if stored is None else msgspec.structs.replace(stored, started=fence)
+        return judge.after_crash(blamed, fence, now)
 
     patch.setattr(rescue, "after_crash", wrong)
 
@@ -152,7 +153,13 @@ def _suspects_in_company(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_recovery_counted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rescue, "after_crash", lambda stored, fence, now: {"recoveries": stored.recoveries, "started": 0})
+    def wrong(stored: Stored | None, fence: int, now: int) -> judge.Verdict:
+        verdict = judge.after_crash(stored, fence, now)
+        if stored is None or verdict.step != "rescue":
+            return verdict
+        return attrs.evolve(verdict, changes={"recoveries": stored.recoveries, "started": 0})
+
+    patch.setattr(rescue, "after_crash", wrong)
 
 
 def _unfair(patch: pytest.MonkeyPatch) -> None:

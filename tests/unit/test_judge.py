@@ -17,7 +17,10 @@ from jobqueue.judge import (
     after_own_crash,
     after_run,
     is_suspect,
+    released,
+    unfit,
     unknown_kind,
+    unreadable,
 )
 from jobqueue.record import ERROR_LIMIT, Stored
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
@@ -98,21 +101,22 @@ def test_each_death_has_a_score_above_that_of_the_last(died: int, score: int) ->
     again = stored(retry=0, died=died)
     assert after_run(again, ValueError(), "", RetryPolicy(), NOW).score == score
     assert unknown_kind(stored(died=died, parked_since=1), NOW).score == score
-    condemned = after_crash(stored(recoveries=TOO_OFTEN - 1, started=9, died=died), 9, NOW)
-    assert isinstance(condemned, Verdict)
-    assert condemned.score == score
+    assert after_crash(stored(recoveries=TOO_OFTEN - 1, started=9, died=died), 9, NOW).score == score
+    assert unfit(again, "", NOW).score == score
 
 
 # ------------------------------------------------------------------------------------------------------------- crashes
 
 
 def crash(before: Stored, fence: int = 9) -> Stored | Verdict:
+    """The job as it goes back to ready, or the verdict that it is dead."""
     after = after_crash(before, fence, NOW)
-    if isinstance(after, Verdict):
+    if after.step == "condemn":
         return after
-    assert "attempt" not in after, "a crash is no failed attempt"
+    assert (after.step, after.score) == ("rescue", None)
+    assert "attempt" not in after.changes, "a crash is no failed attempt"
     return stored(**{
-        **{name: getattr(before, name) for name in Stored.__struct_fields__}, **after,
+        **{name: getattr(before, name) for name in Stored.__struct_fields__}, **after.changes,
     })  # fmt: skip
 
 
@@ -164,6 +168,19 @@ def test_five_crashes_in_a_row_of_its_own() -> None:
             break
         job = after
     assert crashes == TOO_OFTEN == 5
+
+
+def test_a_job_that_cannot_be_read_dies_with_whoever_finds_it() -> None:
+    assert (unreadable(NOW).step, unreadable(NOW).score) == ("bury", NOW)
+    assert (after_crash(None, 9, NOW).step, after_crash(None, 9, NOW).score) == ("condemn", NOW)
+
+
+def test_a_suspect_that_goes_back_is_not_to_blame_for_what_comes() -> None:
+    """Whoever dies with it next did not start it alone, unless its record says so again."""
+    assert released(stored(recoveries=3, started=9), 9).changes == {"started": 0}
+    for started in (0, 8):
+        verdict = released(stored(recoveries=3, started=started), 9)
+        assert (verdict.step, verdict.changes, verdict.score, verdict.ending) == ("release", {}, None, "released")
 
 
 # -------------------------------------------------------------------------------------------------------- unknown kinds

@@ -17,16 +17,16 @@ from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
-from jobqueue.judge import Verdict, after_run
+from jobqueue.judge import FINISHED, Verdict, after_run, released
 from jobqueue.keys import QueueKeys, namespace_keys
 from jobqueue.record import JobRecord, Stored, decode
 from jobqueue.retry import RetryPolicy, Snooze
 from jobqueue.runner.execute import told_to_stop
 from jobqueue.runner.leases import Leases
-from jobqueue.runner.packing import pack_releases, pack_results
+from jobqueue.runner.packing import pack
 from jobqueue.runner.rescue import Watch, patrol
 from jobqueue.runner.shares import Shares
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Phase, Task
 from jobqueue.storage.answers import Applied
 from jobqueue.storage.ops import Answer, Fields, Page, Query, claim_mark
 from jobqueue.testing.explore.programs import (
@@ -111,7 +111,9 @@ class Held:
 def _task(held: Held) -> Task:
     stored = decode(held.record)
     task = Task(held.queue, held.id, held.claim, held.fence, held.record, stored, None, held.deadline)
-    task.lease_lost, task.returned, task.cancelled = held.lost, held.returned, held.told
+    task.lease_lost, task.cancelled = held.lost, held.told
+    task.phase = Phase.JUDGED if held.returned else Phase.OUTSTANDING
+    task.verdict = FINISHED if held.returned else released(stored, held.fence)
     if held.verdict is not None:
         step, changes, score = held.verdict
         task.verdict = Verdict(step, dict(changes), score)  # type: ignore[arg-type]
@@ -194,11 +196,8 @@ def _gather(
     parts = []
     for queue, limit in zip(setup.queues, split, strict=True):
         own = [task for task in tasks if task.queue is queue]
-        ended = [task for task in own if task.returned]
-        back = [task for task in own if not task.returned]
-        sent = [*pack_results(ended), *pack_releases(back)]
-        batches = [entry.batch for entry in sent]
-        if limit and not back:  # it would take at once what it handed back
+        batches = [entry.batch for entry in pack(own)]
+        if limit and all(task.returned for task in own):  # it would take at once what it handed back
             batches.append(transitions.promote(queue, at.now))
             batches.append(
                 transitions.claim(
@@ -273,7 +272,7 @@ def _is_broken_off(env: Env, held: Held) -> bool:
         env.tell("broken off", held.id, held.claim)
     if task.seen:
         told_to_stop(task)
-    return task.handed_back
+    return task.end is End.HANDED_BACK
 
 
 def stopper(env: Env) -> Steps[None]:

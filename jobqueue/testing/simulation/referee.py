@@ -13,7 +13,7 @@ from jobqueue.keys import QueueKeys, namespace_keys
 from jobqueue.lock import Lease
 from jobqueue.record import JobRecord
 from jobqueue.runner.shares import Shares
-from jobqueue.runner.task import Task
+from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import (
     Applied,
     Batch,
@@ -405,10 +405,11 @@ class Referee(Rules):
             del self._alone[runner]
         run = self.runs.get((task.id, task.fence))
         if run is not None:
-            if not task.unfit and task.handed_back is not (run.what == "broken off"):
-                raise InvariantBroken("told to stop", f"{run} was handed back: {task.handed_back}", (task.id,))
+            is_back, is_unfit = task.end is End.HANDED_BACK, task.end is End.UNFIT
+            if not is_unfit and is_back is not (run.what == "broken off"):
+                raise InvariantBroken("told to stop", f"{run} was handed back: {is_back}", (task.id,))
             self.seen["told to stop"] += run.saw
-            run.returned, run.handed_back, run.unfit, run.now = True, task.handed_back, task.unfit, at.now
+            run.returned, run.handed_back, run.unfit, run.now = True, is_back, is_unfit, at.now
 
     def finish(self) -> None:
         """The last look."""

@@ -248,7 +248,7 @@ class SimRunner(Actor):
         self.stopped = True
         yield from self._beat(self._pump)  # the last one says that the runner has ended
         core = self.core
-        gave_up = bool(core._results or core._back or any(q.claim for q in core._queues.values()))  # noqa: SLF001
+        gave_up = bool(core._judged or any(q.claim for q in core._queues.values()))  # noqa: SLF001
         self._watcher.left(self, gave_up)
         self.world.tell(self.column, "leaves" + (" without an answer to its last words" if gave_up else ""))
         self.alive = False
