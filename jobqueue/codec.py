@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain
+from operator import methodcaller
 from typing import Any, Final
 from uuid import UUID
 
@@ -70,6 +71,7 @@ def _dec_hook(cls: Any, value: Any) -> Any:
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_enc_hook).encode
+_values: Final = methodcaller("values")
 _keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -83,6 +85,10 @@ class Codec:
     Args:
         kind: The name of the kind, for error messages.
         parameters: The arguments there are, in their order.
+
+    Attributes:
+        parameters: The arguments there are, by name.
+        required: The names of those that have to be given.
     """
 
     __slots__ = (
@@ -93,16 +99,16 @@ class Codec:
         "_kept",
         "_kind",
         "_leaves",
-        "_required",
         "_runner_decode",
         "_surely_kept",
         "parameters",
+        "required",
     )
 
     def __init__(self, kind: str, parameters: Sequence[Parameter]) -> None:
         self._kind = kind
         self.parameters: Final = {parameter.name: parameter for parameter in parameters}
-        self._required = frozenset(parameter.name for parameter in parameters if parameter.default is REQUIRED)
+        self.required: Final = frozenset(parameter.name for parameter in parameters if parameter.default is REQUIRED)
         self._fields = {parameter.name: f"p{index}" for index, parameter in enumerate(parameters)}
         self._kept = {parameter.name: kept_types(parameter.type) for parameter in parameters}
         self._surely_kept = {parameter.name: surely_kept(parameter.type) for parameter in parameters}
@@ -119,10 +125,6 @@ class Codec:
         self._crowds = Crowds({parameter.name: parameter.type for parameter in parameters}) or None
         if self._crowds is not None:
             self._runner_decode = _bounded(self._crowds, self._runner_decode)
-
-    def fits(self, arguments: Mapping[str, object]) -> bool:
-        """Answer whether none of these names is unknown, and none is missing; values are not looked at."""
-        return self._required <= arguments.keys() <= self.parameters.keys()
 
     def encode(self, arguments: Mapping[str, object]) -> bytes:
         """Check arguments and write them as JSON, only those given.
@@ -160,12 +162,13 @@ class Codec:
         raise refusal
 
     def _checked(self, calls: Sequence[Mapping[str, object]]) -> list[bytes]:
-        payloads = [*map(_encode, _convert((calls,), self._batch).all)]
+        batch: Any = msgspec.convert((calls,), self._batch, builtin_types=_NATIVE, dec_hook=_dec_hook)
+        payloads = [*map(_encode, batch.all)]
         if self._crowds is not None:
             for payload in payloads:
                 _check_size(self._crowds, payload)
         decoded = self._decode_lines(b"\n".join(payloads))
-        given = chain.from_iterable([arguments.values() for arguments in calls])
+        given = chain.from_iterable(map(_values, calls))
         if self._leaves is None or not self._leaves.issuperset(map(type, given)):
             for arguments, got in zip(calls, decoded, strict=True):
                 self._compare(arguments, got)
@@ -321,7 +324,3 @@ def _struct(parameters: Sequence[Parameter], *, runner: bool) -> type[msgspec.St
 
 def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
-
-
-def _convert(value: object, struct: type[msgspec.Struct]) -> Any:
-    return msgspec.convert(value, struct, builtin_types=_NATIVE, dec_hook=_dec_hook)

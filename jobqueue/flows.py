@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from jobqueue.clock import Clock
 from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
-from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode, since_epoch, timestamp
+from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode
 from jobqueue.safe_text import id_bytes
 from jobqueue.storage.ops import (
     Applied,
@@ -29,7 +29,6 @@ from jobqueue.storage.ops import (
     Kept,
     Page,
     Peek,
-    Place,
     Placed,
     Put,
     Query,
@@ -42,7 +41,7 @@ from jobqueue.storage.ops import (
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.shape import LIST_SEARCH_MAX
 
-__all__ = ["Apply", "Flow", "New", "Pause", "Read", "Refresh"]
+__all__ = ["Apply", "Flow", "Pause", "Read", "Refresh"]
 
 T = TypeVar("T")
 
@@ -111,17 +110,25 @@ def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]
     A batch that was once unknown and is then certainly not applied stays unknown: the first sending may still arrive, and
     may find the room that a `Put` does not find now.
     """
-    outcomes: list[Outcome] = list((yield Apply(tuple(batches), anew)))
+    outcomes: list[Outcome] = yield Apply(tuple(batches), anew)
+    if OutcomeUnknown in map(type, outcomes):
+        outcomes = yield from send_again(batches, outcomes)
+    return outcomes
+
+
+def send_again(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> Flow[list[Outcome]]:
+    """The second half of `send`."""
+    ended = list(outcomes)
     for pause in PATIENCE:
-        unknown = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)]
+        unknown = [index for index, outcome in enumerate(ended) if isinstance(outcome, OutcomeUnknown)]
         if not unknown:
             break
         yield Pause(pause)
         again: list[Outcome] = yield Apply(tuple(batches[index] for index in unknown))
         for index, outcome in zip(unknown, again, strict=True):
             if not (isinstance(outcome, NotApplied) or _found_no_room(batches[index], outcome)):
-                outcomes[index] = outcome
-    return outcomes
+                ended[index] = outcome
+    return ended
 
 
 def _found_no_room(batch: Batch, outcome: Outcome) -> bool:
@@ -198,62 +205,26 @@ def _looks(queue: QueueKeys) -> tuple[Query, ...]:
 # ------------------------------------------------------------------------------------------------------------- enqueue
 
 
-class New(msgspec.Struct, frozen=True, gc=False):
-    """A job to be stored.
-
-    Attributes:
-        queue: Its queue.
-        name: Its kind.
-        payload: Its arguments as JSON.
-        retry: How many retries it may have.
-        delay: Milliseconds from now, if delayed.
-        at: Milliseconds since 1970, if it has an absolute time.
-    """
-
-    queue: str
-    name: str
-    payload: bytes
-    retry: int
-    delay: int | None = None
-    at: int | None = None
+def time_to_keep(clock: Clock) -> Flow[int]:
+    """What time it is, for a time that is to be kept: the server is asked if that was long ago."""
+    # Where it cannot be asked, storing will fail as well, and then there are records to send again.
+    with contextlib.suppress(NotApplied):
+        yield Refresh(60_000)
+    return clock.now()
 
 
-def make_records(jobs: Sequence[New], clock: Clock, chance: Chance) -> Flow[list[JobRecord[Any]]]:
-    """Give each job its id, its nonce and its time."""
-    if any(job.delay is not None or job.at is not None for job in jobs):
-        # Where the server cannot be asked, storing will fail as well, and then there are records to send again.
-        with contextlib.suppress(NotApplied):
-            yield Refresh(60_000)
-    now = clock.now()
-    created = timestamp(now)
+def new_records(jobs: Sequence[tuple[str, Stored]], now: int, chance: Chance) -> list[JobRecord[Any]]:
+    """The records of new jobs, each given as its queue and its fields: with an id and a nonce, and the place it goes to."""
     entropies = chance.entropies(len(jobs), 10 + NONCE_SIZE)
     # Sorted, so that the order of ids is the order of the jobs: what a dead runner held comes back in the order of ids.
     ids = sorted(uuid7s(now, entropies))
     records: list[JobRecord[Any]] = []
-    for job, id, entropy in zip(jobs, ids, entropies, strict=True):
-        due = now + job.delay if job.delay is not None else job.at if job.at is not None else now
-        place: Place
-        place, score = ("waiting", due) if due > now else ("ready", 0)
+    for (queue, stored), id, entropy in zip(jobs, ids, entropies, strict=True):
         nonce = entropy[10:]
-        # By position: a keyword for each of thirteen fields costs as much as the rest of the loop.
-        records.append(
-            JobRecord(
-                id,
-                job.name,
-                job.queue,
-                job.payload,
-                0,
-                job.retry,
-                created,
-                timestamp(due),
-                None,
-                place,
-                0,
-                0,
-                nonce,
-                score,
-            )
-        )
+        if stored.due > now:
+            records.append(JobRecord(id, queue, stored, "waiting", nonce, stored.due))
+        else:
+            records.append(JobRecord(id, queue, stored, "ready", nonce))
     return records
 
 
@@ -262,30 +233,34 @@ def _put(keys: QueueKeys, records: Iterable[JobRecord[Any]], max_ready: int | No
     waiting: dict[bytes, bytes] = {}
     dues: dict[bytes, int] = {}
     for record in records:
-        due = since_epoch(record.due)
-        stored = Stored(
-            record.name, record.payload, record.retry, record.attempt, record.recoveries, since_epoch(record.created), due,
-            record.error,
-        )  # fmt: skip
-        id = id_bytes(record.id)
+        id = record.id.encode() if record.id.isalnum() else id_bytes(record.id)
         if record.place == "waiting":
-            waiting[id] = encode(record.nonce, stored)
-            dues[id] = due
+            waiting[id] = encode(record.nonce, record.stored)
+            dues[id] = record.stored.due
         else:
-            ready[id] = encode(record.nonce, stored)
+            ready[id] = encode(record.nonce, record.stored)
     return transitions.put(keys, ready, waiting, dues, max_ready)
 
 
 def store(
-    namespace: str, records: Sequence[JobRecord[Any]], clock: Clock, max_ready: Mapping[str, int] | int | None = None
+    namespace: str,
+    records: Sequence[JobRecord[Any]],
+    clock: Clock,
+    max_ready: dict[str, int] | int | None = None,
+    *,
+    again: bool = False,
 ) -> Flow[list[JobRecord[Any]]]:
     """Store records, each once, in queues that are in the registry.
+
+    They go in parts of one queue each, and each part is stored whole or not at all: where its ready jobs find no room, the
+    delayed ones that travel with them are not stored either.
 
     Args:
         namespace: Where.
         records: Which.
         clock: What time it is.
         max_ready: How many jobs may be ready in each queue, or in those that are named; None without a bound.
+        again: Whether they may have been sent before, by another call: then those that are stored need no room.
 
     Raises:
         QueueFull: There was no room for some, the others were stored.
@@ -293,19 +268,31 @@ def store(
         OutcomeUnknown: Some may have been stored, or are stored in a queue that no runner may know of.
     """
     failed: NotApplied | OutcomeUnknown | None = None
-    missing = {record.id for record in records}
-    for number, trip in enumerate(_trips(records)):
-        bounds = [max_ready.get(queue) if isinstance(max_ready, Mapping) else max_ready for queue, _ in trip]
-        batches = [
-            _put(queue_keys(namespace, queue), part, bound) for (queue, part), bound in zip(trip, bounds, strict=True)
-        ]
-        outcomes = yield from send(batches, anew=number > 0)
-        ended = list(zip(trip, bounds, outcomes, strict=True))
+    missing: set[str] = set()
+    for number, trip in enumerate([[(records[0].queue, records)]] if len(records) == 1 else _trips(records)):
+        if failed is not None:  # what follows a part that failed is not sent, so that order holds
+            missing.update([record.id for _, part in trip for record in part])
+            continue
+        bounds: list[int | None] = []
+        batches: list[Batch] = []
+        for queue, part in trip:
+            bounds.append(max_ready.get(queue) if isinstance(max_ready, dict) else max_ready)
+            batches.append(_put(queue_keys(namespace, queue), part, bounds[-1]))
+        outcomes: list[Outcome] = yield Apply(tuple(batches), number > 0)
+        if OutcomeUnknown in map(type, outcomes):
+            outcomes = yield from send_again(batches, outcomes)
+        ended: list[tuple[str, Sequence[JobRecord[Any]], int | None, Outcome]] = []
+        for (queue, part), bound, outcome in zip(trip, bounds, outcomes, strict=True):
+            if again and isinstance(outcome, Refused):
+                apart = yield from _apart(queue_keys(namespace, queue), part, bound)
+                ended += [(queue, some, bound, its) for some, its in apart]
+            else:
+                ended.append((queue, part, bound, outcome))
         # The registry is not asked each time: the queue's own scope says whether somebody entered it, and forgets that if
         # the server loses its data. What a process remembered, it would remember wrongly then.
-        new = [queue for (queue, _), _, outcome in ended if isinstance(outcome, Applied) and not _registered(outcome)]
+        new = [queue for queue, _, _, outcome in ended if isinstance(outcome, Applied) and not _registered(outcome)]
         unknown = (yield from register(namespace, new, clock)) if new else {}
-        for (queue, part), bound, outcome in ended:
+        for queue, part, bound, outcome in ended:
             why: NotApplied | OutcomeUnknown | None = None
             lost = part
             if isinstance(outcome, Refused):
@@ -316,19 +303,34 @@ def store(
                 why = unknown[queue]
             else:
                 lost, why = yield from _unsettled(queue_keys(namespace, queue), part, outcome)
-            if why is None or lost is not part:
-                missing.difference_update([record.id for record in part])
             if why is not None:
                 missing.update([record.id for record in lost])
                 if failed is None or isinstance(why, OutcomeUnknown):
                     failed = why
-        if failed is not None:
-            break  # what follows a part that failed is not sent, so that order holds
     if failed is not None:
         left = [record for record in records if record.id in missing]
         stored = [record for record in records if record.id not in missing]
         raise retold(failed, left, stored) from failed
     return list(records)
+
+
+def _apart(
+    keys: QueueKeys, part: Sequence[JobRecord[Any]], max_ready: int | None
+) -> Flow[list[tuple[Sequence[JobRecord[Any]], Outcome]]]:
+    """A part that found no room, in two: what is stored since it was sent before needs none, and is sent alone."""
+    try:
+        [found] = yield Read((Where(keys.scope, tuple([id_bytes(record.id) for record in part])),))
+    except NotApplied as error:
+        return [(part, OutcomeUnknown(f"it is full, and whether they were stored before could not be seen: {error}"))]
+    known = [record for record, where in zip(part, found, strict=True) if where.stored]
+    others = [record for record, where in zip(part, found, strict=True) if not where.stored]
+    apart: list[tuple[Sequence[JobRecord[Any]], Outcome]] = [(others, Refused(()))] if others else []
+    if known:
+        [outcome] = yield from send([_put(keys, known, max_ready)])
+        if isinstance(outcome, Refused):
+            outcome = OutcomeUnknown("some of these were stored before, and have ended just now")
+        apart.append((known, outcome))
+    return apart
 
 
 def _full(queue: str, part: Sequence[JobRecord[Any]], max_ready: int | None) -> QueueFull:

@@ -226,7 +226,8 @@ class Kind(Generic[R]):
             arguments = dict(zip(simple, args))  # noqa: B905 - to say that the two may differ costs a third of the call
             if kwargs:
                 arguments.update(kwargs)
-                if len(arguments) == len(args) + len(kwargs) and self.codec.fits(arguments):
+                known, given = self.codec, arguments.keys()
+                if len(given) == len(args) + len(kwargs) and known.required <= given <= known.parameters.keys():
                     return arguments
             elif len(args) >= self._least:
                 return arguments
@@ -269,7 +270,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True):
         """Answer the same call with these options.
 
         Args:
-            options: ``queue``, ``retry``, ``delay`` (seconds or a `timedelta`) or ``at`` (an aware `datetime`).
+            options: See `EnqueueOptions`.
 
         Raises:
             DeclarationError: A queue that does not exist, or a ``retry`` that is no whole number.

@@ -1,31 +1,30 @@
-"""`Looking`: what a `JobQueue` offers to those who look at jobs and operate on them."""
+"""`Looking`: what a `JobQueue` offers to those who look at the jobs that are stored."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, get_args
-from uuid import UUID
 
 import attrs
 
 from jobqueue import lookup
 from jobqueue.access import Access
-from jobqueue.audit import Audit, Watch, audit
+from jobqueue.asked import named, shown
 from jobqueue.errors import DeclarationError, StorageRefused, UnknownJob
 from jobqueue.flows import Flow, in_parts
-from jobqueue.job import Call, Job
+from jobqueue.job import Call
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.options import check_known_queue
 from jobqueue.record import JobRecord, R, record_of
 from jobqueue.registry import Registry
 from jobqueue.runner_info import RunnerInfo, live_runners
-from jobqueue.safe_text import id_bytes, printable, quoted
+from jobqueue.safe_text import printable, quoted
 from jobqueue.scan import Scan
 from jobqueue.storage.ops import Place
 from jobqueue.transitions import longest_record
-from jobqueue.words import article, belongs_to
+from jobqueue.words import belongs_to
 
-__all__ = ["Counts", "Looking", "check_records", "counts_apart"]
+__all__ = ["Counts", "Looking", "counts_apart"]
 
 
 @attrs.frozen
@@ -40,7 +39,7 @@ class Counts:
 
 @belongs_to("JobQueue")
 class Looking:
-    """Looks at the jobs that are stored and operates on them."""
+    """Looks at the jobs that are stored."""
 
     access: Access
     registry: Registry
@@ -73,11 +72,11 @@ class Looking:
         Raises:
             DeclarationError: It is neither an id nor a record.
         """
-        return self.access.run(self._get(*_named("get", id, queue)))
+        return self.access.run(self._get(*named("get", id, queue)))
 
     async def aget(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any] | None:
         """See `get`."""
-        return await self.access.arun(self._get(*_named("aget", id, queue)))
+        return await self.access.arun(self._get(*named("aget", id, queue)))
 
     def find(
         self,
@@ -195,65 +194,13 @@ class Looking:
             DeclarationError: It is no record.
         """
         if not isinstance(record, JobRecord):
-            raise DeclarationError(f"decode() takes a record, as get() answers it for an id, not {_shown(record)}")
+            raise DeclarationError(f"decode() takes a record, as get() answers it for an id, not {shown(record)}")
         kind = self.registry.get(record.name)
         if kind is None:
             raise UnknownJob(
                 f"job {printable(record.id)} is of the kind {quoted(record.name)}, which is not declared here; see imports="
             )
         return kind.decode(record.payload)
-
-    # ------------------------------------------------------------------------------------------------------ operating
-
-    def requeue(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
-        """Make a dead or waiting job ready now; its count of attempts stays, so it gets one more run.
-
-        Args:
-            id: Its id, or a record of it.
-            queue: Its queue, which spares looking into all of them; a record tells it.
-
-        Raises:
-            JobNotFound: There is none with this id.
-            DeclarationError: It is neither an id nor a record.
-            StorageRefused: It is being run.
-        """
-        return self.access.run(self._operate(lookup.requeue, *_named("requeue", id, queue)))
-
-    async def arequeue(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
-        """See `requeue`."""
-        return await self.access.arun(self._operate(lookup.requeue, *_named("arequeue", id, queue)))
-
-    def delete(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
-        """Forget a job that is waiting, ready or dead; answers what it was.
-
-        A ready job is searched in its list, which takes the server about 7 ms in a queue of a million.
-
-        Args:
-            id: Its id, or a record of it.
-            queue: Its queue, which spares looking into all of them; a record tells it.
-
-        Raises:
-            JobNotFound: There is none with this id.
-            DeclarationError: It is neither an id nor a record.
-            StorageRefused: It is being run.
-        """
-        return self.access.run(self._operate(lookup.delete, *_named("delete", id, queue)))
-
-    async def adelete(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any]:
-        """See `delete`."""
-        return await self.access.arun(self._operate(lookup.delete, *_named("adelete", id, queue)))
-
-    def audit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
-        """Find jobs that something other than jobqueue left in no place, which no other call shows, or in several.
-
-        With ``mend`` they go to dead with the reason, and entries and claims of which no job is left are removed. Runners
-        may be at work meanwhile. ``watch`` is called now and then with the number of ids looked at so far.
-        """
-        return self.access.run(in_parts(self._audit(mend, queue, watch)))
-
-    async def aaudit(self, *, mend: bool = False, queue: str | None = None, watch: Watch | None = None) -> Audit:
-        """See `audit`."""
-        return await self.access.arun(in_parts(self._audit(mend, queue, watch)))
 
     # --------------------------------------------------------------------------------------------------------- flows
 
@@ -271,7 +218,7 @@ class Looking:
         if place is not None and place not in get_args(Place):
             raise ValueError(f"there is no place {place!r}: it is one of {', '.join(get_args(Place))}")
         if name is not None and not isinstance(name, str):
-            raise DeclarationError(f"name= is the name of a kind, such as 'shop.mail.send', not {_shown(name)}")
+            raise DeclarationError(f"name= is the name of a kind, such as 'shop.mail.send', not {shown(name)}")
 
     def _counts(self, queues: list[str] | None) -> Flow[dict[str, Counts]]:
         names = (yield from lookup.queues(self.access.keys, self.access.clock().now())) if queues is None else queues
@@ -294,22 +241,13 @@ class Looking:
         if isinstance(after, JobRecord):
             after = after.cursor
         elif after is not None:
-            _named("find", after, None, what="after=")
+            named("find", after, None, what="after=")
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit!r}")
         keys = yield from self._queues(queue)
         places = lookup.PLACES_IN_ORDER if place is None else (place,)
         max_bytes = longest_record(self.max_payload)
         return (yield from lookup.find(keys, places, name, limit, after, max_bytes))
-
-    def _operate(self, operation: Any, id: bytes, queue: str | None) -> Flow[JobRecord[Any]]:
-        keys = yield from self._queues(queue)
-        record: JobRecord[Any] = yield from operation(keys, id, longest_record(self.max_payload))
-        return record
-
-    def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
-        queues = yield from self._queues(queue)
-        return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload)))
 
 
 def counts_apart(access: Access) -> Flow[tuple[dict[str, Counts], dict[str, StorageRefused]]]:
@@ -323,52 +261,3 @@ def counts_apart(access: Access) -> Flow[tuple[dict[str, Counts], dict[str, Stor
     found = [*zip(names, sizes, strict=True)]
     counts = {name: Counts(*size) for name, size in found if not isinstance(size, StorageRefused)}
     return counts, {name: size for name, size in found if isinstance(size, StorageRefused)}
-
-
-def _named(call: str, job: object, queue: str | None, *, what: str = "") -> tuple[bytes, str | None]:
-    """The id of a job that a user named, and its queue if that is known.
-
-    Raises:
-        DeclarationError: It is neither an id nor a record.
-    """
-    if isinstance(job, JobRecord):
-        return id_bytes(job.id), job.queue if queue is None else queue
-    if isinstance(job, str):
-        try:
-            return id_bytes(job), queue
-        except UnicodeEncodeError:
-            raise DeclarationError(f"{call}({what}…): {_shown(job)} is no id of a job: it is no text") from None
-    instead = ""
-    if isinstance(job, bytes):
-        instead = ": an id is a str, write id.decode()"
-    elif isinstance(job, UUID):
-        instead = ": an id is a str, write id.hex"
-    elif job is None:
-        instead = ": was the job looked for, and not there?"
-    elif isinstance(job, Call | Job):
-        instead = ": it has no id until it is enqueued, which answers its record"
-    raise DeclarationError(f"{call}({what}…) takes the id of a job or its record, not {_shown(job)}{instead}")
-
-
-def _shown(value: object) -> str:
-    """What was given instead, without its contents: they may be a job's arguments."""
-    if value is None or isinstance(value, str):
-        return ascii(value)[:60]
-    return article(type(value).__name__)
-
-
-def check_records(call: str, records: object) -> list[JobRecord[Any]]:
-    """The records that a user gave, as a list.
-
-    Raises:
-        DeclarationError: It is one record, or something else is among them.
-    """
-    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
-        raise DeclarationError(
-            f"{call}(…) takes a list of records, such as the records of an error, not {_shown(records)}"
-        )
-    found = list(records)
-    for record in found:
-        if not isinstance(record, JobRecord):
-            raise DeclarationError(f"{call}(…) takes records, each with all that is to be stored, not {_shown(record)}")
-    return found

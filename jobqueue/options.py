@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
@@ -54,6 +54,11 @@ def check_known_queue(name: object, known: frozenset[str] | None) -> str:
     return checked
 
 
+def _stored(check: Callable[[object], Any]) -> Any:
+    """An option that becomes the field of the same name in the job's record, once ``check`` has passed it."""
+    return attrs.field(default=None, metadata={"check": check})
+
+
 @attrs.frozen
 class Options:
     """Checked options of one enqueue call.
@@ -66,15 +71,20 @@ class Options:
     """
 
     queue: str | None = None
-    retry: int | None = None
+    retry: int | None = _stored(check_limit)
     delay_ms: int = 0
     at_ms: int | None = None
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The fields of the job's record that were given."""
+        return {name: value for name in _CHECKS if (value := getattr(self, name)) is not None}
 
     def updated(self, given: Mapping[str, Any], known_queues: frozenset[str] | None = None) -> Options:
         """Answer these options with those given in their place.
 
         Args:
-            given: What the user typed: ``queue``, ``retry``, ``delay`` and ``at``.
+            given: What the user typed, see `EnqueueOptions`.
             known_queues: The queues there are, or None if any well-formed name will do.
 
         Raises:
@@ -91,18 +101,17 @@ class Options:
                 refuse("opts", name, known, OPTS)
         if "delay" in given and "at" in given:
             raise ValueError("delay and at say the same thing in two ways: give one of them")
-        changes: dict[str, Any] = {}
-        if "queue" in given:
-            changes["queue"] = check_known_queue(given["queue"], known_queues)
-        if "retry" in given:
-            changes["retry"] = check_limit(given["retry"])
-        if "delay" in given:
-            changes.update(delay_ms=milliseconds(given["delay"], "delay"), at_ms=None)
-        if "at" in given:
-            changes.update(delay_ms=0, at_ms=_at_ms(given["at"]))
+        changes = {name: _CHECKS[name](value) if name in _CHECKS else value for name, value in given.items()}
+        if "queue" in changes:
+            changes["queue"] = check_known_queue(changes["queue"], known_queues)
+        if "delay" in changes:
+            changes.update(delay_ms=milliseconds(changes.pop("delay"), "delay"), at_ms=None)
+        if "at" in changes:
+            changes.update(delay_ms=0, at_ms=_at_ms(changes.pop("at")))
         return attrs.evolve(self, **changes)
 
 
+_CHECKS: Final = {field.name: field.metadata["check"] for field in attrs.fields(Options) if field.metadata}
 NO_OPTIONS: Final = Options()
 
 

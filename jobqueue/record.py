@@ -42,7 +42,6 @@ __all__ = [
     "parse_claim",
     "record_of",
     "rewrite",
-    "since_epoch",
     "timestamp",
     "whole",
     "wrap_raw",
@@ -159,8 +158,7 @@ def whole(score: Score) -> int:
     return int(min(max(score, 0), 2**53 - 1))
 
 
-# The two ways are remembered, because jobs that are enqueued together share their times.
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)  # jobs that were enqueued together share their times
 def timestamp(ms: Score) -> datetime:
     """Milliseconds since 1970 as an aware datetime; what lies beyond the calendar is cut to its end."""
     try:
@@ -169,50 +167,76 @@ def timestamp(ms: Score) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if ms > 0 else datetime.min.replace(tzinfo=UTC)
 
 
-@functools.lru_cache(maxsize=256)
-def since_epoch(at: datetime) -> int:
-    """An aware datetime as milliseconds since 1970."""
-    return round((at - _EPOCH) / timedelta(milliseconds=1))
-
-
 class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """What the storage knows of one job. A plain value: it does not change when the job does.
 
+    What is stored of it is one value, ``stored``, and most attributes read from there.
+
     Attributes:
         id: The same for all runs of the job.
-        name: The name of its kind; empty if the stored bytes could not be read, or are too many to be read.
         queue: Its queue.
-        payload: Its arguments as JSON, or the unreadable bytes; nothing of too many.
-        attempt: How many attempts have failed.
-        retry: How many retries it may have; negative without end.
-        created: When it was enqueued.
-        due: When it was or is to be run next.
-        error: What the last failed attempt said, or None.
+        stored: The fields of its record.
         place: ``waiting``, ``ready``, ``working`` or ``dead``.
-        recoveries: How many times its runner, or its own process, died with it; an orderly end sets it back to 0.
-        fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
+        nonce: What tells this very job from another one with its id.
         score: Where it stands in its place, in ms since 1970: when it is due if it is waiting, when its lease ends if it is
             working, when it died if it is dead; 0 in ready, and in what a job sees of itself.
-        parked_since: Since when runners have put it back because they do not know its kind, or None.
+        fence: The number of its claim if a runner holds it, else 0. Grows with every claim.
         runner: The id of the runner that holds it, as in `RunnerInfo`; empty if none does, and in what a job sees of itself.
     """
 
     id: str
-    name: str
     queue: str
-    payload: bytes
-    attempt: int
-    retry: int
-    created: datetime
-    due: datetime
-    error: str | None
+    stored: Stored
     place: Place
-    recoveries: int = 0
-    fence: int = 0
     nonce: bytes = b""
     score: Score = 0
-    parked_since: datetime | None = None
+    fence: int = 0
     runner: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its kind; empty if the stored bytes could not be read, or are too many to be read."""
+        return self.stored.name
+
+    @property
+    def payload(self) -> bytes:
+        """Its arguments as JSON, or the unreadable bytes; nothing of too many."""
+        return self.stored.payload
+
+    @property
+    def attempt(self) -> int:
+        """How many attempts have failed."""
+        return self.stored.attempt
+
+    @property
+    def retry(self) -> int:
+        """How many retries it may have; negative without end."""
+        return self.stored.retry
+
+    @property
+    def created(self) -> datetime:
+        """When it was enqueued."""
+        return timestamp(self.stored.created)
+
+    @property
+    def due(self) -> datetime:
+        """When it was or is to be run next."""
+        return timestamp(self.stored.due)
+
+    @property
+    def error(self) -> str | None:
+        """What the last failed attempt said, or None."""
+        return self.stored.error
+
+    @property
+    def recoveries(self) -> int:
+        """How many times its runner, or its own process, died with it; an orderly end sets it back to 0."""
+        return self.stored.recoveries
+
+    @property
+    def parked_since(self) -> datetime | None:
+        """Since when runners have put it back because they do not know its kind, or None."""
+        return timestamp(self.stored.parked_since) if self.stored.parked_since else None
 
     @property
     def cursor(self) -> str:
@@ -225,8 +249,14 @@ class JobRecord(msgspec.Struct, Generic[R], frozen=True, gc=False):
             raise no_attribute(self, name, RECORD.get(name))
 
     def __repr__(self) -> str:
-        shown = [f"{name}={_shown(getattr(self, name))}" for name in self.__struct_fields__ if name != "nonce"]
-        return f"JobRecord({', '.join(shown)})"
+        return f"JobRecord({', '.join([f'{name}={_shown(getattr(self, name))}' for name in SHOWN])})"
+
+
+SHOWN: Final = (
+    "id", "name", "queue", "payload", "attempt", "retry", "created", "due", "error", "place", "recoveries", "fence", "score",
+    "parked_since", "runner",
+)  # fmt: skip
+"""What a record shows of itself."""
 
 
 def _shown(value: object) -> str:
@@ -239,30 +269,15 @@ def job_record(
     stored: Stored,
     place: Place,
     *,
-    fence: int = 0,
     nonce: bytes = b"",
     score: Score = 0,
+    fence: int = 0,
     runner: str = "",
 ) -> JobRecord[Any]:
-    """The public value of stored fields."""
-    return JobRecord(
-        id=id_text(id),
-        name=stored.name,
-        queue=queue,
-        payload=stored.payload,
-        attempt=stored.attempt,
-        retry=stored.retry,
-        created=timestamp(stored.created),
-        due=timestamp(stored.due),
-        error=stored.error,
-        place=place,
-        recoveries=stored.recoveries,
-        fence=fence,
-        nonce=nonce,
-        score=score,
-        parked_since=timestamp(stored.parked_since) if stored.parked_since else None,
-        runner=runner,
-    )
+    """The public value of stored fields, without those that only runners look at: what shows the same is equal."""
+    if stored.started or stored.parked or stored.died:
+        stored = msgspec.structs.replace(stored, started=0, parked=0, died=0)
+    return JobRecord(id_text(id), queue, stored, place, nonce, score, fence, runner)
 
 
 def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
@@ -274,6 +289,6 @@ def record_of(id: bytes, queue: str, kept: Kept) -> JobRecord[Any]:
         stored = Stored("", record, 0, 0, 0, 0, 0, str(error))
     runner, fence, _ = parse_claim(kept.claim) if kept.claim else (b"", 0, 0)
     return job_record(
-        id, queue, stored, kept.place, fence=fence, nonce=record[:NONCE_SIZE], score=kept.score,
+        id, queue, stored, kept.place, nonce=record[:NONCE_SIZE], score=kept.score, fence=fence,
         runner=printable(runner),
     )  # fmt: skip

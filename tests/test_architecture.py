@@ -53,13 +53,13 @@ LEVELS: Final[Mapping[str, int]] = {
     "storage": 1, "embedded": 1, "embedded_place": 1, "private_folder": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
     "own_code": 1, "refusals": 1, "crowds": 1,
-    "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1,
+    "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1, "declaring": 1, "declared": 1, "asked": 1,
     # 2: the rules of jobs, as values
     "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers
     "flows": 3, "meta": 3, "lookup": 3, "application": 3, "scan": 3, "audit": 3, "runner_info": 3, "drive": 3,
     # 4: from a URL to a JobQueue
-    "backend": 4, "access": 4, "lock": 4, "looking": 4, "queue": 4,
+    "backend": 4, "access": 4, "lock": 4, "enqueueing": 4, "looking": 4, "operating": 4, "queue": 4,
     # 5: the runner; the package itself only hands on names
     "runner": 5, "": 5,
     # 6: what stands on the public names
@@ -101,7 +101,8 @@ NOT_PURE: Final = (
     "clock", "ids", "logs", "uninterrupted", "drive", "names", "shadows", "embedded", "embedded_place",
     "private_folder", "context",
     # who owns threads, locks, loops and connections
-    "registry", "backend", "access", "lock", "looking", "queue", "", "storage.bell", "storage.memory", "storage.wrappers",
+    "registry", "declaring", "declared", "backend", "access", "lock", "enqueueing", "looking", "operating", "queue", "",
+    "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
     "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.links", "storage.redis.nodes",
     "storage.redis.pool", "storage.redis.secured", "storage.redis.sentinels", "storage.redis.timed",
@@ -147,9 +148,9 @@ NEVER_IMPORTED: Final = frozenset(
     {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "jsonpickle"}
 )
 NEVER_CALLED: Final = frozenset({"eval", "exec", "__import__", "compile", "os.system", "os.popen"})
-MAY_IMPORT_BY_NAME: Final = ("queue", "cli", "runner.process_child")
+MAY_IMPORT_BY_NAME: Final = ("queue", "declared", "cli", "runner.process_child")
 """`JobQueue.load` and the command line import what the *operator* named, a worker process the modules of kinds that its
-runner has declared; nothing named in a payload is ever imported."""
+runner has declared, a pickled call the module of its kind; nothing named in a payload is ever imported."""
 
 LONGEST: Final = 500
 LONGER: Final[Mapping[str, int]] = {

@@ -247,7 +247,7 @@ def parameters(function: Callable[..., object]) -> set[str]:
         ("## JobQueue", parameters(JobQueue)),
         ("## Runner", parameters(Runner)),
         ("### Options of a job", set(EnqueueOptions.__annotations__)),
-        ("## JobRecord", set(JobRecord.__struct_fields__) - {"nonce"}),
+        ("## JobRecord", {name for name in dir(JobRecord) if name[0] != "_"} - {"nonce", "stored", "cursor"}),
         ("### RetryPolicy", parameters(jobqueue.RetryPolicy)),
         ("### RunnerStatus", {field.name for field in attrs.fields(jobqueue.RunnerStatus)}),
         ("### Context", {name for name in dir(jobqueue.Context) if not name.startswith("_")}),

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Final
 
 from jobqueue.clock import monotonic_ms
+from jobqueue.declared import QUEUES
 from jobqueue.endings import checked_ms
 from jobqueue.errors import DeclarationError
 from jobqueue.job import Kind
@@ -29,7 +30,7 @@ from jobqueue.judge import is_wanted
 from jobqueue.keys import queue_keys
 from jobqueue.logs import extra_of, name_jobs
 from jobqueue.names import origin_of
-from jobqueue.queue import QUEUES, JobQueue
+from jobqueue.queue import JobQueue
 from jobqueue.record import clean, decode
 from jobqueue.retry import Discard, Retry, Snooze
 from jobqueue.runner.execute import failed, run_function

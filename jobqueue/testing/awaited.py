@@ -16,10 +16,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Self
 
 from jobqueue.access import Access
+from jobqueue.declaring import BoundFunction, JobFunction
 from jobqueue.lock import Lease, Lock
 from jobqueue.looking import Looking
 from jobqueue.queue import JobQueue
-from jobqueue.registry import BoundFunction, JobFunction
 
 __all__ = ["Watch", "watch_also"]
 

@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar, overload
 
 from jobqueue import lookup
 from jobqueue.context import Context, Flags
+from jobqueue.declaring import JobFunction
 from jobqueue.drive import run
 from jobqueue.flows import Flow
 from jobqueue.job import Call
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
-from jobqueue.record import JobRecord, R
-from jobqueue.registry import JobFunction
+from jobqueue.record import JobRecord, R, Stored
 from jobqueue.storage.ops import Place
 from jobqueue.testing.backend import KitBackend
 from jobqueue.testing.clock import FakeClock
@@ -149,12 +149,10 @@ class Looking:
         """
         if attempt < 1:
             raise ValueError(f"attempt={attempt}: the first run is attempt 1")
-        now = self.clock.datetime
         if record is None:
-            record = JobRecord(
-                id="0" * 32, name="(plain call)", queue="low", payload=b"{}", attempt=attempt - 1, retry=13, created=now,
-                due=now, error=None, place="working", fence=fence,
-            )  # fmt: skip
+            now = self.clock.now()
+            stored = Stored("(plain call)", b"{}", 13, attempt - 1, 0, now, now)
+            record = JobRecord("0" * 32, "low", stored, "working", fence=fence)
         flags = Flags()
         flags.lease_lost, flags.cancelled = lease_lost, cancelled
         if logger is None:

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 
+from jobqueue.declaring import BoundFunction, JobFunction
 from jobqueue.errors import PayloadError, UnknownJob
 from jobqueue.job import Call, Job, Kind
 from jobqueue.names import suggestion
 from jobqueue.queue import JobQueue
 from jobqueue.record import JobRecord, timestamp
-from jobqueue.registry import BoundFunction, JobFunction
 from jobqueue.safe_text import LINE, printable
 from jobqueue.testing.history import Story
 from jobqueue.testing.matching import differs, is_matcher
@@ -132,20 +132,19 @@ def _options(call: Call[Any]) -> list[str]:
     options = call.options
     return [
         *([f"queue={options.queue!r}"] if options.queue is not None else []),
-        *([f"retry={options.retry}"] if options.retry is not None else []),
+        *[f"{name}={value!r}" for name, value in options.stored.items()],
         *([f"delay={timedelta(milliseconds=options.delay_ms)}"] if options.delay_ms else []),
         *([f"at={timestamp(options.at_ms)}"] if options.at_ms is not None else []),
     ]
 
 
 def _other_options(call: Call[Any], record: JobRecord[Any]) -> list[str]:
-    options = call.options
-    wait = record.due - record.created
+    options, stored = call.options, record.stored
     return [
         *(["queue"] if options.queue is not None and options.queue != record.queue else []),
-        *(["retry"] if options.retry is not None and options.retry != record.retry else []),
-        *(["delay"] if options.delay_ms and timedelta(milliseconds=options.delay_ms) != wait else []),
-        *(["at"] if options.at_ms is not None and round(record.due.timestamp() * 1000) != options.at_ms else []),
+        *[name for name, value in options.stored.items() if getattr(stored, name) != value],
+        *(["delay"] if options.delay_ms and options.delay_ms != stored.due - stored.created else []),
+        *(["at"] if options.at_ms is not None and options.at_ms != stored.due else []),
     ]
 
 

@@ -19,13 +19,14 @@ from msgspec import inspect as types
 
 from jobqueue import models
 from jobqueue.codec import REQUIRED
+from jobqueue.declared import QUEUES
+from jobqueue.declaring import JobFunction
 from jobqueue.durations import LONGEST_MS
 from jobqueue.errors import PayloadError
 from jobqueue.job import Call, Job, Kind
 from jobqueue.names import suggestion
 from jobqueue.options import EnqueueOptions
-from jobqueue.queue import QUEUES, JobQueue
-from jobqueue.registry import JobFunction
+from jobqueue.queue import JobQueue
 from jobqueue.retry import RetryPolicy
 from jobqueue.signatures import init_fields
 from jobqueue.testing.faulty import Fault

@@ -19,11 +19,11 @@ import pytest
 import jobqueue.clock
 from jobqueue import JobQueue, RetryPolicy, meta, transitions
 from jobqueue.clock import Moment, ServerClock
+from jobqueue.declaring import JobFunction
 from jobqueue.drive import run
 from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import namespace_keys, queue_keys
-from jobqueue.registry import JobFunction
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send

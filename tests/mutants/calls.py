@@ -30,9 +30,9 @@ CALLS: Final = (
     Variant(
         "absolute-time-unasked",
         "compares an absolute time with a clock that was never set by the server's",
-        _FLOWS,
-        "job.delay is not None or job.at is not None for",
-        "job.delay is not None for",
+        "enqueueing.py",
+        "if options.delay_ms or options.at_ms is not None:",
+        "if options.delay_ms:",
     ),
     Variant(
         "time-asked-for-each-job",
@@ -52,8 +52,8 @@ CALLS: Final = (
         "past-forgotten",
         "forgets what a job has behind it when its record is enqueued again",
         _FLOWS,
-        "record.retry, record.attempt, record.recoveries, since",
-        "record.retry, 0, 0, since",
+        "            waiting[id] = encode(record.nonce, record.stored)\n",
+        "            waiting[id] = encode(record.nonce, msgspec.structs.replace(record.stored, attempt=0, recoveries=0))\n",
     ),
     Variant(
         "same-is-not-stored",
@@ -195,8 +195,8 @@ CALLS: Final = (
         "ids-in-question-marks",
         "shows two ids that are no text as the same",
         "record.py",
-        "id=id_text(id),",
-        'id=id.decode("utf-8", "replace"),',
+        "JobRecord(id_text(id), ",
+        'JobRecord(id.decode("utf-8", "replace"), ',
     ),
     # ------------------------------------------------------------------------------------------------- notifications
     Variant(

@@ -185,7 +185,8 @@ def test_what_jobs_ask_for(jobs: JobQueue) -> None:
 def test_arguments_that_do_not_fit_are_dead_at_once(jobs: JobQueue) -> None:
     record = toil.picky.opts(delay=3600).enqueue("mild")
     jobs.delete(record.id)
-    jobs.enqueue_records([msgspec.structs.replace(record, payload=b'{"what":7}', due=record.created, place="ready")])
+    stored = msgspec.structs.replace(record.stored, payload=b'{"what":7}', due=record.stored.created)
+    jobs.enqueue_records([msgspec.structs.replace(record, stored=stored, place="ready")])
     run_until_drained(jobs)
 
     [dead] = jobs.dead()

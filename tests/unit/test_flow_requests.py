@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobqueue import (
     JobNotFound,
+    JobQueue,
     JobRecord,
     NotApplied,
     OutcomeUnknown,
@@ -18,8 +20,8 @@ from jobqueue import (
     meta,
     transitions,
 )
-from jobqueue.flows import Apply, Flow, New, Pause, Read, Refresh
-from jobqueue.ids import SeededChance
+from jobqueue.flows import Apply, Flow, Pause, Read, Refresh
+from jobqueue.ids import Chance, SeededChance
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
@@ -28,6 +30,8 @@ from jobqueue.testing import FakeClock
 
 KEYS = namespace_keys("test")
 LOW = queue_keys("test", "low")
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+PAST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Play:
@@ -70,9 +74,13 @@ class Play:
         return [one.seconds for one in self.asked if isinstance(one, Pause)]
 
 
-def records_of(play: Play, *jobs: New, seed: int = 1) -> list[JobRecord]:
-    made: list[JobRecord] = play(flows.make_records(jobs, FakeClock(), SeededChance(seed)))
-    return made
+def records_of(
+    *delays: int, queue: str = "low", payload: bytes = b"{}", chance: Chance | None = None, seed: int = 1
+) -> list[JobRecord]:
+    """New jobs, one for each delay."""
+    now = FakeClock().now()
+    jobs = [(queue, Stored("kind", payload, 3, 0, 0, now, now + delay)) for delay in delays]
+    return flows.new_records(jobs, now, chance or SeededChance(seed))
 
 
 # --------------------------------------------------------------------------------------------------------------- sending
@@ -125,44 +133,46 @@ def test_any_newer_schema_is_refused_and_the_present_one_is_not(newer: int) -> N
 # --------------------------------------------------------------------------------------------------------------- records
 
 
-@pytest.mark.parametrize("options", [{"delay": 5}, {"delay": 0}, {"at": 2**41}, {"at": 0}])
-def test_the_time_is_asked_for_where_one_is_to_be_kept_and_only_if_it_is_old(options: dict[str, int]) -> None:
+def test_the_time_is_asked_for_where_one_is_to_be_kept_and_only_if_it_is_old() -> None:
     play = Play()
 
-    records_of(play, New("low", "kind", b"{}", 3), New("low", "kind", b"{}", 3, **options))
+    assert play(flows.time_to_keep(FakeClock())) == FakeClock().now()
 
     assert play.asked == [Refresh(60_000)]
 
 
-def test_nobody_is_asked_for_the_time_of_jobs_that_are_ready() -> None:
-    play = Play()
-    records_of(play, New("low", "kind", b"{}", 3))
-    assert play.asked == []
+@pytest.mark.parametrize(
+    ("options", "asked"), [({"delay": 5}, True), ({"at": FAR}, True), ({"at": PAST}, True), ({}, False)]
+)
+def test_who_enqueues_asks_for_the_time_where_one_is_to_be_kept(options: Any, asked: bool) -> None:
+    jobs = JobQueue("memory://")
+    calls = [jobs.job(name="kind")(lambda: None).call()]
+    flow = jobs._enqueue([*calls, calls[0].opts(**options)])
+
+    assert (next(flow) == Refresh(60_000)) is bool(options)
 
 
-def test_records_are_made_although_the_time_cannot_be_asked_for() -> None:
-    flow = flows.make_records([New("low", "kind", b"{}", 3, delay=5)], FakeClock(), SeededChance(1))
+def test_a_time_is_told_although_it_cannot_be_asked_for() -> None:
+    """Storing will fail as well, and then there are records to send again."""
+    flow = flows.time_to_keep(FakeClock())
     assert next(flow) == Refresh(60_000)
 
     with pytest.raises(StopIteration) as end:
         flow.throw(NotApplied("nobody is there"))
 
-    assert [record.place for record in end.value.value] == ["waiting"]
+    assert end.value.value == FakeClock().now()
 
 
 def test_when_jobs_are_due_and_where_they_go() -> None:
-    clock = FakeClock()
-    now = clock.now()
-    options: list[dict[str, int]] = [
-        {}, {"delay": 0}, {"delay": 1}, {"at": now}, {"at": now + 1}, {"at": now - 1}, {"at": 0},
-    ]  # fmt: skip
+    now = FakeClock().now()
 
-    made = records_of(Play(), *(New("low", "kind", b"{}", 3, **each) for each in options))
+    made = records_of(0, 1, -1, -now)
 
-    assert [record.place for record in made] == ["ready", "ready", "waiting", "ready", "waiting", "ready", "ready"]
-    ms = [round(record.due.timestamp() * 1000) for record in made]
-    assert ms == [now, now, now + 1, now, now + 1, now - 1, 0]
+    assert [record.place for record in made] == ["ready", "waiting", "ready", "ready"]
+    assert [record.score for record in made] == [0, now + 1, 0, 0]
+    assert [record.stored.due for record in made] == [now, now + 1, now - 1, 0]
     assert made[-1].due == datetime(1970, 1, 1, tzinfo=UTC)
+    assert {record.stored.created for record in made} == {now}
 
 
 class Counting(SeededChance):
@@ -173,7 +183,7 @@ class Counting(SeededChance):
 
 
 def test_a_nonce_is_other_chance_than_the_id_of_its_job() -> None:
-    [one, other] = Play()(flows.make_records([New("low", "k", b"{}", 3)] * 2, FakeClock(), Counting(0)))
+    [one, other] = records_of(0, 0, chance=Counting(0))
 
     assert one.nonce == bytes(range(10, 18))
     assert other.nonce == bytes(range(28, 36))
@@ -186,28 +196,26 @@ def test_a_nonce_is_other_chance_than_the_id_of_its_job() -> None:
 def test_a_record_is_stored_with_all_that_it_says() -> None:
     """Also one that has a past: ``enqueue_records`` takes any."""
     play = Play()
-    [made] = records_of(play, New("low", "kind", b'{"a":1}', 3, delay=7))
-    past = JobRecord(
-        made.id, made.name, made.queue, made.payload, 2, made.retry, made.created, made.due, "it failed", made.place, 1, 0,
-        made.nonce,
-    )  # fmt: skip
+    [made] = records_of(7, payload=b'{"a":1}')
+    stored = msgspec.structs.replace(made.stored, attempt=2, recoveries=1, error="it failed")
+    past = msgspec.structs.replace(made, stored=stored)
 
     play(flows.store("test", [past], FakeClock()))
 
     [[found, kept]] = [play(lookup.locate([LOW], made.id.encode(), 1_000))]
     assert found is LOW
     ms = FakeClock().now()
-    stored = Stored("kind", b'{"a":1}', 3, 2, 1, ms, ms + 7, "it failed")
+    assert stored == Stored("kind", b'{"a":1}', 3, 2, 1, ms, ms + 7, "it failed")
     assert kept == Kept(encode(made.nonce, stored), "waiting", ms + 7, None)
 
 
 def test_what_is_stored_in_one_call() -> None:
     """A part of every queue, of no more jobs than a script should take; a queue is registered once, before anything else."""
     play = Play()
-    jobs = [New("low", "kind", b"{}", 3)] * 1001 + [New("high", "kind", b"{}", 3)]
+    made = records_of(*[0] * 1001) + records_of(0, queue="high", seed=3)
 
-    play(flows.store("test", records_of(play, *jobs), FakeClock()))
-    play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3, delay=1), seed=2), FakeClock()))
+    play(flows.store("test", made, FakeClock()))
+    play(flows.store("test", records_of(1, seed=2), FakeClock()))
 
     calls = [one.batches for one in play.asked if isinstance(one, Apply)]
     puts = [
@@ -227,12 +235,9 @@ def test_what_is_stored_in_one_call() -> None:
 
 def test_only_what_belongs_to_another_job_was_not_stored() -> None:
     play = Play()
-    first, second, third, late = records_of(
-        play, *[New("low", "kind", b"{}", 3)] * 3, New("low", "kind", b"{}", 3, delay=9)
-    )
+    first, second, third, late = records_of(0, 0, 0, 9)
     play(flows.store("test", [first, late], FakeClock()))
-    names = {name: getattr(second, name) for name in JobRecord.__struct_fields__}
-    play(flows.store("test", [JobRecord(**{**names, "nonce": b"another!"})], FakeClock()))
+    play(flows.store("test", [msgspec.structs.replace(second, nonce=b"another!")], FakeClock()))
 
     with pytest.raises(StorageRefused, match="holds another job with this id") as caught:
         play(flows.store("test", [first, second, second, third, late], FakeClock()))
@@ -243,7 +248,7 @@ def test_only_what_belongs_to_another_job_was_not_stored() -> None:
 
 def test_a_queue_whose_registration_is_unknown_is_registered_again() -> None:
     play = Play(lost=3)
-    made = records_of(play, New("low", "kind", b"{}", 3))
+    made = records_of(0)
     with pytest.raises(OutcomeUnknown) as caught:
         play(flows.store("test", made, FakeClock()))
 
@@ -255,7 +260,7 @@ def test_a_queue_whose_registration_is_unknown_is_registered_again() -> None:
 def test_the_cause_of_an_error_is_the_error_of_the_storage() -> None:
     play = Play(lost=3)
     with pytest.raises(OutcomeUnknown, match="no answer") as caught:
-        play(flows.store("test", records_of(play, New("low", "kind", b"{}", 3)), FakeClock()))
+        play(flows.store("test", records_of(0), FakeClock()))
     assert type(caught.value.__cause__) is OutcomeUnknown
     assert str(caught.value.__cause__) == "no answer"
 
@@ -267,8 +272,8 @@ def test_names_in_the_registry_are_sorted_and_what_is_no_name_is_passed_over() -
     assert lookup.queue_names([b"low", b"a:b", b"\xff", b"", b"high", b"x" * 65, b"{a}"]) == ["high", "low"]
 
 
-def _filled(play: Play, count: int, **options: int) -> list[JobRecord]:
-    made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * count)
+def _filled(play: Play, count: int, delay: int = 0) -> list[JobRecord]:
+    made = records_of(*[delay] * count)
     play(flows.store("test", made, FakeClock()))
     play.asked.clear()
     return made
@@ -312,7 +317,7 @@ def test_it_goes_on_behind_a_job_and_in_the_places_behind_its_own(options: dict[
     play.storage.apply([transitions.claim(LOW, b"r", 1, limit=1, now=5, lease=5, beat=5)])
     made = others
     if options:
-        made = records_of(play, *[New("low", "kind", b"{}", 3, **options)] * (lookup.PAGE + 2), seed=2)
+        made = records_of(*[9] * (lookup.PAGE + 2), seed=2)
         play(flows.store("test", made, FakeClock()))
     for at in (0, lookup.PAGE - 1, lookup.PAGE, len(made) - 1):
         found = play(lookup.find([LOW], lookup.PLACES_IN_ORDER, None, 9_999, made[at].id))

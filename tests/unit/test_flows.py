@@ -300,7 +300,8 @@ def test_unknown_outweighs_refused(bench: Bench, other: Fault) -> None:
 
 
 def other_job(record: JobRecord[None]) -> JobRecord[None]:
-    return msgspec.structs.replace(record, nonce=b"another!", payload=b'{"number":9}')
+    stored = msgspec.structs.replace(record.stored, payload=b'{"number":9}')
+    return msgspec.structs.replace(record, nonce=b"another!", stored=stored)
 
 
 def test_an_id_that_belongs_to_another_job_is_an_error_and_changes_nothing(bench: Bench) -> None:

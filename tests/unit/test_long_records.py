@@ -204,7 +204,8 @@ def test_records_that_are_sent_again_are_bounded_as_well(world: World) -> None:
     [id] = world.enqueue(1)
     record = world.jobs.get(id)
     assert record is not None
-    long = msgspec.structs.replace(record, id="other", payload=b"x" * (world.jobs.max_payload + 1))
+    stored = msgspec.structs.replace(record.stored, payload=b"x" * (world.jobs.max_payload + 1))
+    long = msgspec.structs.replace(record, id="other", stored=stored)
     with pytest.raises(PayloadError, match="max_payload"):
         world.jobs.enqueue_records([long])
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobqueue import DeclarationError, JobQueue, NotApplied, OutcomeUnknown, QueueFull, transitions
-from jobqueue.storage.ops import Put, claim_mark
+from jobqueue.storage.ops import Answer, Put, claim_mark
 from jobqueue.testing import Fault
 from tests.servers import Server
 from tests.unit.queue_bench import Bench
@@ -112,6 +114,64 @@ def test_a_first_sending_may_still_find_the_room_that_its_repetition_did_not() -
     bench.claim()
     bench.storage.deliver()
     assert ids(bench.jobs.find(place="ready")) == ids(caught.value.records)
+
+
+@pytest.mark.parametrize("delayed", [0, 2])
+async def test_what_an_earlier_call_stored_needs_no_room_and_is_not_told_as_missing(delayed: int) -> None:
+    bench = Bench(max_ready=2)
+    bench.fail(*[Fault.REPLY_LOST] * 3)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        bench.jobs.enqueue_many([bench.work.call(1), *bench.many(delayed, delay=9)])
+    bench.work.enqueue(2)
+    with pytest.raises(QueueFull) as full:
+        bench.work.enqueue(3)
+    both = [*full.value.records, *unknown.value.records]
+    before = bench.memory.dump()
+
+    for again in (bench.jobs.enqueue_records, lambda records: asyncio.run(bench.jobs.aenqueue_records(records))):
+        with pytest.raises(QueueFull) as caught:
+            await asyncio.to_thread(again, both)
+        assert caught.value.records == full.value.records
+        assert caught.value.stored == unknown.value.records
+        assert bench.memory.dump() == before
+
+
+def test_whether_it_is_stored_is_unknown_where_that_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(max_ready=1)
+    record = bench.work.enqueue(1)
+    other = msgspec.structs.replace(record, id="other")
+
+    def away(_: object) -> list[Answer]:
+        raise NotApplied("away")
+
+    monkeypatch.setattr(bench.storage, "read", away)
+
+    with pytest.raises(OutcomeUnknown, match="whether they were stored before could not be seen") as caught:
+        bench.jobs.enqueue_records([record, other])
+
+    assert caught.value.records == (record, other)
+
+
+def test_what_an_earlier_call_stored_and_has_ended_just_now_is_unknown() -> None:
+    bench = Bench(max_ready=1)
+    record = bench.work.enqueue(1)
+    other = msgspec.structs.replace(record, id="other")
+    bench.fail(Fault.OK)
+
+    def fill() -> None:
+        def end() -> None:
+            held = bench.claim()
+            claims = {id: claim_mark(b"runner", held.fence, 5_000) for id in held.ids}
+            more = transitions.put(bench.keys(), {b"more": b"nonce--1"}, {}, {})
+            bench.memory.apply([transitions.finish(bench.keys(), claims), more])
+
+        bench.meddle = end
+
+    bench.meddle = fill
+    with pytest.raises(OutcomeUnknown, match="have ended just now") as caught:
+        bench.jobs.enqueue_records([record, other])
+
+    assert caught.value.records == (record, other)
 
 
 def test_without_a_bound_nothing_is_asked() -> None:

@@ -297,7 +297,9 @@ def test_what_a_runner_logs_and_commands_show_of_payloads_that_do_not_fit(
     for record in [*made, other]:
         jobs.delete(record)
     jobs.enqueue_records(
-        msgspec.structs.replace(record, payload=msgspec.json.encode(payload))
+        msgspec.structs.replace(
+            record, stored=msgspec.structs.replace(record.stored, payload=msgspec.json.encode(payload))
+        )
         for record, payload in zip([*made, other], [*PAYLOADS, {"x": CANARY}], strict=True)
     )
     logged = io.StringIO()

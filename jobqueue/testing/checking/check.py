@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
+from jobqueue.declared import declared_on
 from jobqueue.job import Call, Job
-from jobqueue.queue import declared_on
 from jobqueue.testing.checking.differences import cut
 from jobqueue.testing.checking.effects import NoSuchEffect
 from jobqueue.testing.checking.hints import hint

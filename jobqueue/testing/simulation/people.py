@@ -10,11 +10,10 @@ from jobqueue import flows, lookup, transitions
 from jobqueue.access import Access
 from jobqueue.clock import Clock
 from jobqueue.errors import JobNotFound, LockTaken, NotApplied, OutcomeUnknown, StorageError
-from jobqueue.flows import New
 from jobqueue.ids import Chance
 from jobqueue.keys import NamespaceKeys, namespace_keys, queue_keys
 from jobqueue.lock import Lease, Lock
-from jobqueue.record import JobRecord
+from jobqueue.record import JobRecord, Stored
 from jobqueue.safe_text import id_bytes
 from jobqueue.testing.simulation.scripts import Script
 from jobqueue.testing.simulation.world import Actor, Process, Sleep, Steps, World
@@ -103,12 +102,14 @@ class Producer(Actor):
         self.busy = False
 
     def _enqueue(self, burst: list[Script]) -> Steps:
-        news = [New(each.queue, each.kind, each.payload(), each.retry, delay=each.delay) for each in burst]
-        try:
-            records = yield from self._process.drive(flows.make_records(news, self.clock, self.chance))
-        except NotApplied:
-            self.scripts.extend(burst)  # the time could not be asked: nothing was sent
-            return
+        now = self.clock.now()
+        if any(each.delay is not None for each in burst):
+            now = yield from self._process.drive(flows.time_to_keep(self.clock))
+        jobs = [
+            (each.queue, Stored(each.kind, each.payload(), each.retry, 0, 0, now, now + (each.delay or 0)))
+            for each in burst
+        ]
+        records = flows.new_records(jobs, now, self.chance)
         self._register.intended(burst, records)
         left: Sequence[JobRecord[Any]] = records
         for _ in range(8):
