@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from jobqueue.doors import is_beyond
 from jobqueue.endings import checked_ms
 from jobqueue.lifecycle import COUNTED, Step
 from jobqueue.record import Stored, clean
@@ -181,9 +182,12 @@ def released(stored: Stored, fence: int) -> Verdict:
 
 
 def unknown_kind(stored: Stored, now: int) -> Verdict:
-    """Put a job of a kind that this runner does not know back for one that does; after a day it is dead."""
+    """Put a job of a kind that this runner does not know back for one that does; after a day it is dead.
+
+    One that needs a later version of the library is put back without end.
+    """
     since = stored.parked_since or now
-    if now - since >= PARK_END:
+    if now - since >= PARK_END and not is_beyond(stored):
         error = f"no runner knew the kind {stored.name!r} for a day"
         return Verdict("bury", {"error": error}, death(stored, now))
     due = now + min(PARK_FIRST << min(stored.parked, 10), PARK_LONGEST)
@@ -209,7 +213,7 @@ def after_crash(stored: Stored | None, fence: int, now: int) -> Verdict:
         return Verdict("condemn", {}, now)
     blamed = stored.recoveries < SUSPECT or stored.started == fence
     recoveries = stored.recoveries + blamed
-    if recoveries >= TOO_OFTEN:
+    if recoveries >= TOO_OFTEN and not is_beyond(stored):
         error = f"{recoveries} runners in a row died while they ran this job"
         return Verdict("condemn", {"recoveries": recoveries, "error": error}, death(stored, now))
     return Verdict("rescue", {"recoveries": recoveries, "started": 0})

@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from jobqueue import transitions
+from jobqueue.doors import refuse_beyond
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, read_some, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
@@ -343,7 +344,7 @@ def requeue(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.B
 
     Raises:
         JobNotFound: There is none.
-        StorageRefused: It is being run.
+        StorageRefused: It is being run, or only a later version of the library can do this.
     """
     perhaps: JobRecord[Any] | None = None  # what it is if a request that went without an answer moved it
     for _ in range(TRIES):
@@ -359,7 +360,7 @@ def requeue(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.B
         if kept.place == "waiting":
             batch = transitions.hurry(queue, id, kept.score)
         else:
-            record = record if isinstance(record, Unread) else _revived(record, kept.score)
+            record = record if isinstance(record, Unread) else _revived(id, record, kept.score)
             batch = transitions.requeue(queue, id, kept.score, record)
         requeued = record_of(id, queue.queue, Kept(record, "ready", 0, None))
         moved, sure = yield from _move(batch)
@@ -369,10 +370,12 @@ def requeue(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.B
     raise _elusive(id)
 
 
-def _revived(record: bytes, died: Score) -> bytes:
+def _revived(id: bytes, record: bytes, died: Score) -> bytes:
     try:
-        if not decode(record).name:
+        stored = decode(record)
+        if not stored.name:
             raise PayloadError("the stored bytes were no job record")  # a runner put them here, as the payload of one
+        refuse_beyond(printable(id), stored)
         # The count of attempts stays: a requeued job that fails again is dead again. The crashes are forgiven.
         return rewrite(record, recoveries=0, started=0, parked=0, parked_since=0, died=whole(died))
     except PayloadError as error:
@@ -384,7 +387,7 @@ def delete(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.BY
 
     Raises:
         JobNotFound: There is none.
-        StorageRefused: It is being run.
+        StorageRefused: It is being run, or only a later version of the library can do this.
     """
     perhaps: JobRecord[Any] | None = None
     for _ in range(TRIES):
@@ -396,6 +399,8 @@ def delete(keys: Sequence[QueueKeys], id: bytes, max_bytes: int = transitions.BY
         queue, kept = where
         if kept.place == "working":
             raise _running(id, "a job that a runner holds cannot be deleted")
+        with contextlib.suppress(PayloadError):
+            refuse_beyond(printable(id), decode(kept.record))
         place: PlaceKey = {"ready": queue.ready, "waiting": queue.waiting, "dead": queue.dead}[kept.place]  # type: ignore[assignment]
         scores: Mapping[bytes, Score] | None = None if kept.place == "ready" else {id: kept.score}
         moved, sure = yield from _move(transitions.delete(place, [id], scores))

@@ -75,6 +75,9 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         parked: How often it was put back because the runner does not know the kind.
         parked_since: Since when.
         died: When it died last, before it was requeued.
+        needs: The level of the library that may run or end it; see `jobqueue.doors`.
+        meta: What belongs to the job besides, by short names, each as MessagePack; None for nothing.
+        holds: What it holds besides its place, in the same way. These three stand at the end, and only where there is one.
     """
 
     name: str
@@ -89,17 +92,27 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     parked: _Count = 0
     parked_since: _Count = 0
     died: _Count = 0
+    needs: _Count = 0
+    meta: dict[str, msgspec.Raw] | None = None
+    holds: dict[str, msgspec.Raw] | None = None
 
 
 _decode: Final = msgspec.msgpack.Decoder(Stored).decode
 _decode_raw: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 _POSITION: Final = {name: index for index, name in enumerate(Stored.__struct_fields__)}
+_PLAIN: Final = _POSITION["needs"]
+"""How many fields a job has that neither needs nor holds anything."""
+_SHORT: Final = bytes([0x90 | _PLAIN])
+_TAIL: Final = len(_encode(0) + _encode(None) + _encode(None))
 
 
 def encode(nonce: bytes, stored: Stored) -> bytes:
     """The bytes to store."""
-    return nonce + _encode(stored)
+    packed = _encode(stored)
+    if stored.needs or stored.meta is not None or stored.holds is not None:
+        return nonce + packed
+    return nonce + _SHORT + packed[1:-_TAIL]  # the array is as long as its head says
 
 
 def decode(record: bytes | Unread) -> Stored:
@@ -124,7 +137,8 @@ def rewrite(record: bytes | Unread, **changes: object) -> bytes:
     stored = decode(record)
     assert isinstance(record, bytes)
     fields = _decode_raw(memoryview(record)[NONCE_SIZE:])
-    for name in Stored.__struct_fields__[len(fields) :]:
+    needed = max(_PLAIN, *(_POSITION[name] + 1 for name in changes))
+    for name in Stored.__struct_fields__[len(fields) : needed]:
         fields.append(msgspec.Raw(_encode(getattr(stored, name))))
     for name, value in changes.items():
         fields[_POSITION[name]] = msgspec.Raw(_encode(value))

@@ -55,7 +55,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "own_code": 1, "refusals": 1, "crowds": 1,
     "endings": 1, "hints": 1, "signatures": 1, "job": 1, "registry": 1, "declaring": 1, "declared": 1, "asked": 1,
     # 2: the rules of jobs, as values
-    "lifecycle": 2, "keys": 2, "judge": 2, "transitions": 2,
+    "lifecycle": 2, "doors": 2, "keys": 2, "judge": 2, "transitions": 2,
     # 3: calls of several steps, and their two drivers
     "flows": 3, "meta": 3, "lookup": 3, "application": 3, "scan": 3, "audit": 3, "runner_info": 3, "drive": 3,
     # 4: from a URL to a JobQueue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from jobqueue.doors import is_beyond
 from jobqueue.errors import PayloadError
 from jobqueue.job import Kind
 from jobqueue.judge import unknown_kind, unreadable
@@ -33,7 +34,7 @@ def admitted(landed: Landed, moved: Moved, kind: Callable[[str], Kind[Any] | Non
             task.verdict = unreadable(now)
             task.text = str(error)
         else:
-            task.kind = kind(task.stored.name)
+            task.kind = None if is_beyond(task.stored) else kind(task.stored.name)
             if task.kind is None:
                 task.verdict = unknown_kind(task.stored, now)
         yield task

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from jobqueue.doors import is_beyond
 from jobqueue.errors import StorageError, StorageRefused
 from jobqueue.logs import about
 from jobqueue.names import unknown_kind
@@ -146,6 +147,11 @@ class Journal:
         elif what == "late":
             self._log.warning(
                 "job %s: its result is discarded: another runner took the job, or somebody removed its keys",
+                label,
+            )
+        elif what == "parked" and is_beyond(task.stored):
+            self._log.warning(
+                "job %s: only a later version of jobqueue can run it; it is put back for a runner of that version",
                 label,
             )
         elif what == "parked":
