@@ -17,7 +17,10 @@ __all__ = ["NamespaceKeys", "QueueKeys", "namespace_keys", "queue_keys"]
 
 @attrs.frozen(eq=False)
 class QueueKeys:
-    """The keys of one queue. There is one object per queue, so that it is cheap as a key of a dict."""
+    """The keys of one queue. There is one object per queue, so that it is cheap as a key of a dict.
+
+    ``state`` is what operators say of the queue, and ``dead_holds`` has the dead jobs that hold something.
+    """
 
     queue: str
     scope: str
@@ -27,6 +30,8 @@ class QueueKeys:
     dead: SetKey
     requests: HashKey
     counters: HashKey
+    state: HashKey
+    dead_holds: SetKey
 
 
 @attrs.frozen
@@ -67,6 +72,8 @@ def queue_keys(namespace: str, queue: str) -> QueueKeys:
         dead=SetKey(scope, "dead"),
         requests=HashKey(scope, REQUESTS),
         counters=HashKey(scope, COUNTERS),
+        state=HashKey(scope, "state"),
+        dead_holds=SetKey(scope, "dead_holds"),
     )
 
 

@@ -53,7 +53,7 @@ MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
 
 COUNTED: Final[dict[Step, str]] = {
     "finish": "done", "discard": "discarded", "retry": "retried", "snooze": "snoozed", "park": "parked", "bury": "dead",
-    "condemn": "dead", "release": "released", "rescue": "rescued",
+    "condemn": "dead", "release": "released", "rescue": "rescued", "delete": "deleted", "prune": "pruned",
 }  # fmt: skip
 """Step → what a job is called after it, and counted as, per queue, in the step itself."""
 

@@ -137,7 +137,7 @@ def rewrite(record: bytes | Unread, **changes: object) -> bytes:
     stored = decode(record)
     assert isinstance(record, bytes)
     fields = _decode_raw(memoryview(record)[NONCE_SIZE:])
-    needed = max(_PLAIN, *(_POSITION[name] + 1 for name in changes))
+    needed = max([_PLAIN, *(_POSITION[name] + 1 for name in changes)])
     for name in Stored.__struct_fields__[len(fields) : needed]:
         fields.append(msgspec.Raw(_encode(getattr(stored, name))))
     for name, value in changes.items():

@@ -9,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
+
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.lifecycle import COUNTED, MOVES, Step, legal
 from jobqueue.storage.ops import (
     CLEAR,
+    COUNTERS,
     NO_CLAIM,
     REGISTERED,
     Absent,
     Batch,
     Clear,
     Due,
+    Empty,
     Expect,
     FieldIs,
+    Guard,
     HashDelete,
+    HashKey,
     HashSet,
     Head,
     LockDrop,
@@ -47,9 +53,11 @@ __all__ = [
     "BYTES",
     "LIMIT",
     "MAX_PAYLOAD",
+    "PAUSED",
     "SCHEMA",
     "SEARCHED",
     "claim",
+    "claimed_before",
     "close_requests",
     "condemn",
     "delete",
@@ -94,6 +102,8 @@ MAX_PAYLOAD: Final = 1_000_000
 BESIDES: Final = BYTES - MAX_PAYLOAD
 """Bytes of a record besides its arguments, at most: the error alone may take 16,000."""
 CLOSED: Final = b"closed"
+PAUSED: Final = b"paused"
+"""Field of the state of a queue while nothing may be claimed there."""
 SEARCHED: Final = b":searched"
 """Field of the registry of queues that no queue can be called: how far the search for lost registrations has come."""
 _SOURCES: Final = {step: source for step, moves in MOVES.items() if len(moves) == 1 for source, _ in moves if source}
@@ -124,6 +134,7 @@ def _move(
     front: bool = False,
     wake: bool = False,
     give: bool = False,
+    guards: tuple[Guard, ...] = (),
 ) -> Batch:
     """A batch that moves jobs of a queue as the table says of this step."""
     source, target = getattr(queue, _SOURCES[step]), _target(step, queue) if step in _TARGETS else None
@@ -132,7 +143,7 @@ def _move(
         source, target, pick, score=score, expect=expect, stamp=stamp, once=once, records=records, count=counted,
         front=front, wake=wake, give=give,
     )  # fmt: skip
-    return Batch(queue.scope, (move,), step=step)
+    return Batch(queue.scope, (move,), guards, step)
 
 
 def _target(step: Step, queue: QueueKeys) -> Any:
@@ -211,12 +222,23 @@ def claim(
     """Take up to ``limit`` jobs from the head of ready under a lease; the wake-up is passed on if some are left.
 
     Their records are answered, ``max_bytes`` of them at most; of one that is longer by itself, its size. Claims are numbered
-    under the name ``requester``, see `requester_of`; by default under the incarnation.
+    under the name ``requester``, see `requester_of`; by default under the incarnation. Refused while the queue is paused.
     """
     return _move(
         "claim", queue, Head(limit, max_bytes), score=now + lease,
         stamp=Stamp(incarnation, beat, now), once=Once(requester or incarnation, number), give=True, wake=True,
+        guards=(Absent(queue.state, PAUSED),),
     )  # fmt: skip
+
+
+def claimed_before(claim: Batch) -> Batch:
+    """The same request without taking anything: its answer is what its first sending took, if that was carried out.
+
+    For one that went without an answer and was then refused because the queue is paused.
+    """
+    [move] = claim.ops
+    assert isinstance(move, Move)
+    return msgspec.structs.replace(claim, ops=(msgspec.structs.replace(move, expect={}),), guards=())
 
 
 def extend(queue: QueueKeys, claims: Mapping[bytes, bytes], until: int) -> Batch:
@@ -301,8 +323,8 @@ def condemn(
 
 
 def prune(queue: QueueKeys, before: int) -> Batch:
-    """Forget jobs that have been dead since ``before``."""
-    return _move("prune", queue, Due(before, LIMIT))
+    """Forget jobs that have been dead since ``before``; refused where dead jobs hold something, which stays theirs."""
+    return _move("prune", queue, Due(before, LIMIT), count=True, guards=(Empty(queue.dead_holds),))
 
 
 def register_runner(
@@ -351,7 +373,8 @@ def delete(source: PlaceKey, ids: Sequence[bytes], scores: Mapping[bytes, Score]
     """Forget jobs from waiting or dead, if seen there with these scores, or from ready (10 at most: it is searched)."""
     if not legal("delete", source.name, None):  # type: ignore[arg-type] # a key can have any name
         raise ValueError(f"nothing is deleted from {source.name}")
-    move = Move(source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores)
+    counted = HashKey(source.scope, COUNTERS), COUNTED["delete"].encode()
+    move = Move(source, None, These(tuple(ids)), expect=NO_CLAIM if scores is None else scores, count=counted)
     return Batch(source.scope, (move,), step="delete")
 
 

@@ -282,8 +282,8 @@ class Core:
         """Whether the claim was applied, or does not matter any more."""
         queue = self._queues[entry.queue.queue]
         claim, queue.claim = queue.claim, None
-        if claim is None:
-            return True  # renewed meanwhile: what was claimed under the old name comes back when its lease ends
+        if claim is None or queue.refused_by_pause(claim, outcome):
+            return True  # if renewed meanwhile: what was claimed under the old name comes back when its lease ends
         if not isinstance(outcome, Applied):
             # A number behind the last one, or closed: nothing was claimed. It numbers its requests upwards and closes none
             # before it stops, so something else wrote there.

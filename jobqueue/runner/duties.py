@@ -253,7 +253,8 @@ class Duties:
         """Forget jobs of a queue that died before this time."""
         for _ in range(PASSES):
             outcome = yield from send_one(transitions.prune(queue, before))
-            assert outcome is not None, "what is forgotten has no guard"
+            if outcome is None:
+                break  # a later version of the library knows what these hold, and forgets them
             if len(outcome.moved.ids) < transitions.LIMIT:
                 break
 

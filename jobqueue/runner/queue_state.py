@@ -13,7 +13,8 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys
 from jobqueue.runner.decisions import Config
-from jobqueue.storage.ops import Batch
+from jobqueue.storage.ops import Batch, Refused
+from jobqueue.storage.protocol import Outcome
 
 __all__ = ["NEVER", "PendingClaim", "QueueState", "Queues", "behind"]
 
@@ -89,6 +90,20 @@ class QueueState:
         )  # fmt: skip
         self.claim = PendingClaim(batch, limit, at.local)
         return batch
+
+    def refused_by_pause(self, claim: PendingClaim, outcome: Outcome) -> bool:
+        """Whether this answer to a claim says that the queue is paused: it counts as empty until somebody notifies.
+
+        One that once went without an answer is asked again, for what its first sending took: else that would wait for the
+        end of its lease, and count as a crash.
+        """
+        if not (isinstance(outcome, Refused) and outcome.failed == (0,)):
+            return False
+        self.left = 0
+        if claim.unsure:
+            claim.batch = transitions.claimed_before(claim.batch)
+            self.claim = claim
+        return True
 
     def close(self, config: Config, *, unsure: bool) -> Batch:
         """Refuses further claims of this runner."""

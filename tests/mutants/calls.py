@@ -181,8 +181,8 @@ CALLS: Final = (
         "day-and-a-bit",
         "parks a job of an unknown kind once more when its day is over to the millisecond",
         "judge.py",
-        "if now - since >= PARK_END:",
-        "if now - since > PARK_END:",
+        "if now - since >= PARK_END and",
+        "if now - since > PARK_END and",
     ),
     Variant(
         "pause-by-a-foreign-count",

@@ -175,8 +175,8 @@ EDGES: Final = (
         "newest-field-lost",
         "forgets when a job died last as soon as anything of its record changes",
         "record.py",
-        "for name in Stored.__struct_fields__[len(fields) :]:",
-        "fields = fields[:11]\n    for name in Stored.__struct_fields__[len(fields) :]:",
+        "for name in Stored.__struct_fields__[len(fields) : needed]:",
+        "fields = fields[:11]\n    for name in Stored.__struct_fields__[len(fields) : needed]:",
     ),
     # ------------------------------------------------------------------------------------------- what a server says
     Variant(

@@ -255,8 +255,8 @@ MOVES: Final = (
         "poison-once-more",
         "runs a job that took five runners down a sixth time",
         "judge.py",
-        'if recoveries >= TOO_OFTEN:\n        error = f"{recoveries} runners',
-        'if recoveries > TOO_OFTEN:\n        error = f"{recoveries} runners',
+        "if recoveries >= TOO_OFTEN and not",
+        "if recoveries > TOO_OFTEN and not",
     ),
     Variant(
         "own-crash-uncounted",
@@ -276,8 +276,8 @@ MOVES: Final = (
         "unknown-is-dead",
         "buries a job at once where its kind is not known",
         "judge.py",
-        "if now - since >= PARK_END:",
-        "if now - since >= 0:",
+        "if now - since >= PARK_END and",
+        "if now - since >= 0 and",
     ),
     # -------------------------------------------------------------------------------------------------------- producers
     Variant(
@@ -341,8 +341,8 @@ MOVES: Final = (
         "delete-uncompared",
         "deletes a job that has died again since it was looked at",
         "transitions.py",
-        "expect=NO_CLAIM if scores is None else scores)",
-        "expect=NO_CLAIM)",
+        "expect=NO_CLAIM if scores is None else scores, count",
+        "expect=NO_CLAIM, count",
     ),
     Variant(
         "rescue-in-silence",
