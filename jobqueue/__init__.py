@@ -31,7 +31,7 @@ try:
     )
     from jobqueue.job import Call, Job
     from jobqueue.lock import Lease, Lock
-    from jobqueue.looking import Counts
+    from jobqueue.looking import Counts, Totals
     from jobqueue.queue import JobQueue
     from jobqueue.record import JobRecord
     from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
@@ -77,6 +77,7 @@ __all__ = [
     "Snooze",
     "StorageError",
     "StorageRefused",
+    "Totals",
     "UnknownElsewhere",
     "UnknownJob",
     "__version__",

@@ -24,7 +24,7 @@ from jobqueue.storage.ops import Place
 from jobqueue.transitions import longest_record
 from jobqueue.words import belongs_to
 
-__all__ = ["Counts", "Looking", "counts_apart"]
+__all__ = ["Counts", "Looking", "Totals", "counts_apart"]
 
 
 @attrs.frozen
@@ -35,6 +35,35 @@ class Counts:
     ready: int
     working: int
     dead: int
+
+
+@attrs.frozen
+class Totals:
+    """How many jobs of a queue went which way since it was first used; see `JobQueue.totals`.
+
+    Attributes:
+        done: Ended well.
+        retried: Failed, and run again later.
+        dead: Given up.
+        discarded: Ended since they asked for it.
+        snoozed: Asked to be run later.
+        parked: Put back, because a runner did not know their kind.
+        released: Handed back by a runner that stopped.
+        rescued: Brought back from a runner that was gone.
+        deleted: Deleted by an operator.
+        pruned: Forgotten, because they were dead for long enough.
+    """
+
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    discarded: int = 0
+    snoozed: int = 0
+    parked: int = 0
+    released: int = 0
+    rescued: int = 0
+    deleted: int = 0
+    pruned: int = 0
 
 
 @belongs_to("JobQueue")
@@ -61,6 +90,17 @@ class Looking:
     async def acounts(self) -> dict[str, Counts]:
         """See `counts`."""
         return await self.access.arun(self._counts(None))
+
+    def totals(self) -> dict[str, Totals]:
+        """How many jobs went which way since their queue was first used, of every queue.
+
+        Counted by the very step that moves the job, so exact: a job that is retried twice and then done counts three times.
+        """
+        return self.access.run(self._totals())
+
+    async def atotals(self) -> dict[str, Totals]:
+        """See `totals`."""
+        return await self.access.arun(self._totals())
 
     def get(self, id: str | JobRecord[Any], *, queue: str | None = None) -> JobRecord[Any] | None:
         """What is stored of a job now, or None.
@@ -224,6 +264,11 @@ class Looking:
         names = (yield from lookup.queues(self.access.keys, self.access.clock().now())) if queues is None else queues
         sizes = yield from lookup.sizes([queue_keys(self.access.keys.scope, name) for name in names])
         return {name: Counts(*size) for name, size in zip(names, sizes, strict=True)}
+
+    def _totals(self) -> Flow[dict[str, Totals]]:
+        queues = yield from self._queues(None)
+        counted = yield from lookup.totals(queues)
+        return {queue.queue: Totals(**each) for queue, each in zip(queues, counted, strict=True)}
 
     def _get(self, id: bytes, queue: str | None) -> Flow[JobRecord[Any] | None]:
         where = yield from lookup.locate((yield from self._queues(queue)), id, longest_record(self.max_payload))

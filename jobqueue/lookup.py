@@ -14,6 +14,7 @@ from jobqueue.doors import refuse_beyond
 from jobqueue.errors import DeclarationError, JobNotFound, NotApplied, OutcomeUnknown, PayloadError, StorageRefused
 from jobqueue.flows import Apply, Flow, Read, read_some, send_one
 from jobqueue.keys import NamespaceKeys, QueueKeys
+from jobqueue.lifecycle import COUNTED
 from jobqueue.names import check_queue_name
 from jobqueue.record import JobRecord, decode, record_of, rewrite, whole
 from jobqueue.safe_text import id_bytes, printable
@@ -48,6 +49,7 @@ __all__ = [
     "search",
     "sizes",
     "sizes_apart",
+    "totals",
 ]
 
 PAGE: Final = 200
@@ -66,6 +68,8 @@ MARK: Final = re.compile(rb"done:([0-9]{1,16})|((?:[!-~]{1,300} )?[0-9]{1,20})")
 REGISTRY_PAGE: Final = 1_000
 MOST_QUEUES: Final = 10_000
 """Names of queues that are read: a registry with more of them was not filled by jobqueue."""
+_TOTALS: Final = tuple(sorted({name.encode() for name in COUNTED.values()}))
+_COUNT: Final = re.compile(rb"[0-9]{1,16}")
 TRIES: Final = 10
 """How often a job that moves on between a look and a move is looked at again."""
 
@@ -166,6 +170,13 @@ def sizes_apart(keys: Sequence[QueueKeys]) -> Flow[list[tuple[int, int, int, int
     """
     answers = yield from _apart(keys, _sizes)
     return [answer if isinstance(answer, StorageRefused) else tuple(answer) for answer in answers]
+
+
+def totals(keys: Sequence[QueueKeys]) -> Flow[list[dict[str, int]]]:
+    """How many jobs of each queue ever went each way that is counted; what is spoiled counts as nothing."""
+    answers = yield from _each(keys, lambda queue: Fields(queue.counters, _TOTALS))
+    read = [{} if isinstance(answer, StorageRefused) else answer for answer in answers]
+    return [{name.decode(): int(value) for name, value in each.items() if _COUNT.fullmatch(value)} for each in read]
 
 
 def _sizes(queue: QueueKeys) -> Sizes:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from jobqueue.cli.common import Named, looks, looks_at_jobs, opened, print_json
@@ -58,7 +59,7 @@ def stats(named: Named, json_output: bool) -> int:
 
     with opened(named) as queue:
         counts, refused = queue.access.run(counts_apart(queue.access))
-        runners = queue.runners()
+        runners, totals = queue.runners(), queue.totals()
         application = queue.access.run(users(queue.access.keys))
         now = queue.access.clock().now() / 1000
         where, namespace = queue.access.opened().backend.url, queue.namespace
@@ -75,6 +76,7 @@ def stats(named: Named, json_output: bool) -> int:
                 **({} if counts or refused else {"namespaces": others}),
                 **({"refused": {name: str(refusal) for name, refusal in refused.items()}} if refused else {}),
                 "queues": {name: {place: getattr(count, place) for place in PLACES} for name, count in counts.items()},
+                "totals": {name: attrs.asdict(total) for name, total in totals.items()},
                 "runners": [_runner_value(runner) for runner in runners],
             }
         )

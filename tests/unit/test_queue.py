@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
 from jobqueue import DeclarationError, JobNotFound, JobQueue, PayloadError, StorageRefused, UnknownJob, transitions
-from jobqueue.looking import Counts
+from jobqueue.lifecycle import COUNTED
+from jobqueue.looking import Counts, Totals
 from jobqueue.record import decode, rewrite
 from jobqueue.runner_info import Beat
 from jobqueue.storage.memory import MemoryStorage
@@ -472,3 +474,20 @@ def test_a_closed_queue_opens_again() -> None:
     with JobQueue("memory://") as jobs:
         jobs.counts()
     assert jobs.counts() == {}
+
+
+def test_what_ever_became_of_jobs_is_told(bench: Bench) -> None:
+    assert bench.jobs.totals() == {}
+    id = put(bench, "dead")
+    put(bench, "ready", number=2, queue="high")
+    bench.jobs.delete(id)
+
+    totals = bench.jobs.totals()
+
+    assert set(totals) == {"high", "low"}
+    assert totals["low"].deleted == 1
+    assert totals["high"] == Totals()
+    assert {field.name for field in attrs.fields(Totals)} == set(COUNTED.values())
+    spoiled = HashSet(bench.keys("high").counters, {b"done": b"many", b"dead": b"3"})
+    bench.memory.apply([Batch("test:high", (spoiled,))])
+    assert bench.jobs.totals()["high"] == Totals(dead=3)

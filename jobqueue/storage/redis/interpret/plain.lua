@@ -38,7 +38,7 @@ local function plains()
   end
 
   local GUARD_ARGUMENTS = { A = 1, F = 2, M = 1, E = 0, U = 3, L = 2 }
-  local GUARD, EMPTY = { 'HEXISTS', 'HGET', 'HMGET', 'ZSCORE' }, { 'ZCARD' } -- what guards may run
+  local LOOK = { A = { 'HEXISTS' }, F = { 'HGET' }, M = { 'ZSCORE' }, E = { 'ZCARD' }, U = { 'HMGET' }, L = { 'HMGET' } }
 
   function parse.guard()
     local code = take()
@@ -46,7 +46,7 @@ local function plains()
     for i = 1, GUARD_ARGUMENTS[code] do
       guard[i] = take()
     end
-    need(code == 'E' and EMPTY or GUARD)
+    need(LOOK[code]) -- what it runs
     return guard
   end
 
