@@ -16,6 +16,7 @@ import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Clock
+from jobqueue.doors import let_go
 from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
@@ -221,10 +222,8 @@ def new_records(jobs: Sequence[tuple[str, Stored]], now: int, chance: Chance) ->
     records: list[JobRecord[Any]] = []
     for (queue, stored), id, entropy in zip(jobs, ids, entropies, strict=True):
         nonce = entropy[10:]
-        if stored.due > now:
-            records.append(JobRecord(id, queue, stored, "waiting", nonce, stored.due))
-        else:
-            records.append(JobRecord(id, queue, stored, "ready", nonce))
+        place, score = let_go(stored.due, now)
+        records.append(JobRecord(id, queue, stored, place, nonce, score))
     return records
 
 

@@ -76,7 +76,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
         parked_since: Since when.
         died: When it died last, before it was requeued.
         needs: The level of the library that may run or end it; see `jobqueue.doors`.
-        meta: What belongs to the job besides, by short names, each as MessagePack; None for nothing.
+        meta: What belongs to the job besides, as a MessagePack map with short names; empty for nothing.
         holds: What it holds besides its place, in the same way. These three stand at the end, and only where there is one.
     """
 
@@ -93,8 +93,8 @@ class Stored(msgspec.Struct, array_like=True, frozen=True, gc=False):
     parked_since: _Count = 0
     died: _Count = 0
     needs: _Count = 0
-    meta: dict[str, msgspec.Raw] | None = None
-    holds: dict[str, msgspec.Raw] | None = None
+    meta: bytes = b""
+    holds: bytes = b""
 
 
 _decode: Final = msgspec.msgpack.Decoder(Stored).decode
@@ -104,13 +104,13 @@ _POSITION: Final = {name: index for index, name in enumerate(Stored.__struct_fie
 _PLAIN: Final = _POSITION["needs"]
 """How many fields a job has that neither needs nor holds anything."""
 _SHORT: Final = bytes([0x90 | _PLAIN])
-_TAIL: Final = len(_encode(0) + _encode(None) + _encode(None))
+_TAIL: Final = len(_encode(0) + _encode(b"") + _encode(b""))
 
 
 def encode(nonce: bytes, stored: Stored) -> bytes:
     """The bytes to store."""
     packed = _encode(stored)
-    if stored.needs or stored.meta is not None or stored.holds is not None:
+    if stored.needs or stored.meta or stored.holds:
         return nonce + packed
     return nonce + _SHORT + packed[1:-_TAIL]  # the array is as long as its head says
 
