@@ -112,8 +112,8 @@ class SignalsToStop:
         self._requests = StopRequests()
 
     def __enter__(self) -> None:
-        self._pid = os.getpid()
         self._before = {number: signal.getsignal(number) for number in STOPS}
+        _handling.add(self)
         for number, before in self._before.items():
             if number is not signal.SIGHUP or before is signal.SIG_DFL:
                 signal.signal(number, self._signalled)
@@ -126,14 +126,18 @@ class SignalsToStop:
         for number, before in self._before.items():
             if before is not None:  # what was not installed from Python cannot be again
                 signal.signal(number, before)
+        _handling.discard(self)
+
+    def give_back(self) -> None:
+        """Handle no signal any more, in a child that a job has forked: it has no runner to stop.
+
+        Otherwise it would live on after terminate(), and the job that waits for its end would wait for ever.
+        """
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._signalled:
+                signal.signal(number, before or signal.SIG_DFL)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
-        if self._pid != os.getpid():
-            # A child that a job forked has no runner to stop. Without this it would live on after terminate(), and the
-            # job that waits for its end would wait for ever.
-            signal.signal(number, self._before[signal.Signals(number)] or signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
         meaning = self._requests.take(number, self._monotonic_s())
         if meaning == "hurry":
             self._say_goodbye(signal.Signals(number).name)
@@ -146,3 +150,17 @@ class SignalsToStop:
         line = "%s, the second signal: leaving at once; jobs that run here come back when their leases end"
         with contextlib.suppress(NotApplied):  # the process leaves in any case
             uninterrupted(functools.partial(self._log.warning, line, name), "the last line of the log", GOODBYE_S)
+
+
+_handling: Final[set[SignalsToStop]] = set()
+"""Those that handle signals now."""
+
+
+def _forked() -> None:
+    """Not when the first signal arrives: Python forgets one that comes before the child has looked around."""
+    for handling in _handling:
+        handling.give_back()
+    _handling.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

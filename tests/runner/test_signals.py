@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
 
 import pytest
 
@@ -15,6 +17,7 @@ from jobqueue.runner.threads import Inbox
 from tests.runner.running import handled
 
 TERM, INT, HUP = STOPS
+REALLY_LEAVE: Final = os._exit
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,18 @@ def test_a_hangup_that_somebody_else_has_decided_about_is_left_alone(
             os.kill(os.getpid(), signal.SIGHUP)
             assert heard.stops == 0
         assert signal.getsignal(signal.SIGHUP) is theirs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_forked_child_has_its_signals_back_at_once_but_those_that_somebody_handles_since(heard: Heard) -> None:
+    """Not when the first arrives: that one may be lost."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    with heard.handling():
+        signal.signal(signal.SIGHUP, ours)
+        child = os.fork()
+        if child == 0:
+            found = {number: signal.getsignal(number) for number in STOPS}
+            REALLY_LEAVE(0 if found == {**before, signal.SIGHUP: ours} else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert signal.getsignal(TERM) != before[TERM]
