@@ -1,10 +1,10 @@
 """The rules of a runner: a state machine without a thread, a socket or a clock.
 
-A driver tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer is a
-`Decision`: jobs to start, jobs to interrupt, and then one thing: send batches, rest, look around, or leave. At most one send
-is under way at a time; it carries all that is due: results, promotions, hand-backs and claims. What an answer brought is
-looked at `meanwhile`, after the next send has left, so that runner and server work at the same time. The production runner,
-the testing kit and the simulation drive this very class.
+Whoever has it tells it what happened (`returned`, `answered`, `woken`, `stop`) and asks it what to do (`decide`). The answer
+is a `Decision`: jobs to start, jobs to interrupt, and then one thing: send batches, rest, look around, or leave. At most one
+send is under way at a time; it carries all that is due: results, promotions, releases and claims. What an answer brought is
+looked at `meanwhile`, after the next send has left, so that runner and server work at the same time. `Engine` asks it in
+this order, for the production runner as for the testing kit, the simulation and the tests.
 
 Rejected: a future per job and a task per duty. They cost ten times as much, and no test can choose their order.
 """

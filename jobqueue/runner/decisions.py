@@ -11,7 +11,7 @@ from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
 from jobqueue.transitions import BYTES
 
-__all__ = ["Config", "Decision", "Leave", "LookAround", "Notice", "Rest", "Send"]
+__all__ = ["Config", "Decision", "Leave", "LookAround", "Notice", "Rest", "Send", "Then"]
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -27,9 +27,9 @@ from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, loop_maker
 from jobqueue.runner.beat import Heart
 from jobqueue.runner.beside import beside, on_a_thread
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, LookAround, Rest, Send
+from jobqueue.runner.decisions import Config, Leave, LookAround, Rest
 from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
@@ -230,15 +230,12 @@ class Runner:
             incarnation, self._lease, self._beat, float(self._grace), self._threads, self._coroutines, self._job_processes,
             self._strict, until_empty, transitions.longest_record(jobs.max_payload),
         )  # fmt: skip
-        self._core = core = Core(
-            config,
-            served,
-            self._queue_keys,
-            jobs.registry.get,
-            lanes_of(jobs.registry),
-            jobs.access.chance.jitter,
-            self._journal.noticed,
-        )
+        engine = Engine(
+            config, jobs.namespace, served, jobs.registry.get, moment=self._moment, start=self._start,
+            interrupt=self._interrupt, notice=self._journal.noticed, lanes=lanes_of(jobs.registry),
+            jitter=jobs.access.chance.jitter, guard=self._guard,
+        )  # fmt: skip
+        self._core = core = engine.core
         started = clock.now()
 
         def info(now: int) -> bytes:
@@ -275,7 +272,7 @@ class Runner:
         heart.start()
         duty.start()
         try:
-            hard = self._turn(pump_storage)
+            hard = self._turn(engine, pump_storage)
         finally:
             over.set()
             self._listener.close()
@@ -361,50 +358,33 @@ class Runner:
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic())
 
-    def _turn(self, storage: Storage) -> bool:
-        core, guard = self._core, self._guard
+    def _turn(self, engine: Engine, storage: Storage) -> bool:
         apply_while = overlapped(storage)
         while True:
-            at = self._moment()
-            with guard:
-                decision = core.decide(at)
-                self.status.running = core.outstanding
-            self._start(decision.start)
-            if decision.interrupt:
-                # Threads cannot be interrupted; those of processes see it by themselves.
-                self._loop.interrupt(decision.interrupt)
-            then = decision.then
-            if isinstance(then, Send):
-                outcomes = apply_while(then.batches, self._meanwhile)
-                at = self._moment()
-                with guard:
-                    core.answered(outcomes, at)
-                self._collect(0.0)
-            elif isinstance(then, Rest):
+            then = engine.take_turn(apply_while).then
+            self.status.running = self._core.outstanding
+            if isinstance(then, Rest):
                 self._rest(then)
             elif isinstance(then, LookAround):
                 self._look_around(storage)
-            else:
-                assert isinstance(then, Leave)
+            elif isinstance(then, Leave):
                 if not self._stopped_at:
-                    self._stopped_at = at.local
+                    self._stopped_at = self._clock.monotonic()
                     self._log.info("nothing ready or due is left")
                 return then.hard
-
-    def _meanwhile(self) -> None:
-        at = self._moment()
-        with self._guard:
-            tasks = self._core.meanwhile(at)
-        self._start(tasks)
+            else:
+                self._collect(0.0)
 
     def _start(self, tasks: Sequence[Task]) -> None:
-        if tasks:
-            lanes: dict[Lane, list[Task]] = {}
-            for task in tasks:
-                assert task.kind is not None
-                lanes.setdefault(task.kind.lane, []).append(task)
-            for lane, some in lanes.items():
-                self._drivers[lane].start(some)
+        lanes: dict[Lane, list[Task]] = {}
+        for task in tasks:
+            assert task.kind is not None
+            lanes.setdefault(task.kind.lane, []).append(task)
+        for lane, some in lanes.items():
+            self._drivers[lane].start(some)
+
+    def _interrupt(self, tasks: Sequence[Task]) -> None:
+        self._loop.interrupt(tasks)  # threads cannot be; those of processes see it by themselves
 
     def _look_around(self, storage: Storage) -> None:
         try:

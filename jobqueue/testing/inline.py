@@ -18,13 +18,12 @@ from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
-from jobqueue.job import LANES
-from jobqueue.keys import NamespaceKeys, QueueKeys, queue_keys
+from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Leave, Notice, Rest
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
@@ -116,15 +115,13 @@ class InlineRunner:
         self._seen = changes()  # all that was written before it looked, or by itself
         self._errors: dict[bytes, BaseException | None] = {}
         self._born = self._moment()
-        self._core = Core(
-            Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1),
-            {queue: default_weight(queue) for queue in queues()},
-            lambda queue: queue_keys(keys.scope, queue),
-            registry.get,
-            lambda: LANES,
-            jitter,
-            self._noticed,
-        )
+        self._given: list[Task] = []
+        self._engine = Engine(
+            Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1), keys.scope,
+            {queue: default_weight(queue) for queue in queues()}, registry.get, moment=self._moment,
+            start=self._given.extend, notice=self._noticed, jitter=jitter,
+        )  # fmt: skip
+        self._core = self._engine.core
 
     def work(self, most: int | None = None) -> Generator[Task, None, None]:
         """Yield each job that is to be run now; at the next step it has been run.
@@ -134,9 +131,9 @@ class InlineRunner:
         Args:
             most: Stop after so many jobs; None: when nothing is due any more.
         """
-        start: Sequence[Task] = ()
         while True:
-            for task in start:
+            while self._given:
+                task = self._given.pop(0)
                 taken = task.take()
                 assert taken, "nobody else starts its jobs"
                 self.current = task
@@ -154,33 +151,28 @@ class InlineRunner:
                     self.stop()
                 # By a clock that stood still since its start, so that it never counts on quick jobs and claims ahead.
                 self._core.returned([task], Moment(self._clock.now(), self._born.local))
-            start = ()
-            at = self._moment()
-            decision = self._core.decide(at)
-            assert not decision.start, "what an answer brings is looked at as soon as it is there"
-            match decision.then:
-                case Send(batches):
-                    self._core.answered(self._send(batches), at)
-                    start = self._core.meanwhile(at)
+            then = self._engine.take_turn(self._send).then
+            match then:
                 case Leave():
                     return
-                case Rest(until, listen):
+                case Rest(until, listen) if not self._given:
                     if not listen:
                         # It waits before it asks again, after a reply was lost. That takes no time here.
-                        self._waited += max(1.0, until - at.local)
+                        self._waited += max(1.0, until - self._moment().local)
                     elif self._seen == self._changes():
                         return  # it holds nothing, and every queue said that it has nothing more
                     else:
                         self._seen = self._changes()
                         for queue in self._queues():
                             self._core.serve(queue, default_weight(queue))
-                        self._core.woken(at)
+                        self._core.woken(self._moment())
 
     def stop(self) -> None:
         """Claim no more; `work` ends when everything is stored or handed back."""
         self._core.stop(self._moment())
 
-    def _send(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def _send(self, batches: Sequence[Batch], meanwhile: Callable[[], None]) -> list[Outcome]:
+        meanwhile()
         before = self._changes()
         outcomes = self._storage.apply(batches)
         self._seen += self._changes() - before

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -141,7 +141,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def _new_runner(self) -> Member:
         self.born += 1
         weights = {queue: 2 if queue == "high" else 1 for queue in self.queues}
-        return Member(self.jobs, weights, b"runner%d" % self.born)
+        return Member(self.jobs, weights, b"runner%d" % self.born, lambda: self.at)
 
     @property
     def at(self) -> Moment:
@@ -204,16 +204,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         runner = self.runners[who]
         if runner.asleep:
             return
-        decision = runner.core.decide(self.at)
-        runner.given += decision.start
-        if isinstance(decision.then, Send):
-            runner.given += runner.core.meanwhile(self.at)
-            outcomes = self._apply(decision.then.batches, fate)
-            if dies:
-                self.runners[who] = self._new_runner()
-            else:
-                runner.core.answered(outcomes, self.at)
-        elif isinstance(decision.then, Leave):
+
+        def apply(batches: Sequence[Batch], work: Callable[[], None]) -> list[Any]:
+            work()
+            return self._apply(batches, fate)
+
+        then = runner.engine.take_turn(apply).then
+        if isinstance(then, Leave) or (dies and isinstance(then, Send)):
             self.runners[who] = self._new_runner()
 
     @rule(who=_runners)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
 
-from jobqueue.job import LANES
-from jobqueue.keys import queue_keys
+from jobqueue.clock import Moment
 from jobqueue.queue import JobQueue
-from jobqueue.runner.core import Core
 from jobqueue.runner.decisions import Config, Notice
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.rescue import Watch
 from jobqueue.runner.task import Task
 
@@ -24,17 +23,19 @@ BEAT_MS: Final = 100
 class Member:
     """A runner without threads: the machine says when it does what."""
 
-    def __init__(self, jobs: JobQueue, weights: Mapping[str, int], incarnation: bytes) -> None:
+    def __init__(
+        self, jobs: JobQueue, weights: Mapping[str, int], incarnation: bytes, moment: Callable[[], Moment]
+    ) -> None:
         self.asleep = False
         self.given: list[Task] = []
         self.running: list[Task] = []
         self.watch = Watch()
         self.notices: list[Notice] = []
-        self.core = Core(
-            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2), weights,
-            lambda queue: queue_keys(jobs.namespace, queue), jobs.registry.get, lambda: LANES, lambda: 0.5,
-            self.notices.append,
+        self.engine = Engine(
+            Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2), jobs.namespace,
+            weights, jobs.registry.get, moment=moment, start=self.given.extend, notice=self.notices.append,
         )  # fmt: skip
+        self.core = self.engine.core
 
 
 @attrs.define

@@ -1,7 +1,7 @@
 """A world in memory with one virtual clock: the rules of the runner as they are in production, and faults at any step.
 
-`Core`, `Heart`, `Duties`, `Lock`, the flows of `JobQueue` and `ServerClock` are the library's own; threads, sockets and time
-are replaced. What takes time (a call that stalls, a pause of a process) lets everybody else go on meanwhile.
+`Engine`, `Heart`, `Duties`, `Lock`, the flows of `JobQueue` and `ServerClock` are the library's own; threads, sockets and
+time are replaced. What takes time (a call that stalls, a pause of a process) lets everybody else go on meanwhile.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.runner.beat import Heart
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Leave, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Leave, Notice, Rest
 from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Applied, Batch, Moved, Query
 from jobqueue.storage.protocol import Outcome
+from jobqueue.storage.wrappers import overlapped
 from jobqueue.testing import Fault, FaultyStorage
 from tests.faults.steps import step_of
 
@@ -301,11 +302,12 @@ class Actor:
         self._running: dict[Task, float] = {}
         self._epoch: bytes | None = None
         self._heart: Heart | None = None
-        self.core = Core(
-            Config(self._name, LEASE, BEAT, grace, threads=4, coroutines=1),
-            {"q": 1}, lambda queue: queue_keys("world", queue), self.jobs.registry.get, lambda: LANES,
-            lambda: 0.5, self._noticed,
+        self._back: list[Task] = []
+        self._engine = Engine(
+            Config(self._name, LEASE, BEAT, grace, threads=4, coroutines=1), "world", {"q": 1}, self.jobs.registry.get,
+            moment=self.moment, start=self._start, notice=self._noticed, lanes=lambda: LANES,
         )  # fmt: skip
+        self.core = self._engine.core
         self._duties = Duties(
             NAMES, lambda: [QUEUE], lease=LEASE, beat=BEAT, keep_dead=10**10, moment=self.moment,
             reports=Reports(lambda _: self.core.woken(self.moment()), lambda _: None, lambda _: None), discover=False,
@@ -402,17 +404,11 @@ class Actor:
         if ended:
             self.core.returned([self._end(task) for task in ended], self.moment())
         for _ in range(100):
-            decision = self.core.decide(self.moment())
-            start = decision.start
-            if isinstance(decision.then, Send):
-                start = [*start, *self.core.meanwhile(self.moment())]
-            back = [task for task in start if not self._begin(task)]
-            if back:
+            then = self._engine.take_turn(overlapped(self.wire)).then
+            if self._back:
+                back, self._back = self._back, []
                 self.core.returned(back, self.moment())
-            match decision.then:
-                case Send(batches):
-                    outcomes = self.wire.apply(batches)
-                    self.core.answered(outcomes, self.moment())
+            match then:
                 case Rest(until, listen):
                     # Nobody rings here; a runner that listens looks with every tick instead.
                     if listen:
@@ -423,6 +419,9 @@ class Actor:
                     self.gone = True
                     return
         raise AssertionError("a hundred calls without a rest")
+
+    def _start(self, tasks: Sequence[Task]) -> None:
+        self._back += [task for task in tasks if not self._begin(task)]
 
     def _begin(self, task: Task) -> bool:
         assert task.take()

@@ -1,6 +1,6 @@
 """Runners without threads over one storage in memory and one fake clock: the test chooses every step.
 
-`Sim` drives the production `Core` and `patrol`. What it is told to start it keeps in ``given`` until the test runs it
+`Sim` drives the production `Engine` and `patrol`. What it is told to start it keeps in ``given`` until the test runs it
 (`run`), so a test decides how long a job takes and which of two events comes first.
 """
 
@@ -18,8 +18,8 @@ from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import Stored, decode
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.execute import run_function
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.rescue import Rescued, Watch, patrol
@@ -148,10 +148,12 @@ class Sim:
         self.watch = Watch()
         self.discover = discover
         self.weights = dict(weights or {"low": 1})
-        self.core = Core(
-            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict, until_empty), self.weights,
-            world.keys, world.jobs.registry.get, lambda: LANES, lambda: 0.5, self.notices.append,
+        self.engine = Engine(
+            Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict, until_empty),
+            world.jobs.namespace, self.weights, world.jobs.registry.get, moment=lambda: self.at,
+            start=self.start, notice=self.notices.append, lanes=lambda: LANES,
         )  # fmt: skip
+        self.core = self.engine.core
 
     @property
     def at(self) -> Moment:
@@ -162,16 +164,21 @@ class Sim:
 
     def step(self) -> Decision:
         """Ask the core once and do what it says; what it sends is answered before this returns."""
-        self.decided = decision = self.core.decide(self.at)
-        self.given.extend(decision.start)
-        if isinstance(decision.then, Send):
-            self.given.extend(self.core.meanwhile(self.at))
-            self.core.answered(self.send(decision.then.batches), self.at)
-        elif isinstance(decision.then, LookAround):
+        self.decided = decision = self.engine.take_turn(self.send_while)
+        if isinstance(decision.then, LookAround):
             for queue in self.world.jobs.counts() if self.discover else ():
                 self.core.serve(queue, 1)
             self.core.looked_around()
         return decision
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Take note of what is to be started."""
+        self.given.extend(tasks)
+
+    def send_while(self, batches: Sequence[Batch], work: Callable[[], None]) -> list[Outcome]:
+        """`send`, after the work for the time of a call is done."""
+        work()
+        return self.send(batches)
 
     def send(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Apply batches on the storage as the faults of the world have it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from jobqueue.clock import Moment
 from jobqueue.runner.ahead import ClaimAhead
-from jobqueue.runner.decisions import Leave, Rest, Send
+from jobqueue.runner.decisions import Leave, Rest
 from jobqueue.runner.task import End, Task
+from jobqueue.storage.ops import Batch
+from jobqueue.storage.protocol import Outcome
 from tests.runner.sim import Sim, World
 
 THREADS = 8
@@ -53,29 +55,28 @@ class Far(Sim):
         """Let so much time pass."""
         end = self.at.local + milliseconds
         while self.at.local < end:
-            decision = self.core.decide(self.at)
-            assert not isinstance(decision.then, Leave)
-            self._give(decision.start)
-            if isinstance(decision.then, Send):
-                self._give(self.core.meanwhile(self.at))
-                self._pass(max(self.trip, 4 * TURN_MS))
-                outcomes = self.send(decision.then.batches)
-                self._taken_back()
-                self.core.answered(outcomes, self.at)
-            else:
-                assert isinstance(decision.then, Rest)
-                until = min([decision.then.until, end, *[until for until, _ in self._busy]])
+            then = self.engine.take_turn(self.send_while).then
+            assert not isinstance(then, Leave)
+            if isinstance(then, Rest):
+                until = min([then.until, end, *[until for until, _ in self._busy]])
                 self._pass(max(TURN_MS, until - self.at.local))
             self._pass(TURN_MS)
             if self._back:
                 back, self._back = self._back, []
                 self.core.returned(back, self.at, self._idle_since)
 
-    def _give(self, tasks: object) -> None:
-        assert isinstance(tasks, list | tuple)
-        for task in tasks:
-            self._since[task] = self.at.local
-            self._queue.append(task)
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Let a thread take these when it is free."""
+        self._since.update(dict.fromkeys(tasks, self.at.local))
+        self._queue.extend(tasks)
+
+    def send_while(self, batches: Sequence[Batch], work: Callable[[], None]) -> list[Outcome]:
+        """A call takes its time."""
+        work()
+        self._pass(max(self.trip, 4 * TURN_MS))
+        outcomes = self.send(batches)
+        self._taken_back()
+        return outcomes
 
     def _pass(self, milliseconds: float) -> None:
         """Time passes, and the threads run jobs."""

@@ -25,9 +25,9 @@ from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.runner.beat import Beats
-from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, LookAround, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, LookAround, Notice, Rest, Then
 from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.engine import Engine
 from jobqueue.runner.execute import begin, cancel, go, run_coroutine
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
@@ -176,23 +176,15 @@ class SimRunner(Actor):
         self.knows = frozenset(kinds)
         known = {name: bound(kind, self._acts, watcher.saw) for name, kind in kinds.items()}
         lanes: set[Lane] = {"thread", *(kind.lane for kind in known.values())}
-        self.core = Core(
-            Config(
-                self.incarnation,
-                settings.lease,
-                settings.beat,
-                settings.grace,
-                settings.threads,
-                settings.coroutines,
-                until_empty=settings.until_empty,
-            ),
-            settings.weights,
-            self._keys,
-            known.get,
-            lambda: lanes,
-            self.chance.jitter,
-            self._noticed,
-        )
+        config = Config(
+            self.incarnation, settings.lease, settings.beat, settings.grace, settings.threads, settings.coroutines,
+            until_empty=settings.until_empty,
+        )  # fmt: skip
+        self._engine = Engine(
+            config, settings.namespace, settings.weights, known.get, moment=self.moment, start=self._start,
+            interrupt=self._interrupt, notice=self._noticed, lanes=lambda: lanes, jitter=self.chance.jitter,
+        )  # fmt: skip
+        self.core = self._engine.core
         self._free = {False: settings.threads, True: settings.coroutines}
         self._todo: dict[bool, deque[Task]] = {False: deque(), True: deque()}
         self._running: dict[Task, Callable[[], None]] = {}
@@ -257,21 +249,21 @@ class SimRunner(Actor):
     def _turn(self) -> Steps:
         core = self.core
         looked = (0.0, 0)
-        told = False
+        then: Then | None = None
         while True:
-            told = told or core.stopping
-            decision = core.decide(self.moment())
-            if core.stopping and not told:
+            was_stopping = core.stopping
+            turn = self._engine.turn()
+            try:
+                request = next(turn)
+            except StopIteration as end:
+                request, then = None, end.value.then
+            if core.stopping and not was_stopping:
                 self._watcher.found_empty(self, *looked)
-            self._start(decision.start)
-            for task in decision.interrupt:
-                self._interrupt(task)
-            then = decision.then
-            if isinstance(then, Send):
-                self._watcher.sent(self, then.batches)
-                self._start(core.meanwhile(self.moment()))
-                outcomes = yield flows.Apply(then.batches)
-                core.answered(outcomes, self.moment())
+            if isinstance(request, flows.Apply):
+                self._watcher.sent(self, request.batches)
+                outcomes = yield request
+                with contextlib.suppress(StopIteration):
+                    turn.send(outcomes)
                 self._collect()
             elif isinstance(then, Rest):
                 if then.listen:
@@ -391,14 +383,15 @@ class SimRunner(Actor):
         elif task in self._running:
             self.crash()
 
-    def _interrupt(self, task: Task) -> None:
-        running = self._running.get(task)
-        if isinstance(running, _Coroutine):
-            cancel(task, running)
-            self._end((task, True))
-        elif isinstance(running, _Function) and running.looks:
-            # It looks soon, or too late for the runner, which has left by then.
-            self.world.at(self.world.now + LOOKS_MS * self.chance.jitter(), self._end, (task, False))
+    def _interrupt(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            running = self._running.get(task)
+            if isinstance(running, _Coroutine):
+                cancel(task, running)
+                self._end((task, True))
+            elif isinstance(running, _Function) and running.looks:
+                # It looks soon, or too late for the runner, which has left by then.
+                self.world.at(self.world.now + LOOKS_MS * self.chance.jitter(), self._end, (task, False))
 
     # ---------------------------------------------------------------------------------------------------------- beats
 
