@@ -288,6 +288,13 @@ MOVES: Final = (
         "                why = None\n",
     ),
     Variant(
+        "stored-before-told-as-missing",
+        "says of a job that an earlier call stored that it found no room",
+        "flows.py",
+        "if again and isinstance(outcome, Refused):",
+        "if False:",
+    ),
+    Variant(
         "foreign-job-passes",
         "takes another job that has the same id for the one to be stored",
         "flows.py",
