@@ -22,6 +22,7 @@ import pytest
 
 from jobqueue import JobQueue
 from jobqueue.storage.redis.pool import Pool
+from jobqueue.uninterrupted import uninterrupted
 from tests.conftest import MakeServer
 from tests.servers import Server, kinds, start_server
 
@@ -109,6 +110,28 @@ def test_a_finalizer_that_enqueues(server: Server) -> None:
     assert ended == 300
     assert jobs.length("low") == 600
     jobs.close()
+
+
+def test_no_finalizer_runs_on_the_thread_that_opens_a_storage() -> None:
+    """It would wait for the lock of the thread that waits for this one."""
+    ran: list[int] = []
+
+    class Careless:
+        def __init__(self) -> None:
+            self.me = self  # only the collector ends it
+
+        def __del__(self) -> None:
+            ran.append(threading.get_ident())
+
+    def work() -> list[list[int]]:
+        Careless()
+        return [[number] for number in range(100_000)]
+
+    uninterrupted(work, "a test")
+    gc.collect()
+
+    assert ran == [threading.get_ident()]
+    assert gc.isenabled()
 
 
 class Alarm:
