@@ -6,7 +6,7 @@ Pure: no lock, clock, chance or thread. `jobqueue.storage.memory` makes a `Stora
 * A batch is checked whole before anything is written: guards, numbers of requests (`Once`), the room for a `Put`, moves that
   are ``whole``, kinds of keys, integers. Each `Put` of a batch is compared with what was there before the batch.
 * A key that exists as another kind, or that one batch uses as two kinds, refuses the batch (`StorageRefused`); so does an
-  addition to a field that holds no integer, or past what a score holds exactly.
+  addition to a field that holds no integer, or past what a score holds exactly. What a `Move` counts starts anew there.
 * `Move` picks first, then skips what is not as expected, then takes away what has no record. So a limit counts skipped
   and missing ids too, and the bytes of `Head` are those of the records stored for what it picked. Ids picked twice
   count once.
@@ -150,7 +150,10 @@ class Interpreter(Placing):
             match op:
                 case Move():
                     if op.count is not None:
-                        self._check_sum(written, op.count[0].full, op.count[1], _most(op))
+                        name, field = op.count[0].full, op.count[1]
+                        before = written.get((name, field), self.hashes.get(name, {}).get(field))
+                        if _can_grow(before, _most(op)):  # else it stays, or starts anew
+                            written[name, field] = b"%d" % (int(before or b"0") + _most(op))
                     if isinstance(op.stamp, Stamp):
                         counters = full_name(batch.scope, COUNTERS)
                         self._check_sum(written, counters, FENCE, 1, op.stamp.now)
@@ -259,7 +262,10 @@ class Interpreter(Placing):
             elif op.records:
                 self.hash_set(full_name(scope, RECORDS), {id_: op.records[id_] for id_ in moved if id_ in op.records})
             if op.count is not None:
-                self.hash_add(op.count[0].full, op.count[1], len(moved))
+                name, field = op.count[0].full, op.count[1]
+                before = self.hashes.get(name, {}).get(field)
+                total = (int(before or b"0") if _can_grow(before, _most(op)) else 0) + len(moved)
+                self.hash_set(name, {field: b"%d" % total})
         if op.once is not None:
             self.hash_set(
                 full_name(scope, REQUESTS),
@@ -452,6 +458,12 @@ def _most(op: Move) -> int:
         return op.pick.limit
     ids = {*op.pick.ids}
     return len(ids & op.expect.keys() if isinstance(op.expect, Mapping) else ids)
+
+
+def _can_grow(count: bytes | None, most: int) -> bool:
+    """Whether so many can be added to what is there."""
+    now = 0 if count is None else _integer(count)
+    return now is not None and max(abs(now), abs(now + most)) < _LIMIT
 
 
 def _most_bytes(op: Move) -> int | None:

@@ -365,8 +365,8 @@ class Move(msgspec.Struct, frozen=True):
         stamp: Write or clear the claim of what moved; None leaves it.
         once: Number of the request.
         records: New records of those that move.
-        count: A hash and a field to which the number of ids that moved is added. Where all that may be picked could bring it
-            to 2**53, the batch is refused (`StorageRefused`).
+        count: A hash and a field to which the number of ids that moved is added. Where it holds no integer, or all that may
+            be picked could bring it to 2**53, it starts anew: what is counted must not keep jobs from moving.
         front: Put at the head of a list, in the order picked, instead of the tail.
         wake: Ring the scope if a list that is the source still holds something; with a sorted set as the source, if
             something joined a list, or one of these became the head of another sorted set.

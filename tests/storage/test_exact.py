@@ -134,27 +134,37 @@ def test_the_number_of_a_request_cannot_be_added_to_in_the_same_batch(t: Bench) 
     assert t.state() == before
 
 
-def test_a_count_is_refused_for_what_could_move_at_most(t: Bench) -> None:
-    t.do(HashSet(t.notes, {N: b"%d" % (LIMIT - 3)}))
+def test_a_count_starts_anew_where_what_could_move_at_most_would_not_fit(t: Bench) -> None:
     t.put(Put(t.waiting, {A: record(A)}, 1))
     t.fill(B)
-    before = t.state()
     count = (t.notes, N)
     three = These((A, b"x", b"y"))
+    near = b"%d" % (LIMIT - 3)
 
-    for too_many in (
-        Move(t.waiting, None, Due(9, 3), count=count),
-        Move(t.ready, None, Head(3, 999), count=count),
-        Move(t.waiting, None, three, count=count),
+    for move, after in (
+        (Move(t.waiting, t.waiting, Due(9, 3), 1, count=count), b"1"),
+        (Move(t.ready, t.ready, Head(3, 999), count=count), b"1"),
+        (Move(t.waiting, t.waiting, three, 1, count=count), b"1"),
+        (
+            Move(t.waiting, t.waiting, three, 1, expect={A: 1}, count=count),
+            b"%d" % (LIMIT - 2),
+        ),  # one can be as expected
+        (Move(t.waiting, t.waiting, These((b"x", b"y", C)), 1, count=count), near),  # nothing moved
     ):
-        assert isinstance(t.outcome(too_many), StorageRefused), too_many
-        assert t.state() == before
-    for fitting in (
-        Move(t.waiting, t.waiting, three, expect={A: 1}, count=count),  # only one of them can be as expected
-        Move(t.ready, None, Head(1, 999), count=count),
-    ):
-        assert isinstance(t.outcome(fitting), Applied), fitting
-    assert notes(t) == {N: b"%d" % (LIMIT - 1)}
+        t.do(HashSet(t.notes, {N: near}))
+        t.do(move)
+        assert notes(t) == {N: after}, move
+
+
+def test_a_count_that_may_stay_spoiled_is_not_added_to(t: Bench) -> None:
+    """Where nothing moves it stays as it is."""
+    t.fill(A)
+    t.do(HashSet(t.notes, {N: b"many"}))
+    count = Move(t.ready, t.dead, Head(1, 999), 5, count=(t.notes, N))
+
+    assert isinstance(t.outcome(count, HashAdd(t.notes, N, 1)), StorageRefused)
+    t.do(count)
+    assert notes(t) == {N: b"1"}
 
 
 # ------------------------------------------------------------------------------------------------- numbered claims

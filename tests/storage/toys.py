@@ -125,12 +125,14 @@ class FencesUnchecked(Interpreter):
         super()._check_sum(written, name, field, 0 if field == FENCE else amount)
 
 
-class CountsUnchecked(Interpreter):
-    """Rule 1 broken: a count may grow past what a number of the server holds."""
+class CountsChecked(Interpreter):
+    """Rule 1 broken: a count that something else spoiled keeps jobs from moving."""
 
     def _check_integers(self, batch: Batch) -> None:
-        ops = [msgspec.structs.replace(op, count=None) if isinstance(op, Move) else op for op in batch.ops]
-        super()._check_integers(msgspec.structs.replace(batch, ops=tuple(ops)))
+        super()._check_integers(batch)
+        for op in batch.ops:
+            if isinstance(op, Move) and op.count is not None:
+                self._check_sum({}, op.count[0].full, op.count[1], 1)
 
 
 class FirstFailureOnly(Interpreter):
@@ -773,7 +775,7 @@ TOYS: Final[tuple[tuple[int, Callable[[], Storage], str], ...]] = (
     (1, _with(KindsOfRequestsUnchecked), "a claim whose bookkeeping is of another kind moves nothing"),
     (1, _with(SumsUnchecked), "sums stay exact"),
     (1, _with(FencesUnchecked), "fences stay exact"),
-    (1, _with(CountsUnchecked), "counts stay exact"),
+    (1, _with(CountsChecked), "counts keep nothing from moving"),
     (1, _with(FirstFailureOnly), "every failing guard is named"),
     (1, _with(OneGuardOnly), "a refused batch changes nothing"),
     (1, GuardsFirst, "nothing comes between a guard and its batch"),

@@ -202,18 +202,21 @@ def sums_stay_exact(t: Bench) -> None:
 
 
 @case(1)
-def counts_stay_exact(t: Bench) -> None:
+def counts_keep_nothing_from_moving(t: Bench) -> None:
     largest = 2**53 - 1
     count = (t.notes, b"moved")
-    t.fill(b"a", b"b", b"c")
-    t.do(HashSet(t.notes, {b"moved": b"%d" % (largest - 1)}))
-    before = t.state()
-    outcome = t.outcome(Move(t.ready, t.working, Head(2, 1000), NOW, count=count))
-    if not isinstance(outcome, StorageRefused):
-        raise CaseFailed(f"two jobs counted up to {largest + 1}\n  expected: StorageRefused\n  got:      {outcome!r}")
-    t.check(t.state(), before, "after it")
-    t.move(Move(t.ready, t.working, Head(1, 1000), NOW, count=count))
-    t.check(t.read(Fields(t.notes)), {b"moved": b"%d" % largest}, "the largest count there is")
+    t.fill(*[b"%d" % number for number in range(9)])
+    for before, moved, after in (
+        (b"%d" % (largest - 1), 1, b"%d" % largest),
+        (b"%d" % (largest - 1), 2, b"2"),
+        (b"%d" % largest, 1, b"1"),
+        (b"many", 1, b"1"),
+        (b"007", 1, b"1"),
+        (b"9" * 30, 1, b"1"),
+    ):
+        t.do(HashSet(t.notes, {b"moved": before}))
+        t.move(Move(t.ready, t.working, Head(moved, 1000), NOW, count=count))
+        t.check(t.read(Fields(t.notes)), {b"moved": after}, f"the count {before!r} and {moved} more")
 
 
 @case(1)

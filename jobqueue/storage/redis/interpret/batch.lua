@@ -1,12 +1,15 @@
 -- Whether every number that the operations add to is one, with what the same batch writes before it.
 local function check_numbers(ops)
   local written = {}
-  local function add(name, field, amount, least)
+  local function known(name, field)
     local place = #name .. ':' .. name .. field
-    local text = written[place]
-    if text == nil then
-      text = call('HGET', name, field)
+    if written[place] == nil then
+      written[place] = call('HGET', name, field)
     end
+    return place, written[place]
+  end
+  local function add(name, field, amount, least)
+    local place, text = known(name, field)
     local now = integer(text or '0')
     local sum = now and math.max(now + amount, least or -LIMIT)
     if not sum or math.abs(now) >= LIMIT or math.abs(sum) >= LIMIT then
@@ -29,7 +32,11 @@ local function check_numbers(ops)
       end
     elseif op.code == 'V' then
       if op.count then
-        add(op.count, op.field, most(op))
+        local place, text = known(op.count, op.field)
+        local now = integer(text or '0')
+        if now and math.abs(now) < LIMIT and math.abs(now + most(op)) < LIMIT then -- else it stays, or starts anew
+          written[place] = format('%.0f', now + most(op))
+        end
       end
       if op.stamp == 's' then
         add(COUNTERS, 'fence', 1, op.now)

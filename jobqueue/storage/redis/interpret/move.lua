@@ -390,7 +390,7 @@ local function moves()
       send('HDEL', CLAIMS, ids, 1, m)
     end
     if op.count and m > 0 then
-      call('HINCRBY', op.count, op.field, m)
+      call('HSET', op.count, op.field, format('%.0f', counted(call('HGET', op.count, op.field), m, most(op))))
     end
     local left, next = rest(op)
     if op.wake then
