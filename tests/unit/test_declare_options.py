@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import attrs
 import pytest
 
 from jobqueue import JobQueue
 from jobqueue.errors import DeclarationError
 from jobqueue.options import NO_OPTIONS, EnqueueOptions, Options
+from jobqueue.record import Stored
 
 jobs = JobQueue("memory://")
 
@@ -90,3 +92,11 @@ def test_later_options_take_the_place_of_earlier_ones() -> None:
 
 def test_no_options_are_one_object() -> None:
     assert send.call("a").opts().options is NO_OPTIONS
+
+
+def test_options_of_the_record_have_the_names_of_its_fields() -> None:
+    given = Options(queue="high", retry=4, delay_ms=5)
+    assert given.stored == {"retry": 4}
+    assert NO_OPTIONS.stored == {}
+    marked = {field.name for field in attrs.fields(Options) if field.metadata}
+    assert marked <= set(Stored.__struct_fields__)

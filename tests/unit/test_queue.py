@@ -12,7 +12,7 @@ import pytest
 from jobqueue import DeclarationError, JobNotFound, JobQueue, PayloadError, StorageRefused, UnknownJob, transitions
 from jobqueue.lifecycle import COUNTED
 from jobqueue.looking import Counts, Totals
-from jobqueue.record import decode, rewrite
+from jobqueue.record import decode, job_record, rewrite
 from jobqueue.runner_info import Beat
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Batch, HashSet, Put, Records, SetAdd, claim_mark
@@ -491,3 +491,18 @@ def test_what_ever_became_of_jobs_is_told(bench: Bench) -> None:
     spoiled = HashSet(bench.keys("high").counters, {b"done": b"many", b"dead": b"3"})
     bench.memory.apply([Batch("test:high", (spoiled,))])
     assert bench.jobs.totals()["high"] == Totals(dead=3)
+
+
+def test_what_runners_noted_of_a_job_is_not_enqueued_again() -> None:
+    bench = Bench()
+    made = bench.work.enqueue(1)
+    noted = msgspec.structs.replace(made.stored, parked=2, parked_since=5, started=3, died=4, recoveries=1)
+    bench.jobs.delete(made)
+    seen = job_record(made.id.encode(), made.queue, noted, "waiting", nonce=made.nonce)
+    assert seen.parked_since is not None
+
+    [again] = bench.jobs.enqueue_records([seen])
+
+    assert again.parked_since is None
+    assert again.stored == msgspec.structs.replace(made.stored, recoveries=1)
+    assert bench.jobs.get(made) is not None
