@@ -30,7 +30,8 @@ _HANGING_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 _LONGEST_SOCKET = 100  # bytes; 107 bind on Linux, 103 on macOS
 
-# Every write is in the file within a second, whatever happens to the machine, and at once if only processes die.
+# Every write is on the disk within about two seconds, and in the file at once, unless the disk is slow to flush: then the
+# server answers first, and loses what it held back if it is killed.
 # No snapshots beside the file, no port, and a full memory refuses jobs instead of dropping some.
 _SETTINGS = {
     "appendonly": "yes",
