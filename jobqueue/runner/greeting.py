@@ -29,8 +29,8 @@ def persistence(told: Mapping[str, Any]) -> tuple[int, str]:
         if sync == "always":
             return logging.INFO, f"{name}, append-only file, fsync always: at least once; nothing acknowledged is lost"
         return logging.INFO, (
-            f"{name}, append-only file, fsync {sync}: at least once; a power loss, or a kill while the disk is slow, may undo "
-            "about the last 2 s"
+            f"{name}, append-only file, fsync {sync}: at least once; a power loss, or a kill while the disk is slow, may "
+            "undo about the last 2 s"
         )
     if appending == "no":
         snapshots = (
