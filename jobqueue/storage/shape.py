@@ -60,9 +60,11 @@ def check_shape(batch: Batch) -> None:
             _same_scope(batch, guard.hash)
         else:
             _same_scope(batch, guard.set if isinstance(guard, Member | Empty) else guard.lock)
+    whole = False
     for op in batch.ops:
         _check_op(batch, op)
-    if any(isinstance(op, Move) and op.whole for op in batch.ops):
+        whole = whole or (isinstance(op, Move) and op.whole)
+    if whole:
         _check_whole(batch)
 
 
