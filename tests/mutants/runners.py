@@ -723,4 +723,26 @@ RUNNERS: Final = (
         "        end.set_inheritable(False)\n",
         "",
     ),
+    # ---------------------------------------------------------------------------------- what others say of a queue, or a job
+    Variant(
+        "paused-claimed",
+        "claims from a queue that is paused",
+        "transitions.py",
+        "guards=(Absent(queue.state, PAUSED),),",
+        "guards=(),",
+    ),
+    Variant(
+        "paused-forgotten",
+        "forgets a claim that went unanswered when its queue is paused then",
+        "runner/queue_state.py",
+        "        if claim.unsure:\n            claim.batch",
+        "        if False:\n            claim.batch",
+    ),
+    Variant(
+        "later-version-ended",
+        "runs and ends jobs that only a later version knows how to end",
+        "doors.py",
+        "return stored.needs > LEVEL",
+        "return False",
+    ),
 )
