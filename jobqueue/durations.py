@@ -1,11 +1,11 @@
-"""One check for every duration that a user types."""
+"""One check for every duration that a user types, and one way to tell a duration."""
 
 from __future__ import annotations
 
 import math
 from datetime import timedelta
 
-__all__ = ["LONGEST_MS", "milliseconds"]
+__all__ = ["LONGEST_MS", "milliseconds", "span"]
 
 LONGEST_MS = 100 * 365 * 24 * 3600 * 1000
 """A hundred years: far above any use, far below 2**53, so that a sum with a time stays exact in a storage."""
@@ -39,6 +39,14 @@ def milliseconds(value: float | timedelta, what: str) -> int:
         problem = "negative" if seconds < 0 else "too long" if _finite(seconds) else "not finite"
         raise ValueError(f"{what} must be between 0 seconds and 100 years; {value!r} is {problem}")
     return round(seconds * 1000)
+
+
+def span(seconds: float) -> str:
+    """Answer a duration in the largest unit that fits."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _finite(seconds: float) -> bool:

@@ -7,7 +7,7 @@ import itertools
 import operator
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Never, Unpack
 
 import msgspec
@@ -21,6 +21,7 @@ from jobqueue.errors import NotApplied, OutcomeUnknown, PayloadError, UnknownEls
 from jobqueue.flows import Flow
 from jobqueue.job import Call, Job
 from jobqueue.logs import Careful
+from jobqueue.names import suggestion
 from jobqueue.options import NO_OPTIONS, EnqueueOptions
 from jobqueue.record import JobRecord, R, Stored
 from jobqueue.registry import Registry
@@ -179,6 +180,18 @@ class Enqueueing:
                 told = yield from introduce(opened, self.app)
                 if told is not None:
                     _LOG.warning(told)
+                for queue, meant in self._misspelt_bounds():
+                    _LOG.warning("max_ready bounds queue %s, which no kind here uses%s", queue, meant)
+
+    def _misspelt_bounds(self) -> Iterator[tuple[str, str]]:
+        """The queues in ``max_ready`` whose names resemble one that a kind uses, and what is to be said of that.
+
+        Any other name may be used by kinds that are not declared here, or by ``opts(queue=…)``.
+        """
+        used = {kind.queue for kind in self.registry}
+        for queue in self.max_ready if isinstance(self.max_ready, dict) else ():
+            if queue not in used and (meant := suggestion(queue, used)):
+                yield queue, meant
 
     def _too_long(self, what: str, payload: bytes) -> PayloadError:
         return PayloadError(

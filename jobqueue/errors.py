@@ -99,7 +99,10 @@ class StorageRefused(NotApplied):
 
 
 class QueueFull(NotApplied):
-    """There was no room in a queue for these jobs: more would be ready than ``JobQueue(max_ready=…)`` allows."""
+    """There was no room in a queue for these jobs: more would be ready than ``JobQueue(max_ready=…)`` allows.
+
+    It does not pass if there are more of them at once than may ever be ready.
+    """
 
 
 class OutcomeUnknown(StorageError):

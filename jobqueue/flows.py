@@ -336,10 +336,12 @@ def _full(queue: str, part: Sequence[JobRecord[Any]], max_ready: int | None) -> 
     assert max_ready is not None, "a Put without a bound has room"
     new = sum(record.place != "waiting" for record in part)
     if new > max_ready:
-        return QueueFull(
+        never = QueueFull(
             f"queue {queue!r} cannot have {new} jobs more at once, since max_ready={max_ready}; nothing was changed: raise "
             "max_ready, or enqueue fewer together"
         )
+        never.passes = False
+        return never
     full = (
         f"is full: {max_ready} jobs or more are ready"
         if new == 1

@@ -31,6 +31,7 @@ __all__ = [
     "is_retried",
     "is_suspect",
     "is_wanted",
+    "pause_ms",
     "released",
     "unfit",
     "unknown_kind",
@@ -77,11 +78,13 @@ class RaisedElsewhere(Exception):
 
     Attributes:
         wanted: Whether the policy retries it.
+        after_ms: After how long, where the backoff was asked already.
     """
 
-    def __init__(self, wanted: bool) -> None:
-        super().__init__(wanted)
+    def __init__(self, wanted: bool, after_ms: int | None = None) -> None:
+        super().__init__(wanted, after_ms)
         self.wanted = wanted
+        self.after_ms = after_ms
 
 
 def after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryPolicy, now: int) -> Verdict:
@@ -111,14 +114,8 @@ def _after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryP
     attempt = stored.attempt + 1
     outcome, text = abridged(outcome, text, policy)
     if is_retried(stored, outcome):
-        after = outcome.after_ms if isinstance(outcome, Retry) else None
-        if after is None:
-            try:
-                after = policy.next_delay(attempt)
-            except BaseException as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
-                after = RetryPolicy().next_delay(attempt)
-                text = _noted(text, f"its backoff failed, the default was used: {one_line(error)}")
-        due = now + checked_ms(after)
+        after, text = pause_ms(stored, outcome, text, policy)
+        due = now + after
         return Verdict("retry", {**orderly, "attempt": attempt, "error": text, "due": due}, due)
     return Verdict("bury", {**orderly, "attempt": attempt, "error": text}, death(stored, now))
 
@@ -126,7 +123,7 @@ def _after_run(stored: Stored, outcome: BaseException, text: str, policy: RetryP
 def abridged(outcome: BaseException, text: str, policy: RetryPolicy) -> tuple[RaisedElsewhere | Retry, str]:
     """What a failed run is judged by, without the frames that its exception holds, and the text of the error."""
     if isinstance(outcome, RaisedElsewhere):
-        return RaisedElsewhere(outcome.wanted), text
+        return RaisedElsewhere(outcome.wanted, outcome.after_ms), text
     if isinstance(outcome, Retry):
         after = outcome.after_ms
         return Retry(None if after is None else timedelta(milliseconds=checked_ms(after))), text
@@ -138,6 +135,20 @@ def is_retried(stored: Stored, outcome: RaisedElsewhere | Retry) -> bool:
     """Whether a run that failed is followed by another one."""
     wanted = isinstance(outcome, Retry) or outcome.wanted
     return wanted and (stored.retry < 0 or stored.attempt + 1 <= stored.retry)
+
+
+def pause_ms(
+    stored: Stored, outcome: RaisedElsewhere | Retry, text: str, policy: RetryPolicy
+) -> tuple[int, str]:  # fmt: skip
+    """After how long a run that failed is followed by another one, and the text of its error: noted where that failed."""
+    after, attempt = outcome.after_ms, stored.attempt + 1
+    if after is None:
+        try:
+            after = policy.next_delay(attempt)
+        except BaseException as error:  # noqa: BLE001 - it is a user's function, and must not take the runner down
+            after = RetryPolicy().next_delay(attempt)
+            text = _noted(text, f"its backoff failed, the default was used: {one_line(error)}")
+    return checked_ms(after), text
 
 
 def is_wanted(policy: RetryPolicy, error: BaseException, text: str) -> tuple[bool, str]:

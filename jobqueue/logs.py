@@ -26,6 +26,7 @@ __all__ = [
     "Careful",
     "Subject",
     "about",
+    "counted",
     "extra_of",
     "library_logger",
     "name_jobs",
@@ -36,6 +37,11 @@ FIELDS: Final = ("job_id", "kind", "queue", "attempt", "runner", "fence")
 """The attributes that records about a job have, and those that a job makes."""
 
 AnyLogger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
+
+
+def counted(number: int, what: str, more: str = "s") -> str:
+    """``1 job``, ``2 jobs``; ``more`` is what the plural ends with."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}{more}"
 
 
 class Subject(Protocol):

@@ -22,6 +22,7 @@ from jobqueue.lock import Lock
 from jobqueue.looking import Looking
 from jobqueue.names import check_namespace, check_queue_name
 from jobqueue.operating import Operating
+from jobqueue.options import check_known_queue
 from jobqueue.registry import Registry
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.memory import MemoryStorage
@@ -55,7 +56,8 @@ class JobQueue(Declaring, Enqueueing, Looking, Operating):
         max_payload: Bytes that the arguments of one job may take as JSON. What is stored and takes more, and more than the
             default, is not read: it goes to dead as it is.
         max_ready: How many jobs may be ready in each queue, or in those that are named (``{"mail": 1_000}``). One more is
-            a `QueueFull`. Bounds what this object enqueues, not what is delayed, retried or requeued. None: no bound.
+            a `QueueFull`. Bounds what this object enqueues, not what is delayed, retried or requeued. None: no bound. With
+            ``queues`` a misspelt name is an error; without, the first enqueueing warns of one that resembles a kind's queue.
         storage: A storage of your own, instead of a URL.
         client: A client of redis-py to take the connection settings from, instead of a URL.
         clock: The clock of ``storage``; the machine's own by default.
@@ -106,11 +108,11 @@ class JobQueue(Declaring, Enqueueing, Looking, Operating):
         self.imports = tuple(imports)
         self.app = application_name(app, _making_scope())
         self.max_payload = max_payload
-        self.max_ready = _check_bound(max_ready)
         self.registry = Registry()
         self._queue_names = (
             None if queues is None else frozenset(check_queue_name(queue) for queue in (*DEFAULT_QUEUES, *queues))
         )
+        self.max_ready = _check_bound(max_ready, self._queue_names)
         self._given = storage, clock
         if client is not None:
             from jobqueue.storage.redis import RedisServer
@@ -228,13 +230,15 @@ def _making_scope() -> dict[str, Any]:
     return frame.f_globals
 
 
-def _check_bound(max_ready: int | Mapping[str, int] | None) -> int | dict[str, int] | None:
+def _check_bound(
+    max_ready: int | Mapping[str, int] | None, known: frozenset[str] | None
+) -> int | dict[str, int] | None:
     if max_ready is None:
         return None
     named = max_ready if isinstance(max_ready, Mapping) else {None: max_ready}
     for queue, most in named.items():
         if queue is not None:
-            check_queue_name(queue)
+            check_known_queue(queue, known)
         if isinstance(most, bool) or not isinstance(most, int) or most < 1:
             told = "max_ready" if queue is None else f"max_ready of queue {queue!r}"
             raise DeclarationError(

@@ -22,8 +22,8 @@ from jobqueue.cli.text import (
     payload_start,
     payload_value,
     shortened,
-    span,
 )
+from jobqueue.durations import span
 from jobqueue.safe_text import id_bytes, printable
 from jobqueue.storage.url import without_secrets
 

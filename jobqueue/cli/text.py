@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_json", "claimed_at", "clean", "clean_lines", "died_at", "moment", "moment_or_none", "payload_start", "payload_value",
-    "shortened", "span",
+    "shortened",
 ]  # fmt: skip
 
 
@@ -49,14 +49,6 @@ def moment(time: datetime) -> str:
 def moment_or_none(time: datetime | None) -> str | None:
     """Answer a time as ISO 8601 in UTC, for machines."""
     return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def span(seconds: float) -> str:
-    """Answer a duration in the largest unit that fits."""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def claimed_at(record: JobRecord[Any]) -> datetime | None:

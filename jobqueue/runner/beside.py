@@ -6,10 +6,56 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["beside", "on_a_thread"]
+from jobqueue.errors import DeclarationError
+
+__all__ = ["Background", "beside", "on_a_thread", "refuse_loop"]
+
+T = TypeVar("T")
+
+
+def refuse_loop() -> None:
+    """Refuse to run a runner where an event loop runs, which would stand still until the runner ends.
+
+    Raises:
+        DeclarationError: One runs on this thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise DeclarationError(
+        "run() cannot be called inside of a running event loop, which would stand still: use `await runner.arun()` or "
+        "`async with runner.background()`"
+    )
+
+
+class Background(AbstractAsyncContextManager[T]):
+    """The block of `beside`, which hands out a value; who writes ``with`` instead of ``async with`` is told so."""
+
+    def __init__(self, run: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], None], value: T) -> None:
+        self._block = beside(run, stop)
+        self._value = value
+
+    async def __aenter__(self) -> T:
+        await self._block.__aenter__()
+        return self._value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, traceback)
+
+    if not TYPE_CHECKING:  # for a type checker there is no other block
+
+        def __enter__(self) -> None:
+            raise DeclarationError("background() runs on an event loop: write `async with runner.background():`")
+
+        def __exit__(self, *_: object) -> None: ...
 
 
 async def on_a_thread(work: Callable[[], object], stop: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.application import introduce
+from jobqueue.logs import counted
 from jobqueue.looking import counts_apart
 from jobqueue.names import suggestion
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
@@ -68,4 +69,4 @@ def doubtful(jobs: JobQueue, named: Iterable[str], serving: Collection[str]) -> 
     others = {queue for runner in jobs.runners() for queue in runner.queues}
     for queue, counts in found.items():
         if queue not in serving and queue not in others and counts.ready + counts.waiting:
-            yield f"queue {queue!r} has {counts.ready + counts.waiting} jobs and no runner serves it"
+            yield f"queue {queue!r} has {counted(counts.ready + counts.waiting, 'job')} and no runner serves it"

@@ -11,7 +11,7 @@ import attrs
 
 from jobqueue.doors import is_beyond
 from jobqueue.errors import StorageError, StorageRefused
-from jobqueue.logs import about
+from jobqueue.logs import about, counted
 from jobqueue.names import unknown_kind
 from jobqueue.runner.decisions import Notice
 from jobqueue.runner.report import Reporter, duration, fields_of, labelled
@@ -179,6 +179,26 @@ class Journal:
             # Most likely something that a foreign writer left in the storage.
             self._log.error("the duties of this runner met something unexpected; they are tried again", exc_info=error)
 
+    def stopping(self, running: int, grace_ms: float, signal: str) -> None:
+        """The runner begins to stop, perhaps for a signal; so many jobs are running, which may go on for so long."""
+        of = f"{signal}, " if signal else ""
+        if not running:
+            self._log.info("%sstopping: nothing is running", of)
+            return
+        self._log.info(
+            "%sstopping: %s running, for %g s more at most (the grace time)%s", of,
+            counted(running, "job"), grace_ms / 1000, "; a second signal leaves at once" if signal else "",
+        )  # fmt: skip
+
+    def stopped(self, left: int) -> None:
+        """The runner has stopped; so many jobs could not be handed back."""
+        status = self._status
+        self._log.log(
+            logging.WARNING if left else logging.INFO, "stopped: %d executed, %d failed, %d handed back, %d late%s",
+            status.executed, status.failed, status.released, status.late,
+            f"; {left} left as they are, to run again when their leases have ended" if left else "",
+        )  # fmt: skip
+
     def rescued(self, rescued: Sequence[Rescued]) -> None:
         """A duty brought jobs back."""
         self._status.rescued += len(rescued)
@@ -188,14 +208,14 @@ class Journal:
                 returned[job.incarnation] = returned.get(job.incarnation, 0) + 1
         for incarnation, count in [*returned.items()][:NAMED]:
             self._log.warning(
-                "runner %s gave no sign of life: %d jobs returned to their queues and will run again",
+                "runner %s gave no sign of life: %s returned to their queues and will run again",
                 printable(incarnation),
-                count,
+                counted(count, "job"),
             )
         if len(returned) > NAMED:
             self._log.warning(
-                "%d more runners gave no sign of life: their jobs returned to their queues and will run again",
-                len(returned) - NAMED,
+                "%s more gave no sign of life: their jobs returned to their queues and will run again",
+                counted(len(returned) - NAMED, "runner"),
             )
         tell_dead(self._log, rescued)
 
@@ -210,4 +230,4 @@ def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:
         with about(job.log_fields):
             log.error("job %s of queue %s went to dead: %s", printable(job.id), job.queue, why)
     if len(dead) > NAMED:
-        log.error("%d more jobs of queue %s went to dead", len(dead) - NAMED, dead[0].queue)
+        log.error("%s of queue %s went to dead as well", counted(len(dead) - NAMED, "job"), dead[0].queue)

@@ -14,8 +14,9 @@ import re
 from types import TracebackType
 from typing import Any, Final
 
+from jobqueue.durations import span
 from jobqueue.endings import asks
-from jobqueue.judge import RaisedElsewhere, abridged, is_retried
+from jobqueue.judge import RaisedElsewhere, abridged, is_retried, pause_ms
 from jobqueue.logs import Careful, about, name_jobs
 from jobqueue.retry import Retry
 from jobqueue.runner import execute
@@ -68,17 +69,21 @@ class Reporter:
         if raised is None or task.end is End.HANDED_BACK or (asks(raised) and not isinstance(raised, Retry)):
             return
         assert task.kind is not None
-        retried = task.end is not End.UNFIT
+        retried, again = task.end is not End.UNFIT, ""
         with contextlib.suppress(BaseException):  # it is foreign code that raised this; `after_run` says so
             task.outcome, task.text = abridged(raised, task.text, task.kind.retry)
             retried = retried and is_retried(task.stored, task.outcome)
+            if retried:  # asked here, so that the line can tell it
+                after, task.text = pause_ms(task.stored, task.outcome, task.text, task.kind.retry)
+                task.outcome.after_ms = after
+                again = f" in {span(after / 1000)}"
         what, level = ("retried", logging.WARNING) if retried else ("dead", logging.ERROR)
         shown, trace = error or raised, _own_frames(error or raised)
         if isinstance(shown, RaisedElsewhere) or _UNWRITABLE.search(task.text):
             shown = stand_in(task.text)
         with contextlib.suppress(BaseException), about({**fields_of(task), "outcome": what, **duration(task)}):
             self.log.log(
-                level, "job %s failed (%s): %s", labelled(task), what, printable(first_line(task.text), LINE),
+                level, "job %s failed (%s%s): %s", labelled(task), what, again, printable(first_line(task.text), LINE),
                 exc_info=(type(shown), shown, trace),
             )  # fmt: skip
 

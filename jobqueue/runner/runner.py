@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, Final
@@ -22,11 +22,11 @@ from jobqueue.durations import milliseconds
 from jobqueue.errors import DeclarationError, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
-from jobqueue.logs import AnyLogger, Careful
+from jobqueue.logs import AnyLogger, Careful, counted
 from jobqueue.queue import DEFAULT_QUEUES, JobQueue
 from jobqueue.runner.aio import Loop, loop_maker
 from jobqueue.runner.beat import Heart
-from jobqueue.runner.beside import beside, on_a_thread
+from jobqueue.runner.beside import Background, on_a_thread, refuse_loop
 from jobqueue.runner.decisions import Config, Leave, LookAround, Rest
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.engine import Engine
@@ -36,7 +36,7 @@ from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
 from jobqueue.runner.outstanding import lanes_of
 from jobqueue.runner.process_child import is_importing
 from jobqueue.runner.processes import Processes, cores
-from jobqueue.runner.rehearsal import rehearse
+from jobqueue.runner.rehearsal import Patience, rehearse
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.settings import check_count, check_lease, check_weights, default_weight
@@ -120,6 +120,7 @@ class Runner:
         self._inbox = Inbox(Reporter(self._log))
         self._guard = threading.Lock()  # between the pump and the beat
         self._running = False
+        self._signals: SignalsToStop | None = None
         self._caller: asyncio.Task[Any] | None = None
         self._journal = Journal(self.status, self._inbox.report, jobs.registry.names)
 
@@ -135,7 +136,8 @@ class Runner:
 
         Args:
             until_empty: Return as well when nothing is ready or due in the queues served and the jobs of this runner have
-                ended. Jobs that are due later (also retries), and jobs that other runners hold, do not count.
+                ended. Jobs that are due later (also retries), and jobs that other runners hold, do not count. A
+                storage that cannot be reached at the start is waited for as long as a lease.
             signals: Handle these signals: the first ends as `stop` does, a second leaves the process at once with 128
                 and the signal's number. The same one again within a second counts as one, and SIGHUP is left alone where
                 it is ignored (`nohup`) or handled already. Only the main thread can; elsewhere pass False. A job whose
@@ -145,16 +147,18 @@ class Runner:
                 work keeps it alive.
 
         Raises:
-            DeclarationError: A module in ``imports`` does not exist, or no kind was declared.
-            StorageError: The storage was refused at the start.
+            DeclarationError: A module in ``imports`` does not exist, or no kind was declared; or an event loop runs here.
+            StorageError: The storage was refused at the start; with ``until_empty`` also if not reached for a lease.
         """
+        refuse_loop()
         if not signals:
             self._pump(None, until_empty)
             return
         if threading.current_thread() is not threading.main_thread():
             raise DeclarationError("only the main thread can handle signals: call run(signals=False) and stop() here")
         there = lasting()
-        with SignalsToStop(self.stop, self._inbox, self._log):
+        self._signals = SignalsToStop(self.stop, self._inbox, self._log)
+        with self._signals:
             hard = self._pump(None, until_empty)
         if hard:
             # The threads of these jobs cannot be ended, and their jobs have been handed back: they must not go on here.
@@ -181,8 +185,7 @@ class Runner:
             if not self._running:
                 self._inbox.take(0.0)  # a word that came too late is not for the next run
 
-    @contextlib.asynccontextmanager
-    async def background(self) -> AsyncIterator[Runner]:
+    def background(self) -> AbstractAsyncContextManager[Runner]:
         """Run for the length of an ``async with`` block, on the event loop of whoever enters it, as `arun` does.
 
         At the end of the block the runner stops as for `stop`, and the block waits until it has: its jobs may go on within
@@ -193,8 +196,7 @@ class Runner:
             StorageError: As `run`.
             BaseExceptionGroup: The body failed, and so did the runner.
         """
-        async with beside(self.arun, self.stop):
-            yield self
+        return Background(self.arun, self.stop, self)
 
     # -------------------------------------------------------------------------------------------------------- start
 
@@ -221,7 +223,7 @@ class Runner:
         opened = jobs.access.opened()
         self._clock = clock = going(opened.backend.clock)
         pump_storage, beat_storage, duty_storage, wait_storage = storages = [opened.backend.storage() for _ in range(4)]
-        reached = self._reach(pump_storage, wait_storage)
+        reached = self._reach(pump_storage, wait_storage, until_empty)
         if reached is None:
             return False
         epoch, served = reached
@@ -287,12 +289,7 @@ class Runner:
                 beat_storage.apply([transitions.unregister_runners(jobs.access.keys, (core.config.incarnation,))])
         for storage in storages:
             storage.close()
-        status, left = self.status, len(self._core.leases.held)
-        self._log.log(
-            logging.WARNING if left else logging.INFO, "stopped: %d executed, %d failed, %d handed back, %d late%s",
-            status.executed, status.failed, status.released, status.late,
-            f"; {left} left as they are, to run again when their leases have ended" if left else "",
-        )  # fmt: skip
+        self._journal.stopped(len(self._core.leases.held))
         return hard
 
     def _new_name(self) -> bytes:
@@ -301,12 +298,14 @@ class Runner:
             self._named(incarnation)
         return incarnation
 
-    def _reach(self, storage: Storage, waiting: Storage) -> tuple[bytes, Mapping[str, int]] | None:
-        """Wait until the storage does all that a runner needs.
+    def _reach(
+        self, storage: Storage, waiting: Storage, until_empty: bool
+    ) -> tuple[bytes, Mapping[str, int]] | None:  # fmt: skip
+        """Wait until the storage does all that a runner needs, with ``until_empty`` for the length of a lease.
 
         Answers its epoch and the queues to serve, with their weights; None if asked to stop before.
         """
-        wait = 0.1
+        patience = Patience(self._clock.monotonic(), self._lease if until_empty else None, self._log)
         while True:
             try:
                 self._clock.refresh(0)
@@ -314,14 +313,11 @@ class Runner:
                 queues = [self._queue_keys(queue) for queue in weights]
                 return rehearse(self.jobs.access, storage, waiting, queues, self._log), weights
             except StorageError as error:
-                if not error.passes:
-                    raise
-                self._log.warning("waiting for the storage: %s", error)
-            _, words = self._inbox.take(wait)
+                pause_s = patience.pause_s(error, self._clock.monotonic())
+            _, words = self._inbox.take(pause_s)
             if STOP in words:
                 self._log.info("stopped before the storage could be reached")
                 return None
-            wait = min(wait * 2, 2.0)
 
     def _all_queues(self, storage: Storage) -> list[str]:
         """Those that are there from the start, those that a kind declares, and those that the storage knows."""
@@ -339,11 +335,11 @@ class Runner:
         kinds = [kind.name for kind in self.jobs.registry]
         self._log.info(
             "runner %s on %s, namespace %s: %d threads, %d coroutines, %d job processes, lease %.1f s, queues %s; "
-            "%d kinds: %s",
+            "%s: %s",
             incarnation.decode(), url, self.jobs.namespace, self._threads, self._coroutines,
             self._job_processes, self._lease / 1000,
             ", ".join(f"{queue}={weight}" for queue, weight in self._core.weights.items()),
-            len(kinds), ", ".join(kinds),
+            counted(len(kinds), "kind"), ", ".join(kinds),
         )  # fmt: skip
         try:
             level, line = persistence(self.jobs.access.opened().backend.describe())
@@ -424,7 +420,8 @@ class Runner:
             if STOP in words and not self._core.stopping:
                 self._core.stop(at)
                 self._stopped_at = at.local
-                self._log.info("stopping: %d jobs running", self._core.outstanding)
+                signal = self._signals.first if self._signals else ""
+                self._journal.stopping(self._core.outstanding, self._grace, signal)
 
     # ------------------------------------------------------------------------------------------------------- duties
 

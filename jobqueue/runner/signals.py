@@ -99,6 +99,9 @@ class SignalsToStop:
         inbox: Where the main thread waits.
         log: Says so.
         monotonic_s: Tells local seconds.
+
+    Attributes:
+        first: The name of the first signal that arrived in the block, empty before.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class SignalsToStop:
         self._inbox = inbox
         self._log = log
         self._monotonic_s = monotonic_s
+        self.first = ""
         self._requests = StopRequests()
 
     def __enter__(self) -> None:
@@ -127,6 +131,7 @@ class SignalsToStop:
             if before is not None:  # what was not installed from Python cannot be again
                 signal.signal(number, before)
         _handling.discard(self)
+        self.first = ""
 
     def give_back(self) -> None:
         """Handle no signal any more, in a child that a job has forked: it has no runner to stop.
@@ -143,6 +148,7 @@ class SignalsToStop:
             self._say_goodbye(signal.Signals(number).name)
             os._exit(128 + number)  # a crash, as far as the storage is concerned, and safe like one
         if meaning == "stop":
+            self.first = signal.Signals(number).name
             self._stop()
 
     def _say_goodbye(self, name: str) -> None:

@@ -26,7 +26,7 @@ import attrs
 from jobqueue.clock import Moment, monotonic_s
 from jobqueue.drive import run
 from jobqueue.errors import JobQueueError, StorageError
-from jobqueue.logs import Careful
+from jobqueue.logs import Careful, counted
 from jobqueue.queue import JobQueue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.journal import tell_dead
@@ -51,7 +51,7 @@ LATE_S: Final = 15.0
 FOR_GOOD: Final = (2, 3)
 """Exit codes of runners that another start does not help: a command line or a declaration is wrong, the storage refused.
 
-A runner waits for whatever passes by itself, so it leaves with 3 only where waiting does not help either.
+A runner waits for whatever passes by itself, so it leaves with 3 only where waiting does not help either, or in a burst.
 """
 HAND_BACK_AGAIN_S: Final = 1.0
 HAND_BACK_LOOK_S: Final = 0.05
@@ -244,12 +244,18 @@ class Supervisor:
     def _stop(self, number: signal.Signals, now: float) -> None:
         self._stopping = True
         self._turn.clear()
-        _log.info("%s: stopping %d runner processes", number.name, len(self._children()))
+        _log.info(
+            "%s: stopping %s; a second signal kills",
+            number.name,
+            counted(len(self._children()), "runner process", "es"),
+        )
         for child in self._children():
             child.stop(now)
 
     def _kill(self, number: signal.Signals) -> None:
-        _log.warning("%s, the second signal: killing %d runner processes", number.name, len(self._children()))
+        _log.warning(
+            "%s, the second signal: killing %s", number.name, counted(len(self._children()), "runner process", "es")
+        )
         self._code = 128 + number
         for child in self._children():
             child.process.kill()
@@ -452,8 +458,8 @@ class _Graves:
         dead = sum(job.dead for job in rescued)
         if rescued:
             _log.warning(
-                "runner %s is gone: %d jobs returned to their queues and will run again, %d went to dead",
-                name.decode(), len(rescued) - dead, dead,
+                "runner %s is gone: %s returned to their queues and will run again, %d went to dead",
+                name.decode(), counted(len(rescued) - dead, "job"), dead,
             )  # fmt: skip
             tell_dead(_log, rescued)
         return True

@@ -206,8 +206,8 @@ MOVES: Final = (
         "first-pause-too-short",
         "takes the pause before the first retry for the second's predecessor: one minute",
         "judge.py",
-        "after = policy.next_delay(attempt)\n            except",
-        "after = policy.next_delay(stored.attempt)\n            except",
+        "after = policy.next_delay(attempt)\n        except",
+        "after = policy.next_delay(stored.attempt)\n        except",
     ),
     Variant(
         "pauses-grow-on",

@@ -279,3 +279,15 @@ def test_inside_of_a_testing_block(jobs: JobQueue) -> None:
 
     asyncio.run(main())
     assert jobs.find() == [], "nothing of it was stored elsewhere"
+
+
+def test_a_with_that_should_be_an_async_with_is_told_so(jobs: JobQueue) -> None:
+    block: Any = Runner(jobs).background()
+    with pytest.raises(DeclarationError, match="write `async with"), block:
+        pass
+
+
+@pytest.mark.parametrize("signals", [True, False])
+async def test_run_does_not_freeze_the_event_loop_that_it_is_called_on(jobs: JobQueue, signals: bool) -> None:
+    with pytest.raises(DeclarationError, match=r"use `await runner\.arun\(\)` or `async with runner\.background\(\)`"):
+        Runner(jobs).run(signals=signals, until_empty=True)

@@ -198,7 +198,7 @@ def test_a_queue_that_is_spoiled_hides_no_warning_of_another(server: Server, cap
         client.set("{runner:spoiled}:working", "x")
         with running(jobs, queues=["low"]):
             pass
-    assert "queue 'third' has 1 jobs and no runner serves it" in caplog.messages
+    assert "queue 'third' has 1 job and no runner serves it" in caplog.messages
     assert not [line for line in caplog.messages if "could not look" in line]
 
 

@@ -231,11 +231,11 @@ def test_what_is_logged_of_a_job_in_a_process_says_which(jobs: JobQueue, caplog:
     assert [vars(entry)["order"] for entry in said] == [{"id": 7}] * 2
     assert [vars(entry)["queue"] for entry in said] == ["mine"] * 2
     assert vars(said[0])["at"].startswith("datetime.datetime(2026, 1, 2")
-    for entry, outcome in zip(failed, ("retried", "dead"), strict=True):
+    for entry, outcome, told in zip(failed, ("retried", "dead"), ("retried in 0 s", "dead"), strict=True):
         assert (vars(entry)["outcome"], vars(entry)["queue"]) == (outcome, "low")
         assert vars(entry)["duration"] > 0
         text = logging.Formatter().format(entry)
-        assert f"failed ({outcome}): tests.runner.apps.toil.Mild: then" in text
+        assert f"failed ({told}): tests.runner.apps.toil.Mild: then" in text
         assert "toil.py" in text
         assert "in says" in text, "the frames of the other process"
         assert entry.exc_info
@@ -490,7 +490,7 @@ def test_a_supervised_runner_is_killed_and_its_job_is_handed_back(
     finally:
         supervisor.terminate()
         assert supervisor.wait(PATIENCE) == 0
-    assert "is gone: 1 jobs returned to their queues" in log.read_text(), "its supervisor handed it back"
+    assert "is gone: 1 job returned to their queues" in log.read_text(), "its supervisor handed it back"
     assert "gave no sign of life" not in log.read_text(), "nobody waited for the end of its lease"
     assert ledger.runs("end") == {"a": 1, "x": 1, "y": 1}
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import jobqueue
-from jobqueue import JobQueue, RetryPolicy
+from jobqueue import JobQueue, RetryPolicy, Runner
 from jobqueue.keys import queue_keys
 from jobqueue.record import Stored
 from jobqueue.runner.decisions import Notice
@@ -47,7 +47,7 @@ def test_a_failure_is_logged_with_its_place(jobs: JobQueue, caplog: pytest.LogCa
         run_until_drained(jobs)
     retried, dead = [entry for entry in caplog.records if "broken" in entry.getMessage()]
     assert (retried.levelname, dead.levelname) == ("WARNING", "ERROR")
-    assert retried.getMessage() == f"job broken {id} failed (retried): SystemExit: not"
+    assert retried.getMessage() == f"job broken {id} failed (retried in 0 s): SystemExit: not"
     assert dead.getMessage() == f"job broken {id} failed (dead): SystemExit: not"
     for entry in (retried, dead):
         lines = logging.Formatter().format(entry).split("\n")
@@ -159,3 +159,45 @@ def test_a_filter_or_handler_that_raises_ends_no_runner(
     told = capsys.readouterr().err
     assert "failed (dead): ValueError: no" in told
     assert "could not be logged: AttributeError" in told
+
+
+@pytest.mark.parametrize(
+    ("running", "signal", "told"),
+    [
+        (0, "", "stopping: nothing is running"),
+        (0, "SIGINT", "SIGINT, stopping: nothing is running"),
+        (1, "", "stopping: 1 job running, for 30 s more at most (the grace time)"),
+        (
+            2,
+            "SIGINT",
+            "SIGINT, stopping: 2 jobs running, for 30 s more at most (the grace time); a second signal leaves at once",
+        ),
+    ],
+)
+def test_a_stop_tells_what_is_waited_for_and_how_long(
+    running: int, signal: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    Journal(RunnerStatus(), Reporter(logging.getLogger("own"))).stopping(running, 30_000.0, signal)
+    assert caplog.messages == [told]
+
+
+def test_the_line_of_a_retried_job_tells_when_it_runs_again(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+    """As it is stored: a backoff may be chance, and is asked once."""
+    asked: list[int] = []
+
+    def backoff(retry: int) -> int:
+        asked.append(retry)
+        return 7200 * len(asked)
+
+    @jobs.job(name="broken", retry=RetryPolicy(limit=1, backoff=backoff))
+    def broken() -> None:
+        raise ValueError("no")
+
+    id = broken.enqueue().id
+    Runner(jobs).run(signals=False, until_empty=True)
+    assert f"job broken {id} failed (retried in 2 h): ValueError: no" in caplog.messages
+    record = jobs.get(id)
+    assert record is not None
+    assert (record.due - record.created).total_seconds() == pytest.approx(7200, abs=60)
+    assert asked == [1]

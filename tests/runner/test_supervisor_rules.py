@@ -385,7 +385,7 @@ def test_a_job_that_goes_to_dead_is_named(
     crew = recruit(1)
     assert crew.supervisor._graves._settle(b"gone")
     counts, dead = caplog.messages[-2:]
-    assert counts == "runner gone is gone: 1 jobs returned to their queues and will run again, 1 went to dead"
+    assert counts == "runner gone is gone: 1 job returned to their queues and will run again, 1 went to dead"
     assert dead.startswith("job job-1 of queue low went to dead: ")
 
 

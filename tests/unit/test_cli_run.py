@@ -115,7 +115,7 @@ def test_it_runs_jobs_and_ends_with_0_when_told_to(queue: JobQueue, shop: Path, 
     finally:
         process.close()
     assert code == 0
-    assert "kinds: send" in log
+    assert "1 kind: send" in log
     assert queue.find() == []
     assert queue.runners() == []
 
@@ -235,3 +235,26 @@ def test_a_target_without_kinds_is_an_error(shop: Path, server: Server) -> None:
     assert process.popen.returncode == 2
     assert "no kind of job is declared" in log.splitlines()[-1]
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_burst_ends_with_3_where_no_storage_is(shop: Path, server: Server, processes: str) -> None:
+    nowhere = ("--url", f"unix://{shop}/none", "--lease", "0.6", "--processes", processes)
+    process = Process(shop, server, "--import", "cli_run_shop.mail", "--burst", *nowhere)
+    try:
+        _, log = process.popen.communicate(timeout=60)
+    finally:
+        process.close()
+    assert process.popen.returncode == 3
+    assert "gave up after 0.6 s" in log
+
+
+def test_what_it_waits_for_after_a_signal_is_told(queue: JobQueue, shop: Path, server: Server) -> None:
+    process = Process(shop, server, "--import", "cli_run_shop.mail", "--grace", "50")
+    try:
+        send(queue, "until stopped")
+        assert process.out.readline() == "sending until stopped\n"
+        _, log = process.end(signal.SIGINT)
+    finally:
+        process.close()
+    assert "SIGINT, stopping: 1 job running, for 50 s more at most (the grace time); a second signal leaves" in log

@@ -17,7 +17,8 @@ from jobqueue import JobQueue
 from jobqueue.cli.logs import HumanFormatter, JsonFormatter, set_up_logging
 from jobqueue.cli.run import parse_queues
 from jobqueue.cli.target import import_module, load_target, put_first_on_path
-from jobqueue.cli.text import as_json, clean, clean_lines, payload_value, shortened, span
+from jobqueue.cli.text import as_json, clean, clean_lines, payload_value, shortened
+from jobqueue.durations import span
 from jobqueue.errors import DeclarationError
 from jobqueue.storage.memory import MemoryStorage
 

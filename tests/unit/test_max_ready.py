@@ -43,8 +43,9 @@ async def test_several_find_room_together_or_not_at_all() -> None:
     before = bench.memory.dump()
     with pytest.raises(QueueFull, match="no room for 3 jobs: more than 0 are ready, and max_ready=3"):
         await bench.jobs.aenqueue_many([*bench.many(3), *bench.many(2, delay=9)])
-    with pytest.raises(QueueFull, match="cannot have 4 jobs more at once, since max_ready=3"):
+    with pytest.raises(QueueFull, match="cannot have 4 jobs more at once, since max_ready=3") as caught:
         bench.jobs.enqueue_many(bench.many(4))
+    assert not caught.value.passes, "however long it waits"
     assert bench.memory.dump() == before
     await bench.jobs.aenqueue_many([*bench.many(2), *bench.many(2, delay=9)])
     assert bench.jobs.length("low") == 3
@@ -220,6 +221,26 @@ def test_racing_producers_fill_a_queue_to_the_last_job(server: Server) -> None:
 def test_a_bound_is_a_number_of_jobs(given: Any, told: str) -> None:
     with pytest.raises(DeclarationError, match=told):
         JobQueue("memory://", max_ready=given)
+
+
+def test_a_bound_of_a_queue_that_was_not_declared_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"there is no queue 'mial'; did you mean 'mail'\?"):
+        JobQueue("memory://", queues=["mail"], max_ready={"mial": 9})
+    assert JobQueue("memory://", queues=["mail"], max_ready={"mail": 9, "high": 2}).max_ready == {"mail": 9, "high": 2}
+
+
+def test_a_bound_whose_name_resembles_a_queue_that_is_used_is_told_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    bounds = {"mial": 9, "mail": 9, "elsewhere": 9}
+    with JobQueue(server.url, namespace="test", max_ready=bounds) as jobs:
+
+        @jobs.job(name="work", queue="mail")
+        def work() -> None: ...
+
+        work.enqueue()
+        work.enqueue()
+    assert caplog.messages == ["max_ready bounds queue mial, which no kind here uses; did you mean 'mail'?"]
 
 
 def test_bounds_that_were_given_stay_what_they_were() -> None:
