@@ -29,6 +29,7 @@ from jobqueue.runner.beat import Heart
 from jobqueue.runner.beside import Background, on_a_thread, refuse_loop
 from jobqueue.runner.decisions import Config, Leave, LookAround, Rest
 from jobqueue.runner.duties import Duties, Reports
+from jobqueue.runner.duty_thread import DutyThread
 from jobqueue.runner.engine import Engine
 from jobqueue.runner.greeting import doubtful, persistence
 from jobqueue.runner.journal import Journal, RunnerStatus
@@ -259,10 +260,7 @@ class Runner:
             moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
             discover=self._weights is None, max_bytes=transitions.longest_record(jobs.max_payload),
         )  # fmt: skip
-        over = threading.Event()
-        duty = threading.Thread(
-            target=self._do_duties, args=(duties, duty_storage, over), name="jobqueue-duties", daemon=True
-        )
+        self._duties = DutyThread(duties, duty_storage, clock, self._journal.duties)
         self._pool = Pool(self._threads, self._inbox, clock.monotonic, context)
         self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller, context)
         processes = Processes(self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic)
@@ -272,17 +270,17 @@ class Runner:
         self._listener = Listener(wait_storage, lambda: [keys.scope for keys in self._served()], self._inbox)
         self._greet(opened.backend.url, incarnation)
         heart.start()
-        duty.start()
+        self._duties.start()
         try:
             hard = self._turn(engine, pump_storage)
         finally:
-            over.set()
+            self._duties.close()
             self._listener.close()
             heart.close()
             self._pool.close()
             self._loop.close()
             processes.close()
-            duty.join(timeout=1)
+            self._duties.join()
         if heart.answers:
             heart.beat()  # the last one says that the runner has ended
             if not core.unsure:  # nothing of it can arrive later; without an answer a duty forgets it
@@ -432,16 +430,6 @@ class Runner:
         with self._guard:
             return self._core.served
 
-    def _do_duties(self, duties: Duties, storage: Storage, over: threading.Event) -> None:
-        while not over.is_set():
-            started = self._clock.monotonic()
-            try:
-                run(duties.round(), storage, self._clock)
-                self._journal.duties(None, started)
-            except Exception as error:  # noqa: BLE001 - without its duties a runner rescues nobody: nothing may end them
-                self._journal.duties(error, started)
-            over.wait(max(0.01, (duties.next_due(started) - self._clock.monotonic()) / 1000))
-
     def _rescued(self, rescued: list[Rescued]) -> None:
         self._journal.rescued(rescued)
         # The rescue notified somebody, but that may be the very runner that is out of touch: its wait at the server goes on.
@@ -474,4 +462,5 @@ class Runner:
         incarnation = self._new_name()
         with self._guard:
             self._core.renew(incarnation)
+        self._duties.poke("ask queues")  # those it serves are registered no more
         return epoch, incarnation

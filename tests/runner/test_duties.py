@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from jobqueue.flows import Apply, Flow, Read
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.looking import Counts
 from jobqueue.record import rewrite
-from jobqueue.runner.duties import LATE_MS, PRUNE_EVERY_MS, Duties, Reports
+from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Duty, Reports
+from jobqueue.runner.prune import LATE_MS
 from jobqueue.runner.rescue import Rescued, Watch, patrol
 from jobqueue.runner_info import Beat
 from jobqueue.storage.ops import Answer, Batch, Fields, HashSet, Move, Page, Query
@@ -501,3 +503,104 @@ def test_no_lease_is_too_long_to_be_true_before_somebody_said_how_long_they_are(
             run(keeper.duties.round(), Away(world.memory), world.clock)
         world.clock.advance(milliseconds=833)
     assert keeper.rescued == [], "its owner has until the end of its lease"
+
+
+# ---------------------------------------------------------------------------------------------------------------- table
+
+
+class Tabled:
+    """Duties of a runner with another table, and what each round did."""
+
+    def __init__(self, world: World, *table: tuple[str, float, bool]) -> None:
+        self.world = world
+        self.done: list[str] = []
+        self.fails: set[str] = set()
+        self.duties = Keeper(world).duties
+        self.duties.table = tuple(Duty(name, every, self._flow(name), urgent) for name, every, urgent in table)
+        self.start = world.clock.monotonic()
+        self.duties._due = {name: self.start + (0 if urgent else every) for name, every, urgent in table}
+
+    def _flow(self, name: str) -> Callable[[], Flow[None]]:
+        def flow() -> Flow[None]:
+            self.done.append(name)
+            if name in self.fails:
+                raise StorageRefused(name)
+            yield from ()
+
+        return flow
+
+    def round(self, after: float = 0) -> list[str]:
+        """What the round does that comes so many ms later."""
+        self.world.clock.advance(milliseconds=after)
+        self.done = []
+        with contextlib.suppress(StorageRefused):
+            run(self.duties.round(), self.world.memory, self.world.clock)
+        return self.done
+
+
+def test_a_duty_is_done_in_its_time_in_the_order_of_the_table(world: World) -> None:
+    keeper = Tabled(world, ("urgent", 100, True), ("always", 0, False), ("seldom", 250, False))
+    assert [keeper.round(after) for after in (0, 50, 50, 100, 49, 1)] == [
+        ["urgent", "always"], ["always"], ["urgent", "always"], ["urgent", "always"], ["always"], ["always", "seldom"],
+    ]  # fmt: skip
+
+
+def test_a_duty_that_failed_keeps_no_other_waiting_and_comes_again_soon_if_it_is_urgent(world: World) -> None:
+    keeper = Tabled(world, ("urgent", 100, True), ("seldom", 100, False))
+    keeper.fails = {"urgent", "seldom"}
+    assert [keeper.round(after) for after in (0, 100, 1, 1)] == [
+        ["urgent"],
+        ["urgent", "seldom"],
+        ["urgent"],
+        ["urgent"],
+    ]
+
+
+def test_a_round_raises_the_first_error(world: World) -> None:
+    keeper = Tabled(world, ("one", 0, False), ("two", 0, False), ("three", 0, False))
+    keeper.fails = {"two", "three"}
+    with pytest.raises(StorageRefused, match="two"):
+        run(keeper.duties.round(), world.memory, world.clock)
+    assert keeper.done == ["one", "two", "three"]
+
+
+def test_a_poked_duty_is_done_once_in_a_round_that_comes_as_soon_as_the_runner_has_rested(world: World) -> None:
+    keeper = Tabled(world, ("always", 0, False), ("seldom", 1_000_000, False))
+    keeper.round()
+    now = world.clock.monotonic()
+    assert keeper.duties.next_due(now) == now + BEAT
+    keeper.duties.poke("seldom")
+    assert keeper.duties.next_due(now) == now
+    keeper.duties._rested = now + 7
+    assert keeper.duties.next_due(now) == now + 7
+    assert [keeper.round(), keeper.round()] == [["always", "seldom"], ["always"]]
+
+
+def test_a_poke_while_the_duty_is_done_lets_it_be_done_again(world: World) -> None:
+    """It may have looked before that of which it is told."""
+    keeper = Tabled(world, ("seldom", 1_000_000, False))
+
+    def poked_meanwhile() -> Flow[None]:
+        keeper.done.append("seldom")
+        if len(keeper.done) == 1:
+            keeper.duties.poke("seldom")
+        yield from ()
+
+    keeper.duties.table = (Duty("seldom", 1_000_000, poked_meanwhile),)
+    keeper.duties.poke("seldom")
+    run(keeper.duties.round(), world.memory, world.clock)
+    run(keeper.duties.round(), world.memory, world.clock)
+    run(keeper.duties.round(), world.memory, world.clock)
+    assert keeper.done == ["seldom", "seldom"]
+
+
+def test_a_runner_whose_storage_lost_its_data_registers_its_queues_at_once(world: World) -> None:
+    keeper = Keeper(world)
+    keeper.round()
+    del world.memory._shared.contents.hashes[SPACE.queues.full]
+    keeper.round()
+    assert world.memory.read([Fields(SPACE.queues)]) == [{}]
+    keeper.duties.poke("ask queues")
+    keeper.round()
+    [fields] = world.memory.read([Fields(SPACE.queues)])
+    assert b"low" in fields  # type: ignore[operator]

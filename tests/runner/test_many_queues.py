@@ -12,9 +12,10 @@ from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.errors import NotApplied
 from jobqueue.keys import QueueKeys, namespace_keys
+from jobqueue.runner.attempts import GROUP
 from jobqueue.runner.core import FIRST_ASKED
 from jobqueue.runner.decisions import Send
-from jobqueue.runner.duties import GROUP, Duties, Reports
+from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.greeting import doubtful
 from jobqueue.runner.rescue import Rescued
 from jobqueue.storage.ops import Answer, Page, Query

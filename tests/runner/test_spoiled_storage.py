@@ -17,8 +17,9 @@ from jobqueue.record import parse_claim
 from jobqueue.runner import rescue
 from jobqueue.runner.aftermath import settle
 from jobqueue.runner.decisions import Notice
-from jobqueue.runner.duties import APART, PRUNE_EVERY_MS
+from jobqueue.runner.duties import PRUNE_EVERY_MS
 from jobqueue.runner.journal import NAMED, Journal, RunnerStatus
+from jobqueue.runner.patrol import APART
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner_info import live_runners, read_beats
@@ -164,7 +165,7 @@ def test_queues_that_cannot_be_read_cost_one_request_each_and_only_some_of_them_
     odd.scopes = set()
     for _ in range(5):  # each in its turn
         run(keeper.duties.round(), odd, world.clock)
-    assert not keeper.duties._apart
+    assert not keeper.duties._patrol._apart
 
 
 @pytest.mark.parametrize("name", ["queues", "leases"])
