@@ -120,11 +120,11 @@ class Interpreter(Placing):
                     failed.append(len(batch.guards) + index)
                 elif known:
                     again[index] = known[: 2 + _most(op)]
-            elif (isinstance(op, Put) and self._is_full(op)) or (
-                isinstance(op, Move) and op.whole and (lacking := self._lacking(op))
-            ):
+            elif isinstance(op, Move) and op.whole and (lacking := self._lacking(op)):
                 failed.append(len(batch.guards) + index)
-                skipped += lacking if isinstance(op, Move) else ()
+                skipped += lacking
+            elif isinstance(op, Put) and self._is_full(op):
+                failed.append(len(batch.guards) + index)
         if failed:
             return Refused(tuple(failed), tuple(skipped)), False
         answers: list[Placed | Moved | int | None] = []

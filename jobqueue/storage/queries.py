@@ -126,8 +126,8 @@ def _matched(contents: Contents, query: Match) -> Matched:
     contents.check_kinds((place, HashKey(place.scope, RECORDS)))
     records = contents.hashes.get(full_name(place.scope, RECORDS), {})
     entries: list[tuple[bytes, Score]]
+    start = int(after[0]) if after is not None and isinstance(place, ListKey) else 0
     if isinstance(place, ListKey):
-        start = 0 if after is None else int(after[0])
         listed = islice(contents.lists.get(place.full, ()), start, start + query.limit)
         entries = [(id_, start + index) for index, id_ in enumerate(listed)]
     else:

@@ -14,7 +14,7 @@ from jobqueue.runner.rehearsal import Patience
 def test_what_lasts_is_said_ever_more_rarely_and_what_is_new_at_once(caplog: pytest.LogCaptureFixture) -> None:
     patience = Patience(0.0, None, logging.getLogger("own"))
     said: list[float] = []
-    at = 0.0
+    at = pause_s = 0.0
     while at < 600_000:
         pause_s = patience.pause_s(NotApplied("away"), at)
         said += [at] * len(caplog.messages)
