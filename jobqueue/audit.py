@@ -23,7 +23,7 @@ import attrs
 
 from jobqueue import transitions
 from jobqueue.clock import Clock
-from jobqueue.errors import PayloadError
+from jobqueue.errors import PayloadError, StorageRefused
 from jobqueue.flows import Flow, Read, Refresh, send
 from jobqueue.judge import death
 from jobqueue.keys import QueueKeys
@@ -106,7 +106,12 @@ class Audit:
 
 
 def audit(
-    queues: Sequence[QueueKeys], mend: bool, clock: Clock, watch: Watch | None, max_bytes: int = transitions.BYTES
+    queues: Sequence[QueueKeys],
+    mend: bool,
+    clock: Clock,
+    watch: Watch | None,
+    max_bytes: int = transitions.BYTES,
+    refused: dict[str, StorageRefused] | None = None,
 ) -> Flow[Audit]:
     """Look at every job of these queues; with ``mend``, make whole what is broken.
 
@@ -116,15 +121,26 @@ def audit(
         clock: The time of death of what goes to dead.
         watch: Called now and then with the number of ids looked at so far.
         max_bytes: Of records that are read at once; a longer one is mended unread.
+        refused: Takes how each queue is refused whose keys something else has spoiled; None: that is raised.
+
+    Raises:
+        StorageRefused: All of the queues are refused.
     """
     if mend:
         yield Refresh(60_000)
     report = _Report(mend, clock, watch, max_bytes)
     for queue in queues:
         report.of_queue.clear()
-        yield from _look_at_records(queue, report)
-        yield from _look_at_entries(queue, report)
-        yield from _look_at_claims(queue, report)
+        try:
+            yield from _look_at_records(queue, report)
+            yield from _look_at_entries(queue, report)
+            yield from _look_at_claims(queue, report)
+        except StorageRefused as error:
+            if refused is None or error.passes:
+                raise
+            refused[queue.queue] = error
+    if refused and len(refused) == len(queues):
+        raise next(iter(refused.values()))
     return Audit(report.looked, report.broken, report.mended, tuple(report.findings))
 
 

@@ -24,7 +24,7 @@ from jobqueue.storage.ops import Place
 from jobqueue.transitions import longest_record
 from jobqueue.words import belongs_to
 
-__all__ = ["Counts", "Looking", "Totals", "counts_apart"]
+__all__ = ["Counts", "Looking", "Totals", "counts_apart", "find_apart"]
 
 
 @attrs.frozen
@@ -281,6 +281,7 @@ class Looking:
         name: str | None,
         limit: int,
         after: str | JobRecord[Any] | None,
+        refused: dict[str, StorageRefused] | None = None,
     ) -> Flow[list[JobRecord[Any]]]:
         self._check(queue, place, name)
         if isinstance(after, JobRecord):
@@ -292,7 +293,7 @@ class Looking:
         keys = yield from self._queues(queue)
         places = lookup.PLACES_IN_ORDER if place is None else (place,)
         max_bytes = longest_record(self.max_payload)
-        return (yield from lookup.find(keys, places, name, limit, after, max_bytes))
+        return (yield from lookup.find(keys, places, name, limit, after, max_bytes, refused))
 
 
 def counts_apart(access: Access) -> Flow[tuple[dict[str, Counts], dict[str, StorageRefused]]]:
@@ -306,3 +307,16 @@ def counts_apart(access: Access) -> Flow[tuple[dict[str, Counts], dict[str, Stor
     found = [*zip(names, sizes, strict=True)]
     counts = {name: Counts(*size) for name, size in found if not isinstance(size, StorageRefused)}
     return counts, {name: size for name, size in found if isinstance(size, StorageRefused)}
+
+
+def find_apart(
+    jobs: Looking, queue: str | None, place: Place | None, name: str | None, limit: int, after: str | None
+) -> tuple[list[JobRecord[Any]], dict[str, StorageRefused]]:
+    """What `Looking.find` answers of the queues that can be read; and how each other one is refused.
+
+    Raises:
+        StorageRefused: All of them are refused.
+    """
+    refused: dict[str, StorageRefused] = {}
+    flow = jobs._find(queue, place, name, limit, after, refused)  # noqa: SLF001 - its other half
+    return jobs.access.run(in_parts(flow)), refused

@@ -260,6 +260,7 @@ def find(
     limit: int,
     after: str | None,
     max_bytes: int = transitions.BYTES,
+    refused: dict[str, StorageRefused] | None = None,
 ) -> Flow[list[JobRecord[Any]]]:
     """Jobs of these queues and places, by queue, then place, then order in it; from behind the job ``after``.
 
@@ -270,8 +271,10 @@ def find(
         limit: How many at most.
         after: Its id, or the cursor of its record.
         max_bytes: Of records that are read at once, and of the longest that is read.
+        refused: Takes how each queue is refused whose keys something else has spoiled; None: that is raised.
 
     Raises:
+        StorageRefused: All of the queues are refused.
         JobNotFound: Where the job ``after`` stood cannot be told any more, or is not searched.
     """
     found: list[JobRecord[Any]] = []
@@ -286,21 +289,44 @@ def find(
         # A list has no cursor by member: it is walked until the job is met.
         cursor = (yield from _behind(spots[0][0], id)) if place_then == "ready" else (score, id)
     for queue, place in spots:
-        while True:
-            ids, cursor = yield from _page(queue, place, cursor)
-            while ids:
-                entries = yield from read_some(queue.scope, ids, max_bytes)
-                ids = ids[len(entries) :]
-                for member, kept in entries:
-                    if kept is not None and kept.place == place:
-                        record = record_of(member, queue.queue, kept)
-                        if name is None or record.name == name:
-                            found.append(record)
-                            if len(found) == limit:
-                                return found
-            if cursor is None:
-                break
+        try:
+            yield from _look_for(queue, place, cursor, name, limit, max_bytes, found)
+        except StorageRefused as error:
+            if refused is None or error.passes:
+                raise
+            refused.setdefault(queue.queue, error)
+        cursor = None
+        if len(found) == limit:
+            return found
+    if refused and not found and len(refused) == len({queue.queue for queue, _ in spots}):
+        raise next(iter(refused.values()))
     return found
+
+
+def _look_for(
+    queue: QueueKeys,
+    place: Place,
+    cursor: tuple[Score, bytes] | None,
+    name: str | None,
+    limit: int,
+    max_bytes: int,
+    found: list[JobRecord[Any]],
+) -> Flow[None]:
+    """Add the jobs of one place to those that were found, up to the limit."""
+    while True:
+        ids, cursor = yield from _page(queue, place, cursor)
+        while ids:
+            entries = yield from read_some(queue.scope, ids, max_bytes)
+            ids = ids[len(entries) :]
+            for member, kept in entries:
+                if kept is not None and kept.place == place:
+                    record = record_of(member, queue.queue, kept)
+                    if name is None or record.name == name:
+                        found.append(record)
+                        if len(found) == limit:
+                            return
+        if cursor is None:
+            return
 
 
 def _stood(keys: Sequence[QueueKeys], after: str) -> Flow[tuple[str, str, Score, bytes]]:

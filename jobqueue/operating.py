@@ -8,6 +8,7 @@ from jobqueue import lookup
 from jobqueue.access import Access
 from jobqueue.asked import named
 from jobqueue.audit import Audit, Watch, audit
+from jobqueue.errors import StorageRefused
 from jobqueue.flows import Flow, in_parts
 from jobqueue.keys import QueueKeys
 from jobqueue.record import JobRecord
@@ -84,6 +85,21 @@ class Operating:
         record: JobRecord[Any] = yield from operation(keys, id, longest_record(self.max_payload))
         return record
 
-    def _audit(self, mend: bool, queue: str | None, watch: Watch | None) -> Flow[Audit]:
+    def _audit(
+        self, mend: bool, queue: str | None, watch: Watch | None, refused: dict[str, StorageRefused] | None = None
+    ) -> Flow[Audit]:
         queues = yield from self._queues(queue)
-        return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload)))
+        return (yield from audit(queues, mend, self.access.clock(), watch, longest_record(self.max_payload), refused))
+
+
+def audit_apart(
+    jobs: Operating, mend: bool, queue: str | None, watch: Watch
+) -> tuple[Audit, dict[str, StorageRefused]]:  # fmt: skip
+    """What `Operating.audit` answers of the queues that can be read; and how each other one is refused.
+
+    Raises:
+        StorageRefused: All of them are refused.
+    """
+    refused: dict[str, StorageRefused] = {}
+    flow = jobs._audit(mend, queue, watch, refused)  # noqa: SLF001 - its other half
+    return jobs.access.run(in_parts(flow)), refused

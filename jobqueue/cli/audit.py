@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.common import Named, looks, opened, print_json
+from jobqueue.cli.common import Named, looks, opened, print_json, refused_value, tell_refused
 from jobqueue.cli.text import clean
 
 if TYPE_CHECKING:
@@ -27,11 +27,15 @@ def audit(mend: bool, queue: str | None, named: Named, json_output: bool) -> int
     """Find jobs that are stored and in no place, or in several.
 
     Nobody runs a job in no place, and no other command shows it. Keys that somebody deleted leave such jobs behind, and
-    scripts that the server broke off. Runners may be at work meanwhile. The exit code is 1 if something is left broken.
+    scripts that the server broke off. Runners may be at work meanwhile. The exit code is 1 if something is left broken,
+    3 if a queue could not be read.
     """
+    from jobqueue.operating import audit_apart
+
     with opened(named) as source:
         namespace = source.namespace
-        result = source.audit(mend=mend, queue=queue, watch=_Progress())
+        result, refused = audit_apart(source, mend, queue, _Progress())
+    code = tell_refused(refused)
     left = result.broken - result.mended
     if json_output:
         print_json(
@@ -40,14 +44,15 @@ def audit(mend: bool, queue: str | None, named: Named, json_output: bool) -> int
                 "broken": result.broken,
                 "mended": result.mended,
                 "findings": [_value(each) for each in result.findings],
+                **refused_value(refused),
             }
         )
     else:
         _print(result, left)
-        if not (result.looked or result.broken):
+        if not (result.looked or result.broken or refused):
             where = f"queue {queue!r} of namespace {namespace!r}" if queue else f"namespace {namespace!r}"
             click.echo(f"no job is stored in {where}: is that what you meant?")
-    return BROKEN if left else 0
+    return code or (BROKEN if left else 0)
 
 
 class _Progress:

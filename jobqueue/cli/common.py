@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,19 +13,26 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 import click
 
-from jobqueue.cli.text import as_json
+from jobqueue.cli.text import as_json, clean
 from jobqueue.errors import DeclarationError
 from jobqueue.names import check_namespace
+from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
+    from jobqueue.errors import StorageRefused
     from jobqueue.queue import JobQueue
 
-__all__ = ["Named", "app_dir_option", "json_option", "looks", "looks_at_jobs", "opened", "print_json", "url_options"]
+__all__ = [
+    "MOST_NAMES", "Named", "app_dir_option", "json_option", "looks", "looks_at_jobs", "opened", "print_json",
+    "refused_value", "tell_refused", "url_options",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 NAMESPACE: Final = "JOBQUEUE_NAMESPACE"
 DEFAULT_NAMESPACE: Final = "jobqueue"
+NO_STORAGE: Final = 3
+MOST_NAMES: Final = 20
 
 
 @attrs.frozen
@@ -151,7 +159,15 @@ def opened(named: Named) -> Iterator[JobQueue]:
     if named.target is None:
         namespace = named.namespace or _namespace_of_environment() or DEFAULT_NAMESPACE
         jobs = JobQueue(named.url, namespace=namespace)
-        url = named_url(named.url)
+        try:
+            url = named_url(named.url)
+        except DeclarationError as error:
+            if named.url is not None or os.environ.get(ENVIRONMENT):
+                raise
+            raise click.UsageError(
+                "where jobs are stored is not said: name a TARGET, as in shop.work:jobs, or --url, or --url-file, or set "
+                f"the environment's {ENVIRONMENT}"
+            ) from error
     else:
         from jobqueue.cli.target import load_target, put_first_on_path
 
@@ -180,6 +196,18 @@ def _namespace_of_environment() -> str | None:
         return found and check_namespace(found)
     except DeclarationError as error:
         raise DeclarationError(f"the environment's {NAMESPACE}: {error}") from None
+
+
+def tell_refused(refused: Mapping[str, StorageRefused]) -> int:
+    """Name the queues that cannot be read, of very many the first ones; answers the exit code."""
+    for name, refusal in itertools.islice(refused.items(), MOST_NAMES):
+        click.echo(f"jobqueue: queue {name}: {clean(without_secrets(str(refusal)))}", err=True)
+    return NO_STORAGE if refused else 0
+
+
+def refused_value(refused: Mapping[str, StorageRefused]) -> dict[str, Any]:
+    """The same as JSON: nothing where all queues can be read."""
+    return {"refused": {name: str(refusal) for name, refusal in refused.items()}} if refused else {}
 
 
 def print_json(value: Any) -> None:

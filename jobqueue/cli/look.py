@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
-from jobqueue.cli.common import Named, looks, looks_at_jobs, opened, print_json
+from jobqueue.cli.common import MOST_NAMES, Named, looks, looks_at_jobs, opened, print_json, refused_value, tell_refused
 from jobqueue.cli.text import (
     claimed_at,
     clean,
@@ -25,7 +26,6 @@ from jobqueue.cli.text import (
 )
 from jobqueue.durations import span
 from jobqueue.safe_text import id_bytes, printable
-from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
     from jobqueue.application import Users
@@ -39,10 +39,12 @@ __all__ = ["jobs", "record_value", "show", "stats"]
 PLACES = ("waiting", "ready", "working", "dead")
 ERROR_WIDTH = 60
 ARGUMENTS_WIDTH = 40
+WIDE = 140
+"""Columns of a terminal that has room for whole times and for arguments."""
+MIDDLE = 100
+"""Columns of a terminal that has room for how often a job failed."""
 INDENTED = 5_000
 """Bytes of arguments that are shown on several lines."""
-MOST_NAMES = 20
-NO_STORAGE = 3
 SEARCHED = 1_000
 """Jobs among which a kind is looked for that may have been meant."""
 
@@ -64,9 +66,7 @@ def stats(named: Named, json_output: bool) -> int:
         now = queue.access.clock().now() / 1000
         where, namespace = queue.access.opened().backend.url, queue.namespace
         others = [] if counts or refused else _namespaces(queue)
-    for name, refusal in itertools.islice(refused.items(), MOST_NAMES):
-        click.echo(f"jobqueue: queue {name}: {clean(without_secrets(str(refusal)))}", err=True)
-    code = NO_STORAGE if refused else 0
+    code = tell_refused(refused)
     if json_output:
         print_json(
             {
@@ -74,7 +74,7 @@ def stats(named: Named, json_output: bool) -> int:
                 "namespace": namespace,
                 "application": None if application is None else _application_value(application),
                 **({} if counts or refused else {"namespaces": others}),
-                **({"refused": {name: str(refusal) for name, refusal in refused.items()}} if refused else {}),
+                **refused_value(refused),
                 "queues": {name: {place: getattr(count, place) for place in PLACES} for name, count in counts.items()},
                 "totals": {name: attrs.asdict(total) for name, total in totals.items()},
                 "runners": [_runner_value(runner) for runner in runners],
@@ -184,50 +184,83 @@ def jobs(
     no_arguments: bool,
     named: Named,
     json_output: bool,
-) -> None:
+) -> int:
     """List jobs, by queue, place and their order there.
 
     With --place working also who runs them, and since when. TARGET names a JobQueue as module:attribute, as for jobqueue
     run: its URL and namespace are used then.
     """
+    from jobqueue.looking import find_apart
+
     with opened(named) as source:
         # One more than is shown tells whether there are more.
-        found = source.find(queue=queue, place=place, name=name, limit=limit + 1, after=after)
+        found, refused = find_apart(source, queue, place, name, limit + 1, after)
         runners = {runner.id: runner for runner in source.runners()} if place == "working" and not json_output else {}
-        why_none = "" if found or json_output else _why_none(source, queue, name)
+        why_none = "" if found or refused or json_output else _why_none(source, queue, name)
+        now = source.access.clock().now() / 1000
+    code = tell_refused(refused)
     shown, more = found[:limit], len(found) > limit
     if json_output:
         values = [record_value(record, arguments=not no_arguments) for record in shown]
-        print_json({"jobs": values, "next": shown[-1].cursor if more else None})
-        return
-    from jobqueue.cli.tables import print_table
+        print_json({"jobs": values, "next": shown[-1].cursor if more else None, **refused_value(refused)})
+        return code
+    from jobqueue.cli.tables import print_table, terminal_width
 
+    width = terminal_width()
+    narrow = width < WIDE
+
+    def told(time: datetime | None) -> str:
+        return "" if time is None else _apart(time, now) if narrow else moment(time)
+
+    errors = {record.id: _waits_for(record) or shortened(record.error or "", ERROR_WIDTH) for record in shown}
+    kind_width = (12 if any(errors.values()) else 18) + max(0, width - 80) // 2 if narrow else None
     columns: list[tuple[str, Callable[[JobRecord[Any]], str]]] = [
         ("id", lambda record: record.id),
-        ("queue", lambda record: record.queue),
-        ("place", lambda record: record.place),
-        ("kind", lambda record: record.name or "(unreadable)"),
-        (">failed", lambda record: f"{record.attempt}/{_runs(record)}"),
+        *([] if narrow and queue else [("queue", lambda record: record.queue)]),
+        *([] if narrow and place else [("place", lambda record: record.place)]),
+        ("kind", lambda record: _kind(record, kind_width)),
+        *([] if width < MIDDLE else [(">failed", lambda record: f"{record.attempt}/{_runs(record)}")]),
         *(
-            [("runner", lambda record: _runner_of(record, runners)), ("started", _started)]
+            [
+                ("runner", lambda record: _runner_of(record, runners)),
+                ("started", lambda record: told(claimed_at(record))),
+            ]
             if place == "working"
-            else [("died", _died)]
+            else [("died", lambda record: told(died_at(record)))]
             if place == "dead"
-            else [("due", lambda record: moment(record.due))]
+            else [("due", lambda record: told(record.due) if record.place == "waiting" or not narrow else "")]
         ),
-        ("error", lambda record: _waits_for(record) or shortened(record.error or "", ERROR_WIDTH)),
-        # Last, because a narrow terminal has no room for it.
-        *([] if no_arguments else [("arguments", lambda record: payload_start(record.payload, ARGUMENTS_WIDTH))]),
+        # A narrow terminal has room for what somebody looks for, and no more.
+        *([] if narrow and not any(errors.values()) else [("error", lambda record: errors[record.id])]),
+        *(
+            []
+            if narrow or no_arguments
+            else [("arguments", lambda record: payload_start(record.payload, ARGUMENTS_WIDTH))]
+        ),
     ]
     print_table(
         [heading for heading, _ in columns],
         [[cell(record) for _, cell in columns] for record in shown],
         empty="no such jobs",
+        cut=("error", "arguments", "runner") if narrow else ("kind", "error", "arguments", "runner"),
     )
     if why_none:
         click.echo(f"jobqueue: {clean(why_none)}", err=True)
     if more:
         click.echo(f"more: --after {clean(shown[-1].cursor)}")
+    return code
+
+
+def _kind(record: JobRecord[Any], most: int | None) -> str:
+    """The name of the kind; where there is little room its end, which tells more than its beginning."""
+    name = clean(record.name or "(unreadable)")
+    return name if most is None or len(name) <= most else f"…{name[1 - most :]}"
+
+
+def _apart(time: datetime, now: float) -> str:
+    """How far a time is from now (s), in few letters."""
+    seconds = time.timestamp() - now
+    return span(seconds) if seconds > 0 else f"{span(-seconds)} ago"
 
 
 def _why_none(source: JobQueue, queue: str | None, name: str | None) -> str:

@@ -186,8 +186,10 @@ def run(
         return _supervise(jobs, words, processes, grace, burst=burst, url=url)
     if line is not None:
         line.watch(runner.stop)
-    for module in (*jobs.imports, *modules):
-        import_module(module)
+    for module in jobs.imports:
+        import_module(module, f"imports= of {target}")
+    for module in modules:
+        import_module(module, "--import")
     _set_up_logging(log_level, json_output=json_output)
     with jobs:
         runner.run(until_empty=burst)

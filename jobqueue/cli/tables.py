@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import click
 from rich import box
@@ -14,7 +14,7 @@ from rich.text import Text
 from jobqueue.cli.text import clean_lines
 from jobqueue.safe_text import LINE, printable
 
-__all__ = ["print_fields", "print_table"]
+__all__ = ["print_fields", "print_table", "terminal_width"]
 
 LONG = 20_000
 """Characters of a value that is not fitted into columns: rich takes minutes for a megabyte of short lines."""
@@ -30,13 +30,21 @@ def console() -> Console:
     return out
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+def terminal_width() -> int:
+    """How many columns the terminal has."""
+    return console().width
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str, cut: Collection[str] | None = None
+) -> None:
     """Print a table, or the sentence ``empty`` where there is no row.
 
     Args:
         columns: The headings; one that begins with ``>`` is aligned to the right.
         rows: The cells; cleaned here.
         empty: What to say instead of an empty table.
+        cut: The columns that a narrow terminal shortens; by default all but the first.
     """
     out = console()
     if not rows:
@@ -48,7 +56,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
         table.add_column(
             heading,
             justify="right" if column.startswith(">") else "left",
-            no_wrap=index == 0,  # ids and names are copied from here
+            no_wrap=index == 0 if cut is None else column not in cut,  # ids and names are copied from here
             min_width=len(heading),
         )
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 
 from jobqueue import shadows
 from jobqueue.errors import DeclarationError
+from jobqueue.names import suggestion
 from jobqueue.storage.url import without_secrets
 
 if TYPE_CHECKING:
@@ -28,19 +30,26 @@ def put_first_on_path(folder: Path) -> None:
     sys.path.insert(0, str(folder.absolute()))
 
 
-def import_module(name: str) -> ModuleType:
+def import_module(name: str, where: str = "") -> ModuleType:
     """Import a module that a user named.
+
+    Args:
+        name: Its name.
+        where: What it is named by, for the error; empty for a TARGET.
 
     Raises:
         DeclarationError: There is none, or importing it failed; then its traceback was printed, unless it is our refusal.
     """
+    of = f"{where}: " if where else ""
+    if where and not all(part.isidentifier() for part in name.split(".")):
+        raise DeclarationError(f"{where} names a module, as in shop.mail, not {name!r}")
     try:
         return importlib.import_module(name)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, name):
             raise DeclarationError(
-                f"there is no module {error.name!r} below {sys.path[0]} or elsewhere on the path: "
-                "run from the project's directory, or name it with --app-dir"
+                f"{of}there is no module {error.name!r} below {sys.path[0]} or elsewhere on the path"
+                f"{_module_meant(str(error.name)) or ': '}run from the project's directory, or name it with --app-dir"
             ) from error
         if isinstance(error, ValueError | TypeError) and not name.strip("."):
             raise DeclarationError(f"{name!r} is no name of a module") from error
@@ -54,9 +63,29 @@ def import_module(name: str) -> ModuleType:
         click.echo(
             without_secrets("".join(traceback.format_exception(error.with_traceback(trace)))), err=True, nl=False
         )
-        told = shadows.explained(error)
+        told = shadows.explained(error) or _folder_above(error, name)
         words = "" if told is None else f": {told}"
         raise DeclarationError(f"importing {name} failed: {type(error).__name__}: {error}{words}") from error
+
+
+def _module_meant(name: str) -> str:
+    """Answer ``"; did you mean 'x'? Else "`` for the nearest module in the folder where they are looked for first."""
+    package, dot, _ = name.rpartition(".")
+    folder = Path(sys.path[0], *package.split(".")) if package else Path(sys.path[0])
+    names = [f"{package}{dot}{one.name}" for one in pkgutil.iter_modules([str(folder)])]
+    meant = suggestion(name, names)
+    return f"{meant} Else " if meant else ""
+
+
+def _folder_above(error: Exception, name: str) -> str | None:
+    """What to do where a module calls the folder in which it was looked for by its name, as a package."""
+    folder = Path(sys.path[0])
+    if not isinstance(error, ModuleNotFoundError) or str(error.name).partition(".")[0] != folder.name:
+        return None
+    return (
+        f"{folder.name!r} is the folder that modules are looked for in: name the one above it with --app-dir, and the "
+        f"module as {folder.name}.{name}"
+    )
 
 
 def _is_ours(file: Path) -> bool:

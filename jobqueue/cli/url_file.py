@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,13 @@ __all__ = ["read_url"]
 
 LONGEST: Final = 65_536
 """Bytes of such a file."""
+ASSIGNED: Final = re.compile(r"\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=")
 
 
 def read_url(file: Path) -> str:
-    """The URL in a file, of which it is the only line. Warns on standard error if other users may read or change it.
+    """The URL in a file, of which it is the only line that is not blank.
+
+    Warns on standard error if other users may read or change it.
 
     Raises:
         DeclarationError: The file cannot be read, or holds no URL that can be opened. Says nothing of what is in it.
@@ -44,16 +48,25 @@ def read_url(file: Path) -> str:
 
 
 def _line(data: bytes) -> tuple[str, str]:
-    """The only line, or what is wrong."""
+    """The only line that is not blank, or what is wrong."""
     if len(data) > LONGEST:
         return "", f"it is longer than {LONGEST:,} bytes: it holds more than a URL"
     try:
-        text = data.decode().removesuffix("\n").removesuffix("\r")
+        lines = [line.removesuffix("\r") for line in data.decode().split("\n") if line.strip()]
     except UnicodeDecodeError:
         return "", "it is not UTF-8"
-    if not text:
+    if not lines:
         return "", "it is empty"
-    return text, "it holds more than one line" if "\n" in text else ""
+    if len(lines) > 1:
+        return "", "it holds more than one line"
+    text = lines[0]
+    if text.startswith("\ufeff"):
+        return "", "it begins with a byte order mark (BOM): save it without one"
+    if text.startswith(("'", '"')):
+        return "", "the URL stands in quotes: write it without"
+    if ASSIGNED.match(text):
+        return "", "it gives the URL a name, as a file of variables does: write the URL alone, without NAME= before it"
+    return text, ""
 
 
 def _exposed(status: os.stat_result) -> str:

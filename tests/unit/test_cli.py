@@ -370,7 +370,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(JobQueue, "find", interrupted)
+    monkeypatch.setattr(JobQueue, "_find", interrupted)
     assert run(["jobs", "--url", "unix:///nowhere"]) == 130
     assert capsys.readouterr().err.strip() == "jobqueue: interrupted"
 

@@ -109,6 +109,12 @@ def test_an_id_with_a_colon_is_one_behind_a_target(jobs: JobQueue, capsys: pytes
         (["stats", "shopwork"], "TARGET is module:attribute, as in shop.work:jobs, not 'shopwork'", 2),
         (["stats", "shopwork:send"], "shopwork:send is no JobQueue but JobFunction; its JobQueues are: jobs", 2),
         (["jobs", "shopwerk:jobs"], "there is no module 'shopwerk'", 2),
+        (["jobs", "shopwerk:jobs"], "; did you mean 'shopwork'? Else run from the project's directory", 2),
+        (
+            ["stats"],
+            "name a TARGET, as in shop.work:jobs, or --url, or --url-file, or set the environment's JOBQUEUE_URL",
+            2,
+        ),
         (["jobs", TARGET, "--app-dir", "/proc"], "there is no module 'shopwork'", 2),
         (["stats", TARGET, "--namespace", "a:b"], "'a:b' is no name of a namespace", 2),
         (["show", TARGET, "\udcff"], "no job \\xff is stored", 1),
@@ -215,3 +221,90 @@ def test_a_claim_that_somebody_else_wrote_is_shown_harmlessly(
         out = out_of(capsys, *words)
         assert "\x1b" not in out
         assert r"\xff" in out
+
+
+# ------------------------------------------------------------------------------------------------- imports of a runner
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package ``importshop`` in the current directory, with queues whose imports go wrong."""
+    folder = tmp_path / "importshop"
+    folder.mkdir()
+    for name, text in {
+        "__init__": "",
+        "mail": "",
+        "typo": "from jobqueue import JobQueue\njobs = JobQueue('memory://', imports=['importshop.mial'])",
+        "file": "from jobqueue import JobQueue\njobs = JobQueue('memory://', imports=['importshop/mail.py'])",
+        "inside": "from importshop.mail import nothing",
+    }.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("importshop", "inside")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["importshop.typo:jobs"], "imports= of importshop.typo:jobs: there is no module 'importshop.mial' below "),
+        (["importshop.typo:jobs"], "; did you mean 'importshop.mail'? Else run from the project's directory"),
+        (["importshop.file:jobs"], "imports= of importshop.file:jobs names a module, as in shop.mail, not 'importshop/"),
+        (["inside:jobs", "--app-dir", "importshop"], "'importshop' is the folder that modules are looked for in: name"),
+        (["inside:jobs", "--app-dir", "importshop"], "and the module as importshop.inside"),
+    ],
+)  # fmt: skip
+def test_what_a_runner_cannot_import_is_told(
+    package: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert run(["run", *words]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_in_place_of_a_module_to_import_is_told(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (package / "plain.py").write_text("from jobqueue import JobQueue\njobs = JobQueue('memory://')")
+    assert run(["run", "importshop.plain:jobs", "--import", "importshop/mail.py"]) == 2
+    assert "--import names a module, as in shop.mail, not 'importshop/mail.py'" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- spoiled and narrow
+
+
+@pytest.mark.parametrize("command", ["jobs", "audit"])
+def test_a_spoiled_queue_is_named_and_hides_no_other(
+    jobs: JobQueue, server: Server, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    send(jobs, queue="high")
+    good = send(jobs)
+    with server.client() as client:
+        client.set("{shop:high}:waiting", "not ours")
+
+    assert run([command, TARGET]) == 3
+    out, err = capsys.readouterr()
+    assert (good.id if command == "jobs" else "1 job") in out or "looked at" in out
+    assert err.startswith("jobqueue: queue high: ")
+    assert err.count("\n") == 1
+    assert run([command, TARGET, "--json"]) == 3
+    assert [*json.loads(capsys.readouterr().out)["refused"]] == ["high"]
+    assert run([command, TARGET, "--queue", "high"]) == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("place", [None, "waiting"])
+def test_a_narrow_terminal_shows_kinds_times_and_errors(
+    jobs: JobQueue, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
+    send(jobs, text="secret", delay=7_201)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    words = () if place is None else ("--place", place)
+    for columns, shown in [(80, " 2 h "), (120, " 2 h "), (140, "20")]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        out = re.sub(r"\x1b\[[0-9;]*m", "", out_of(capsys, "jobs", TARGET, *words))
+        [row] = [line for line in out.splitlines() if " send " in line]
+        assert shown in row
+        assert ("0/5" in row) is (columns >= 100)
+        assert ("secret" in row) is (columns == 140)
+        assert ("waiting" in row) is (columns == 140 or place is None)
+        assert "…" not in row.partition("secret")[0]

@@ -36,7 +36,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str, code: int) -> str:
     return err
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n \r\n"])
 def test_a_command_looks_where_the_file_says(
     server: Server, file: Path, capsys: pytest.CaptureFixture[str], end: str
 ) -> None:
@@ -62,6 +62,11 @@ def test_a_command_looks_where_the_file_says(
         (b"redis://:s3cr3t\xff@h/0", "it is not UTF-8"),
         (b"redis://:s3cr3t@h/0" * 10_000, "it is longer than 65,536 bytes"),
         (b"redis://:s3cr3t/@h/0", "the redis:// URL has a character in its user or password"),
+        (b"'redis://:s3cr3t@h/0'\n", "the URL stands in quotes"),
+        (b'\n"redis://:s3cr3t@h/0"', "the URL stands in quotes"),
+        (b"JOBQUEUE_URL=redis://:s3cr3t@h/0", "it gives the URL a name"),
+        (b"export URL = redis://:s3cr3t@h/0", "it gives the URL a name"),
+        (b"\xef\xbb\xbfredis://:s3cr3t@h/0", "it begins with a byte order mark (BOM)"),
         (b"s3cr3t", "no storage is known for a URL: "),
         (b"\0s3cr3t", "no storage is known for a URL: "),
     ],
