@@ -12,7 +12,10 @@ import pytest
 
 from jobqueue import flows, transitions
 from jobqueue.runner import rescue
+from jobqueue.runner import task as tasks
+from jobqueue.runner.core import Core
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.packing import Sent
 from jobqueue.runner.shares import Shares
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Batch, Due, Move
@@ -22,6 +25,7 @@ from jobqueue.testing.explore import explore, runners
 FAULTS = {"reply lost", "sent twice", "delayed", "refused", "crash"}
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("scenario", ["claim", "stop", "retry", "shares", "lock"])
 def test_every_interleaving_of_two_runners_three_jobs_and_a_fault_holds(scenario: str) -> None:
     [found] = explore([scenario])
@@ -143,10 +147,37 @@ def by_the_clock(extend: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def forgets_claims(unanswered: Callable[..., None]) -> Callable[..., None]:
+    """A core that asks under a new number what was not answered."""
+
+    def wrong(self: Core, entry: Sent, unknown: bool) -> None:
+        unanswered(self, entry, unknown)
+        if entry.step == "claim":
+            self._queues[entry.queue.queue].claim = None
+
+    return wrong
+
+
+def forgets_results(unanswered: Callable[..., None]) -> Callable[..., None]:
+    """A core that sends no result a second time."""
+
+    def wrong(self: Core, entry: Sent, unknown: bool) -> None:
+        if entry.step != "finish":
+            unanswered(self, entry, unknown)
+
+    return wrong
+
+
 THEFT = "was taken from a runner whose lease was certain until later (I6)"
 PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
     "a claim without a number": (
         transitions, "claim", lambda f: changed(f, once=None), "claim", 2, "stays in working for ever",
+    ),
+    "a claim without an answer is forgotten": (
+        Core, "_unanswered", forgets_claims, "claim", 2, "stays in working for ever",
+    ),
+    "a result without an answer is forgotten": (
+        Core, "_unanswered", forgets_results, "claim", 2, "stays in working for ever",
     ),
     "a late result is stored": (
         transitions, "finish", lambda f: changed(f, expect=None), "rescue", 1, "sent twice it changes more than once",
@@ -167,7 +198,7 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
     ),
     "an early return at a stop counts": (runners, "told_to_stop", lambda _: lambda _task: None, "stop", 2, "broken off"),
     "a retry that is not counted": (
-        runners, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",
+        tasks, "after_run", forgetful, "retry", 3, "changed the attempts of job job-a from 0 to 0 (I11)",
     ),
     "a job that starts early": (transitions, "promote", early, "retry", 3, "was promoted before it was due (I9)"),
     "a requeue that takes what it did not see": (
@@ -178,7 +209,7 @@ PLANTS: dict[str, tuple[Any, str, Callable[[Any], Any], str, int, str]] = {
         Interpreter, "_stamp", lambda _: same_fence, "claim", 2, "got the fence 1000000 after 1000000 (I4)",
     ),
     "the first queue takes it all": (
-        Shares, "split", lambda _: lambda _self, units, queues: {min(queues): units}, "shares", 3,
+        Shares, "split", lambda _: lambda _self, units, queues: {min(queues): units}, "shares", 7,
         "shares of weights (2, 1) differ by 4 of 3 parts (I13)",
     ),
     "a lock that is taken unasked": (transitions, "take_lock", unguarded, "lock", 2, "who still holds it (I15)"),

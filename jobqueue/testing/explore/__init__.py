@@ -2,10 +2,12 @@
 
     python -m jobqueue.testing explore
 
-What is walked through is a model of the actors around production rules: `transitions`, `judge`, `lifecycle`, the flows of
-producers, operators and locks, and a runner's packing, leases, rescue and shares, on the interpreter that is the
-specification of a storage. A call is cut into sending, taking effect, and the reply; between any two of them anything else
-may happen. Not part of it: the threads and sockets of a driver, and the timers of the runner's core.
+What is walked through are the production rules, `transitions`, `judge` and `lifecycle`, on the interpreter that is the
+specification of a storage; and the actors of production: the flows of producers, operators and locks, and the runner's
+`Engine` with its core and its timers (`claim`, `retry`, `shares`). Where a runner beats, patrols or stops meanwhile
+(`rescue`, `clock`, `stop`), a model stands for its core, around the production packing, leases and rescue. A call is cut
+into sending, taking effect, and the reply; between any two of them anything else may happen. Not part of it: threads and
+sockets, jobs that are claimed ahead, and notifications that are lost.
 """
 
 from __future__ import annotations

@@ -213,11 +213,13 @@ class JobHistory:
             raise Broken(f"job {id.decode()} stays in {spot.place} for ever")
 
 
-def _share(before: tuple[int, int], units: tuple[int, int], weights: tuple[int, int]) -> tuple[int, int]:
+def _share(before: tuple[int, int], units: tuple[int, ...], weights: tuple[int, int]) -> tuple[int, int]:
     """How far the first queue is ahead of the moment when it was furthest behind, and behind the one furthest ahead.
 
     In turns times both weights. Over any stretch that is no more than one turn of each queue (I13).
     """
+    if not units:
+        return 0, 0  # one of them had no work: another stretch begins
     step = units[0] * weights[1] - units[1] * weights[0]
     ahead, behind = max(before[0] + step, 0), max(before[1] - step, 0)
     if max(ahead, behind) > sum(weights):

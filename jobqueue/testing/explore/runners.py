@@ -1,15 +1,15 @@
-"""Producers, runners and operators as programs, made of production rules.
+"""Producers, operators, and runners that lose their leases or stop, as programs made of production rules.
 
-A runner is three programs that share one memory, as it is three threads in production: one claims, runs and stores
+Such a runner is three programs that share one memory, as it is three threads in production: one claims, runs and stores
 results, one beats, one patrols. What it would send, and what it makes of the answers, is decided by `transitions`,
-`judge`, `runner.packing`, `runner.leases`, `runner.rescue` and `runner.shares`.
+`runner.packing`, `runner.leases` and `runner.rescue`; the order in which it asks is a model of the core. Where a runner has
+one thread, it is the core itself: see `engines`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -17,15 +17,13 @@ from jobqueue import flows, lookup, transitions
 from jobqueue.clock import Moment
 from jobqueue.context import Context
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
-from jobqueue.judge import FINISHED, Verdict, after_run, released
+from jobqueue.judge import FINISHED, released
 from jobqueue.keys import QueueKeys, namespace_keys
-from jobqueue.record import JobRecord, Stored, decode
-from jobqueue.retry import RetryPolicy, Snooze
+from jobqueue.record import JobRecord, decode
 from jobqueue.runner.execute import told_to_stop
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.packing import pack
 from jobqueue.runner.rescue import Watch, patrol
-from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import End, Phase, Task
 from jobqueue.storage.answers import Applied
 from jobqueue.storage.ops import Answer, Fields, Page, Query, claim_mark
@@ -46,7 +44,6 @@ from jobqueue.testing.explore.programs import (
 from jobqueue.testing.explore.stores import Spot
 
 __all__ = [
-    "BACKOFF_MS",
     "Held",
     "Setup",
     "aged",
@@ -59,9 +56,6 @@ __all__ = [
     "stopper",
 ]
 
-BACKOFF_MS: Final = 100
-POLICY: Final = RetryPolicy(backoff=lambda n: timedelta(milliseconds=BACKOFF_MS * n))
-
 
 @attrs.frozen
 class Setup:
@@ -69,8 +63,7 @@ class Setup:
 
     Attributes:
         incarnation: Its name.
-        queues: The queues it serves.
-        weights: The weight of each.
+        queue: The queue it serves.
         capacity: How many jobs it holds at a time.
         lease: Length of a lease in ms.
         beat: Time between two extensions in ms.
@@ -78,8 +71,7 @@ class Setup:
     """
 
     incarnation: bytes
-    queues: tuple[QueueKeys, ...]
-    weights: tuple[int, ...]
+    queue: QueueKeys
     capacity: int
     lease: int
     beat: int
@@ -103,7 +95,6 @@ class Held:
     deadline: float
     latest: int
     lost: bool = False
-    verdict: tuple[str, tuple[tuple[str, object], ...], int | None] | None = None
     returned: bool = False
     told: bool = False
 
@@ -114,9 +105,6 @@ def _task(held: Held) -> Task:
     task.lease_lost, task.cancelled = held.lost, held.told
     task.phase = Phase.JUDGED if held.returned else Phase.OUTSTANDING
     task.verdict = FINISHED if held.returned else released(stored, held.fence)
-    if held.verdict is not None:
-        step, changes, score = held.verdict
-        task.verdict = Verdict(step, dict(changes), score)  # type: ignore[arg-type]
     return task
 
 
@@ -145,90 +133,70 @@ def _claims(tasks: Sequence[Task]) -> tuple[tuple[bytes, bytes], ...]:
 # -------------------------------------------------------------------------------------------------------------- runner
 
 
-def runner(env: Env, setup: Setup, number: int, ahead: tuple[int, ...], results: tuple[Held, ...]) -> Steps[Next]:
+def runner(env: Env, setup: Setup, number: int, results: tuple[Held, ...]) -> Steps[Next]:
     """Store results, claim, run what was claimed; again and again."""
     if not results:
-        yield Idle("work", (setup.queues,))
-    shares = Shares({queue.queue: weight for queue, weight in zip(setup.queues, setup.weights, strict=True)})
-    shares._positions.update(zip(shares.weights, ahead, strict=True))  # noqa: SLF001 - its state, as it was
-    names = tuple(queue.queue for queue in setup.queues)
-    found = shares.split(setup.capacity, names)
-    split = tuple(found.get(name, 0) for name in names)
-    if len(setup.queues) > 1:
-        env.tell("split", split, setup.weights)
-    ahead = tuple(shares._positions[name] - shares._last for name in names)  # noqa: SLF001 - as above
-    return Next(_asks, (setup, number + 1, ahead, split, results, env.at, ()))
+        yield Idle("work", ((setup.queue,),))
+    return Next(_asks, (setup, number + 1, results, env.at))
     yield  # a program is a generator
 
 
-def _asks(
-    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], split: tuple[int, ...], results: tuple[Held, ...],
-    at: Moment, known: tuple[Any, ...],
-) -> Steps[Next]:  # fmt: skip
+def _asks(env: Env, setup: Setup, number: int, results: tuple[Held, ...], at: Moment) -> Steps[Next]:
     """Send it all, and again what went without an answer."""
-    parts = _gather(env, setup, number, split, results, at)
-    answers = list(known or (UNKNOWN,) * len(parts))
-    open_ = [index for index, answer in enumerate(answers) if answer == UNKNOWN]
-    told = yield Ask(tuple(parts[index] for index in open_))
-    for index, answer in zip(open_, told, strict=True):
-        answers[index] = UNKNOWN if answer == NOT_APPLIED else answer
-    if UNKNOWN in answers:
-        return Next(_asks, (setup, number, ahead, split, results, at, tuple(answers)))
+    part = _gather(env, setup, number, results, at)
+    [answers] = yield Ask((part,))
+    if answers in (UNKNOWN, NOT_APPLIED):
+        return Next(_asks, (setup, number, results, at))
     leases = _leases(env, setup)
     for held in results:
         if (task := leases.held.get(held.id)) is not None and task.claim == held.claim:
             leases.drop(task)
-    fresh: list[Task] = []
-    for part, answer in zip(parts, answers, strict=True):
-        fresh += _claimed(setup, part, answer, at)
+    fresh = _claimed(setup, part, answers, at)
     for task in fresh:
         leases.hold(task)
         leases.ask(at)  # as its claim did
     _keep(env, leases)
-    return Next(_runs, (setup, number, ahead, _claims(fresh), ()))
+    return Next(_runs, (setup, number, _claims(fresh), ()))
 
 
-def _gather(
-    env: Env, setup: Setup, number: int, split: Sequence[int], results: Sequence[Held], at: Moment
-) -> list[Part]:
-    """What goes to each queue: results, what is due, what is handed back, a claim."""
+def _gather(env: Env, setup: Setup, number: int, results: Sequence[Held], at: Moment) -> Part:
+    """What goes to the queue: results, what is due, what is handed back, a claim."""
     tasks = [_task(held) for held in results]
-    parts = []
-    for queue, limit in zip(setup.queues, split, strict=True):
-        own = [task for task in tasks if task.queue is queue]
-        batches = [entry.batch for entry in pack(own)]
-        if limit and all(task.returned for task in own):  # it would take at once what it handed back
-            batches.append(transitions.promote(queue, at.now))
-            batches.append(
-                transitions.claim(
-                    queue, setup.incarnation, number, limit=limit, now=at.now, lease=setup.lease, beat=setup.beat
-                )
+    batches = [entry.batch for entry in pack(tasks)]
+    until = 0
+    if all(task.returned for task in tasks):  # else it would take at once what it handed back
+        until = at.now + setup.lease
+        batches.append(transitions.promote(setup.queue, at.now))
+        batches.append(
+            transitions.claim(
+                setup.queue,
+                setup.incarnation,
+                number,
+                limit=setup.capacity,
+                now=at.now,
+                lease=setup.lease,
+                beat=setup.beat,
             )
-        if batches:
-            until = at.now + setup.lease if batches[-1].step == "claim" else 0
-            parts.append(Part(env.process, tuple(batches), _claims(own), until))
-    return parts
+        )
+    return Part(env.process, tuple(batches), _claims(tasks), until)
 
 
 def _claimed(setup: Setup, part: Part, answers: Any, at: Moment) -> list[Task]:
     if part.steps[-1] != "claim" or not isinstance(answers[-1], Applied):
         return []
     moved = answers[-1].moved
-    [move] = part.batches[-1].ops
-    [queue] = [queue for queue in setup.queues if queue.ready == move.source]  # type: ignore[union-attr]
     mark = claim_mark(setup.incarnation, moved.fence, setup.beat)
     deadline = at.local + setup.lease  # from when it was first sent
     return [
-        Task(queue, id, mark, moved.fence, record, decode(record), None, deadline)
+        Task(setup.queue, id, mark, moved.fence, record, decode(record), None, deadline)
         for id, record in zip(moved.ids, moved.records, strict=True)
         if isinstance(record, bytes)
     ]
 
 
 def _runs(
-    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], claimed: tuple[tuple[bytes, bytes], ...],
-    ended: tuple[Held, ...],
-) -> Steps[Next]:  # fmt: skip
+    env: Env, setup: Setup, number: int, claimed: tuple[tuple[bytes, bytes], ...], ended: tuple[Held, ...]
+) -> Steps[Next]:
     """Run jobs one after the other, and go on with what is to be stored or handed back."""
     for index, (id, claim) in enumerate(claimed):
         held = _mine(env, id, claim)
@@ -236,16 +204,15 @@ def _runs(
             continue  # claimed again by this very runner: that claim counts
         if not held.lost and not held.told and held.deadline > env.local:
             env.tell("start", id, claim)
-            return Next(_job, (setup, number, ahead, claimed[index:], ended))
+            return Next(_job, (setup, number, claimed[index:], ended))
         ended += (_plain(held),)  # nothing starts under a lease that is not certain, or in a runner that stops
-    return Next(runner, (setup, number, ahead, ended))
+    return Next(runner, (setup, number, ended))
     yield  # a program is a generator
 
 
 def _job(
-    env: Env, setup: Setup, number: int, ahead: tuple[int, ...], claimed: tuple[tuple[bytes, bytes], ...],
-    ended: tuple[Held, ...],
-) -> Steps[Next]:  # fmt: skip
+    env: Env, setup: Setup, number: int, claimed: tuple[tuple[bytes, bytes], ...], ended: tuple[Held, ...]
+) -> Steps[Next]:
     """Run the first of these."""
     id, claim = claimed[0]
     yield Run(f"runs {id.decode()}")
@@ -254,8 +221,8 @@ def _job(
         is_back = _is_broken_off(env, held)
         held = attrs.evolve(held, returned=not is_back)
         env.memory = tuple(held if other.id == id else other for other in env.memory)
-        ended += (_plain(held) if is_back else attrs.evolve(_plain(held), verdict=_judge(decode(held.record), env)),)
-    return Next(_runs, (setup, number, ahead, claimed[1:], ended))
+        ended += (_plain(held),)
+    return Next(_runs, (setup, number, claimed[1:], ended))
 
 
 def _is_broken_off(env: Env, held: Held) -> bool:
@@ -288,18 +255,6 @@ def _plain(held: Held) -> Held:
 
 def _mine(env: Env, id: bytes, claim: bytes) -> Held | None:
     return next((held for held in env.memory if held.id == id and held.claim == claim), None)
-
-
-def _judge(stored: Stored, env: Env) -> Any:
-    """Jobs do what their name says."""
-    failed = stored.name == "fail" or (stored.name == "fail once" and not stored.attempt)
-    outcome: BaseException | None = RuntimeError("planned") if failed else None
-    if stored.name == "snooze once" and stored.due == stored.created:
-        outcome = Snooze(timedelta(milliseconds=BACKOFF_MS))
-    if outcome is None:
-        return None
-    verdict = after_run(stored, outcome, "RuntimeError: planned", POLICY, env.now)
-    return verdict.step, tuple(sorted(verdict.changes.items())), verdict.score
 
 
 # ------------------------------------------------------------------------------------------------------ beat and patrol
@@ -345,7 +300,7 @@ def _ask(_query: Query) -> Answer:
 
 def patrols(env: Env, setup: Setup, seen: tuple[tuple[bytes, Any], ...], after: float) -> Steps[Next]:
     """Take the jobs of runners that are gone."""
-    [queue] = setup.queues
+    queue = setup.queue
     yield Idle("patrol", (queue, setup.lease, seen, after))
     watch = Watch()
     watch.seen[queue.scope] = dict(seen)

@@ -11,12 +11,13 @@ from jobqueue import transitions
 from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.record import JobRecord, Stored, encode, job_record
+from jobqueue.runner.decisions import Config
 from jobqueue.storage.interpreter import Interpreter
+from jobqueue.testing.explore.engines import BACKOFF_MS, GRACE_MS, engine
 from jobqueue.testing.explore.history import JobHistory, LockHistory, Past
 from jobqueue.testing.explore.locks import TTL_MS, lock_user
 from jobqueue.testing.explore.programs import Program, Programs
 from jobqueue.testing.explore.runners import (
-    BACKOFF_MS,
     Setup,
     aged,
     beats,
@@ -135,9 +136,14 @@ def _names(runners: int) -> list[bytes]:
     return [b"r%d" % (number + 1) for number in range(runners)]
 
 
-def _setup(number: int, queues: Sequence[QueueKeys], capacity: int, lease: int = LONG_MS) -> Setup:
-    weights = (2, 1)[: len(queues)]
-    return Setup(b"r%d" % (number + 1), tuple(queues), weights, capacity, lease, BEAT_MS)
+def _setup(number: int, queue: QueueKeys, capacity: int, lease: int = LONG_MS) -> Setup:
+    return Setup(b"r%d" % (number + 1), queue, capacity, lease, BEAT_MS)
+
+
+def _engine(number: int, *queues: QueueKeys) -> tuple[int, Program, tuple[Any, ...]]:
+    """A runner that has room for two jobs."""
+    config = Config(b"r%d" % (number + 1), LONG_MS, BEAT_MS, GRACE_MS, threads=2, coroutines=2, processes=2)
+    return number, engine, (config, queues, (2, 1)[: len(queues)], None)
 
 
 def _no(_search: Search, _state: State) -> bool:
@@ -177,9 +183,7 @@ def _claim(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     contents = Interpreter()
     _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids[:-1]})
     last: JobRecord[Any] = job_record(ids[-1], "low", _stored("ok", ids[-1], 0), "ready", nonce=NONCE)
-    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
-        (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
-    ]
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [_engine(number, queue) for number in range(runners)]
     actors.append((runners, enqueuer, ((last,),)))
     rules = Rules(
         ticks=(),
@@ -224,7 +228,7 @@ def _stop(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
         _fill(contents, queue, {id: _stored(kinds[index % len(kinds)], id, 0)})
     actors: list[tuple[int, Program, tuple[Any, ...]]] = []
     for number in range(runners):
-        actors += [(number, runner, (_setup(number, [queue], 2), 0, (0,), ())), (number, stopper, ())]
+        actors += [(number, runner, (_setup(number, queue, 2), 0, ())), (number, stopper, ())]
     rules = Rules(
         ticks=(), free=0, urgent=False, long="", pause=False, crash=True, jumps=(), rescue=None, latest=99,
         alike=runners, waits=_no,
@@ -242,9 +246,7 @@ def _retry(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     for index, id in enumerate(ids):
         name, retry = kinds[index % len(kinds)]
         _fill(contents, queue, {id: _stored(name, id, retry)})
-    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
-        (number, runner, (_setup(number, [queue], 2), 0, (0,), ())) for number in range(runners)
-    ]
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [_engine(number, queue) for number in range(runners)]
     actors.append((runners, operator, (queue, ids[0], "requeue")))
     back = 4 * BACKOFF_MS  # not as far as ahead: the history must see it after a jump ahead as well
     rules = Rules(
@@ -264,9 +266,9 @@ def _rescue(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids})
     actors: list[tuple[int, Program, tuple[Any, ...]]] = []
     for number in range(runners):
-        setup = _setup(number, [queue], 2, LEASE_MS)
+        setup = _setup(number, queue, 2, LEASE_MS)
         actors += [
-            (number, runner, (setup, 0, (0,), ())),
+            (number, runner, (setup, 0, ())),
             (number, beats, (setup, float(BEAT_MS))),
             (number, patrols, (setup, (), 0.0)),
         ]
@@ -290,9 +292,9 @@ def _clock(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     _fill(contents, queue, {id: _stored("ok", id, 0) for id in ids})
     actors: list[tuple[int, Program, tuple[Any, ...]]] = []
     for number in range(runners):
-        setup = attrs.evolve(_setup(number, [queue], 1, LEASE_MS), set_back=True)
+        setup = attrs.evolve(_setup(number, queue, 1, LEASE_MS), set_back=True)
         if number < runners - 1 or runners == 1:
-            actors += [(number, runner, (setup, 0, (0,), ())), (number, beats, (setup, float(BEAT_MS)))]
+            actors += [(number, runner, (setup, 0, ())), (number, beats, (setup, float(BEAT_MS)))]
         if number == runners - 1:
             actors.append((number, patrols, (setup, (), 0.0)))
     rules = Rules(
@@ -311,9 +313,7 @@ def _shares(runners: int, jobs: int, faults: int) -> tuple[Search, State]:
     contents = Interpreter()
     for index, id in enumerate(ids):
         _fill(contents, queues[index % 2], {id: _stored("ok", id, 0)})
-    actors: list[tuple[int, Program, tuple[Any, ...]]] = [
-        (number, runner, (_setup(number, queues, 2), 0, (0, 0), ())) for number in range(runners)
-    ]
+    actors: list[tuple[int, Program, tuple[Any, ...]]] = [_engine(number, *queues) for number in range(runners)]
     rules = Rules(
         ticks=(),
         free=0,
