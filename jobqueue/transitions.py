@@ -253,8 +253,8 @@ def note(queue: QueueKeys, id: bytes, claimed: bytes, record: bytes, until: int)
 
 def finish(queue: QueueKeys, claims: Mapping[bytes, bytes], step: Step = "finish") -> Batch:
     """Forget jobs that ended well (finish), or asked for it (discard)."""
-    if step in _TARGETS:
-        raise ValueError(f"{step} forgets no job")
+    if ("working", None) not in MOVES[step]:
+        raise ValueError(f"{step} forgets no job of a runner")
     return _move(step, queue, These(tuple(claims)), expect=claims, count=True)
 
 

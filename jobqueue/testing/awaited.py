@@ -17,8 +17,10 @@ from typing import Any, Final, Self
 
 from jobqueue.access import Access
 from jobqueue.declaring import BoundFunction, JobFunction
+from jobqueue.enqueueing import Enqueueing
 from jobqueue.lock import Lease, Lock
 from jobqueue.looking import Looking
+from jobqueue.operating import Operating
 from jobqueue.queue import JobQueue
 
 __all__ = ["Watch", "watch_also"]
@@ -29,7 +31,9 @@ ENOUGH: Final = 256
 # How each class finds the storage it would use.
 _ACCESS: Final[dict[type, Callable[[Any], Access]]] = {
     JobQueue: lambda jobs: jobs.access,
-    Looking: lambda jobs: jobs.access,  # a base of it
+    Enqueueing: lambda jobs: jobs.access,  # bases of it
+    Looking: lambda jobs: jobs.access,
+    Operating: lambda jobs: jobs.access,
     JobFunction: lambda function: function.queue.access,
     BoundFunction: lambda function: function.queue.access,
     Lock: lambda lock: lock.access,

@@ -291,7 +291,8 @@ def test_fault(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def _with_another_field(nonce: bytes, stored: Stored) -> bytes:
     record = encode(nonce, stored)
     fields = msgspec.msgpack.decode(record[len(nonce) :], type=list[msgspec.Raw])
-    return nonce + msgspec.msgpack.encode([*fields, "from the future"])
+    names = Stored.__struct_fields__[len(fields) :]
+    return nonce + msgspec.msgpack.encode([*fields, *(getattr(stored, name) for name in names), "from the future"])
 
 
 def _perform(play: Play, fault: str, code: str) -> None:

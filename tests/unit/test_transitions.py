@@ -279,12 +279,15 @@ def test_a_claim_passes_the_notification_on_if_it_leaves_something(
 
 COUNTED: dict[str, str] = {
     "finish": "done", "discard": "discarded", "retry": "retried", "snooze": "snoozed", "park": "parked", "bury": "dead",
-    "condemn": "dead", "release": "released", "rescue": "rescued",
+    "condemn": "dead", "release": "released", "rescue": "rescued", "prune": "pruned",
+    **dict.fromkeys(("delete waiting", "delete ready", "delete dead"), "deleted"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_ends_a_claim_is_counted_once_for_each_job_and_nothing_else_is(stage: MemoryStorage, name: str) -> None:
+def test_what_ends_a_claim_or_a_job_is_counted_once_for_each_job_and_nothing_else_is(
+    stage: MemoryStorage, name: str
+) -> None:
     def counted() -> dict[bytes, int]:
         [fields] = stage.read([Fields(KEYS.counters)])
         assert isinstance(fields, dict)
@@ -295,7 +298,7 @@ def test_what_ends_a_claim_is_counted_once_for_each_job_and_nothing_else_is(stag
     grown = {field: value - before.get(field, 0) for field, value in counted().items()}
 
     assert {field.decode(): count for field, count in grown.items() if count} == (
-        {COUNTED[name]: 2} if name in COUNTED else {}
+        {COUNTED[name]: 1 if "delete" in name else 2} if name in COUNTED else {}
     )
 
 
