@@ -84,7 +84,7 @@ class Looking:
         return (await self.access.arun(self._counts([check_known_queue(queue, self._queue_names)])))[queue].ready
 
     def counts(self) -> dict[str, Counts]:
-        """How many jobs are in each place, of every queue that was ever used."""
+        """How many jobs are in each place, of every queue that was ever used; ``high`` and ``low`` are no exception."""
         return self.access.run(self._counts(None))
 
     async def acounts(self) -> dict[str, Counts]:

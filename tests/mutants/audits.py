@@ -32,7 +32,7 @@ AUDITS: Final = (
         "audit-overlooks-claims",
         "does not see a claim of which no job is left",
         _AUDIT,
-        "        yield from _look_at_claims(queue, report)\n",
+        "            yield from _look_at_claims(queue, report)\n",
         "",
     ),
     Variant(
