@@ -12,7 +12,7 @@ import attrs
 
 from jobqueue.doors import is_beyond
 from jobqueue.endings import checked_ms
-from jobqueue.lifecycle import COUNTED, Step
+from jobqueue.lifecycle import COUNTED, Ending, Step
 from jobqueue.record import Stored, clean
 from jobqueue.retry import Discard, Retry, RetryPolicy, Snooze
 from jobqueue.texts import one_line
@@ -62,7 +62,7 @@ class Verdict:
     score: int | None = None
 
     @property
-    def ending(self) -> str:
+    def ending(self) -> Ending:
         """What the job is called afterwards: as it is counted, and ``crashed`` if it goes back since its process died."""
         return "crashed" if self.step == "release" and "recoveries" in self.changes else COUNTED[self.step]
 

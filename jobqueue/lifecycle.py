@@ -21,12 +21,18 @@ from typing import Final, Literal, TypeAlias
 
 from jobqueue.storage.ops import Place
 
-__all__ = ["COUNTED", "MOVES", "Step", "legal"]
+__all__ = ["COUNTED", "MOVES", "Ending", "Step", "legal"]
 
 Step: TypeAlias = Literal[
     "enqueue", "schedule", "promote", "hurry", "claim", "extend", "note", "finish", "discard", "retry", "snooze", "park",
     "bury", "release", "rescue", "condemn", "requeue", "delete", "prune", "mend",
 ]  # fmt: skip
+
+Ending: TypeAlias = Literal[
+    "done", "discarded", "retried", "snoozed", "parked", "dead", "released", "rescued", "deleted", "pruned", "crashed",
+    "late",
+]  # fmt: skip
+"""What became of a job: ``crashed`` if it goes back since its own process died, ``late`` if its result was refused."""
 
 MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
     "enqueue": frozenset({(None, "ready")}),
@@ -51,7 +57,7 @@ MOVES: Final[dict[Step, frozenset[tuple[Place | None, Place | None]]]] = {
     "mend": frozenset({(None, "dead")}),  # it was in no place, or in several and so in none that is its own
 }
 
-COUNTED: Final[dict[Step, str]] = {
+COUNTED: Final[dict[Step, Ending]] = {
     "finish": "done", "discard": "discarded", "retry": "retried", "snooze": "snoozed", "park": "parked", "bury": "dead",
     "condemn": "dead", "release": "released", "rescue": "rescued", "delete": "deleted", "prune": "pruned",
 }  # fmt: skip

@@ -5,7 +5,6 @@ Job code cannot keep it from its work, except by holding the interpreter's lock 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,13 +13,11 @@ from typing import Any, Final
 from jobqueue import transitions
 from jobqueue.clock import Clock, Moment
 from jobqueue.drive import run
-from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.errors import StorageError
 from jobqueue.flows import Apply, Flow, Read, Refresh
 from jobqueue.keys import NamespaceKeys
-from jobqueue.logs import about
-from jobqueue.runner.journal import Lasting
+from jobqueue.runner.events import BeatEnded, BeatFailed, BeatLate, LeasesExpired, LeasesLost, Observer
 from jobqueue.runner.leases import Leases, why_lost
-from jobqueue.runner.report import fields_of, labelled
 from jobqueue.runner.settings import sample_age
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch, Records, Refused
@@ -45,7 +42,7 @@ class Beats:
         info: What to say of the runner; called with the time.
         epoch: What the namespace's epoch was at the start.
         data_lost: See `Heart`.
-        log: Where to log to.
+        observe: Told what happens.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class Beats:
         info: Callable[[int], bytes],
         epoch: bytes,
         data_lost: Callable[[], tuple[bytes, bytes] | None],
-        log: logging.Logger,
+        observe: Observer,
     ) -> None:
         self._keys = keys
         self._leases = leases
@@ -71,12 +68,12 @@ class Beats:
         self._info = info
         self._epoch = epoch
         self._data_lost = data_lost
-        self._log = log
-        self._unanswered = Lasting()
+        self._observe = observe
 
     def once(self) -> Flow[bool]:
         """Extend all leases and register the runner; answers whether the storage answered."""
         trouble: StorageError | None = None
+        began = self._moment().local
         try:
             yield Refresh(sample_age(self._every))
         except StorageError as error:
@@ -97,12 +94,8 @@ class Beats:
         for outcome in (*outcomes, registered):
             if isinstance(outcome, StorageError):
                 trouble = outcome
-        if trouble is None:
-            if self._unanswered.ended():
-                self._log.info("the storage answers beats again")
-        elif self._unanswered.is_news("", at.local):
-            what = "refuses" if isinstance(trouble, StorageRefused) else "does not answer"
-            self._log.warning("the storage %s beats; they are sent again and again: %s", what, trouble)
+        took = self._moment().local - began
+        self._observe(BeatEnded(trouble, at.local, took, took > self._every, self._leases.lease))
         return trouble is None
 
     def look(self) -> float:
@@ -114,13 +107,8 @@ class Beats:
         with self._lock:
             overdue = self._leases.overdue(at)
             end = self._leases.next_end()
-        for task in overdue:
-            with about(fields_of(task)):
-                self._log.warning(
-                    "job %s: no beat was answered within its lease; if another runner has taken it, it runs a second time, "
-                    "and what this run ends with is discarded",
-                    labelled(task),
-                )  # fmt: skip
+        if overdue:
+            self._observe(LeasesExpired(overdue))
         return min(end, at.local + self._every)
 
     def _registration(self, now: int) -> Batch:
@@ -135,9 +123,7 @@ class Beats:
             why = ["its lease was lost; what this run ends with is discarded"] * len(tasks)
         else:
             why = [why_lost(task, kept, sent) for task, [kept] in zip(tasks, answers, strict=True)]
-        for task, words in zip(tasks, why, strict=True):
-            with about(fields_of(task)):
-                self._log.warning("job %s: %s", labelled(task), words)
+        self._observe(LeasesLost([*zip(tasks, why, strict=True)]))
 
 
 class Heart:
@@ -155,7 +141,7 @@ class Heart:
         epoch: What the namespace's epoch was at the start.
         data_lost: Called when the storage was found with another epoch: it lost its data. Answers the epoch it has now and
             the runner's new name, or None to be called again.
-        log: Where to log to.
+        observe: Told what happens.
     """
 
     def __init__(
@@ -171,26 +157,24 @@ class Heart:
         info: Callable[[int], bytes],
         epoch: bytes,
         data_lost: Callable[[], tuple[bytes, bytes] | None],
-        log: logging.Logger,
+        observe: Observer,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._leases = leases
         self._every = every
-        self._log = log
+        self._observe = observe
         self._beats = Beats(
             keys, leases, lock, lambda: Moment(clock.now(), clock.monotonic()), every=every, incarnation=incarnation,
-            info=info, epoch=epoch, data_lost=data_lost, log=log,
+            info=info, epoch=epoch, data_lost=data_lost, observe=observe,
         )  # fmt: skip
         self._stopped = threading.Event()
         self._answers = False
-        self._slow = Lasting()
-        self._unexpected = Lasting()
         self._thread = threading.Thread(target=self._run, name="jobqueue-beat", daemon=True)
         self._watch = threading.Thread(target=self._look, name="jobqueue-leases", daemon=True)
 
     def start(self) -> None:
-        """Say once that the runner is alive, in the calling thread, then beat. Raises nothing: trouble is logged."""
+        """Say once that the runner is alive, in the calling thread, then beat. Raises nothing: trouble is told."""
         self.beat()
         self._thread.start()
         self._watch.start()
@@ -217,31 +201,16 @@ class Heart:
         while not self._stopped.wait(max(0.0, due - self._clock.monotonic()) / 1000):
             started = self._clock.monotonic()
             if started - due > self._every:
-                self._log.warning(
-                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
-                    (started - due) / 1000, self._leases.lease / 1000,
-                )  # fmt: skip
+                self._observe(BeatLate(started - due, self._leases.lease))
             try:
                 answered = self.beat()
             except Exception as error:  # noqa: BLE001 - a runner without beats loses everything: nothing may end this thread
-                if self._unexpected.is_news(f"{type(error).__name__}: {error}", started):
-                    self._log.exception("a beat met something unexpected; it is tried again")
+                self._observe(BeatFailed(error, started))
                 answered = False
-            else:
-                self._unexpected.ended()
             ended = self._clock.monotonic()
-            self._tell_slow(ended - started, ended, answered)
             # After a beat without an answer the next one comes sooner: a lease lasts for six of them. Not before this one
             # has ended: a storage that takes its time does not make this thread late.
             due = max(started + (self._every if answered else self._every / 4), ended)
-
-    def _tell_slow(self, took: float, local: float, answered: bool) -> None:
-        if took <= self._every:
-            self._slow.ended()
-        elif answered and self._slow.is_news("", local):  # that there is no answer at all was said by `beat`
-            self._log.warning(
-                "the storage took %.1f s to answer a beat; leases last %.1f s", took / 1000, self._leases.lease / 1000
-            )
 
     def beat(self) -> bool:
         """Extend all leases and register the runner; answers whether the storage answered."""

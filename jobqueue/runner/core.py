@@ -18,15 +18,16 @@ import msgspec
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
+from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.job import Kind, Lane
 from jobqueue.judge import is_suspect, released
 from jobqueue.keys import QueueKeys
-from jobqueue.lifecycle import COUNTED
+from jobqueue.lifecycle import COUNTED, Ending
 from jobqueue.record import rewrite
 from jobqueue.runner.admit import admitted
 from jobqueue.runner.ahead import ClaimAhead
-from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest, Send
+from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Rest, Send
+from jobqueue.runner.events import JobsEnded, Observer, RequestsSpoiled, StorageAnswered, StorageTroubled
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.outstanding import Outstanding
 from jobqueue.runner.packing import Landed, Sent, pack, parted
@@ -63,7 +64,7 @@ class Core:
         kind: Answers the kind of a name, None if unknown.
         lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
-        notice: Called with what is worth telling.
+        observe: Told what happens.
     """
 
     def __init__(
@@ -74,14 +75,14 @@ class Core:
         kind: Callable[[str], Kind[Any] | None],
         lanes: Callable[[], Collection[Lane]],
         jitter: Callable[[], float],
-        notice: Callable[[Notice], None],
+        observe: Observer,
     ) -> None:
         self.config = config
         self.leases = Leases(config.lease)
         self._kind = kind
         self._lanes = lanes
         self._jitter = jitter
-        self._notice = notice
+        self._observe = observe
         self._shares = Shares(weights, strict=config.strict)
         self._queues = Queues(weights, keys)
         self._sent: list[Sent] = []
@@ -124,7 +125,7 @@ class Core:
                 if task.phase is outstanding:
                     self._drop([task])
                 if task.end is not handed_back or task.seen:
-                    self._notice(Notice("late", [task]))
+                    self._observe(JobsEnded("late", [task]))
                 continue
             if task.end is not handed_back:
                 count += 1
@@ -217,11 +218,10 @@ class Core:
             self._queues.settle(asked)
         if failed is not None:
             self._troubled = True
-            what = "refuses" if isinstance(failed, StorageRefused) else "does not answer"
-            self._notice(Notice("trouble", detail=f"{what}; running jobs go on, it is asked again: {failed}"))
+            self._observe(StorageTroubled(failed))
         elif self._troubled and not self._queues.failing:
             self._troubled = False
-            self._notice(Notice("answers"))
+            self._observe(StorageAnswered())
 
     def _unanswered(self, entry: Sent, unknown: bool) -> None:
         for task in entry.tasks:
@@ -246,19 +246,19 @@ class Core:
             self._fresh.append(task)
         else:
             self._drop([task])
-            self._notice(Notice("late", [task]))
+            self._observe(JobsEnded("late", [task]))
 
     def _settle(self, entry: Sent, outcome: Outcome) -> None:
         """Verdicts are stored."""
         moved = set(outcome.moved.ids) if isinstance(outcome, Applied) else set()
-        told: dict[str, list[Task]] = {}
+        told: dict[Ending, list[Task]] = {}
         is_release = entry.step == "release"
         self._drop(entry.tasks)
         for task in entry.tasks:
             verdict = task.verdict
             assert verdict is not None
             if task.id in moved or task.unsure:
-                what = verdict.ending if is_release else COUNTED[verdict.step]
+                ending = verdict.ending if is_release else COUNTED[verdict.step]
                 if verdict.score is not None and verdict.step != "bury":
                     queue = self._queues.activate(task.queue.queue)
                     if queue.next_due is not None:
@@ -266,10 +266,10 @@ class Core:
             elif is_release and not task.seen:
                 continue  # it did not begin
             else:
-                what = "late"
-            told.setdefault(what, []).append(task)
-        for what, tasks in told.items():
-            self._notice(Notice(what, tasks))
+                ending = "late"
+            told.setdefault(ending, []).append(task)
+        for ending, tasks in told.items():
+            self._observe(JobsEnded(ending, tasks))
 
     def _drop(self, tasks: Sequence[Task]) -> None:
         advance(tasks, Phase.GONE)
@@ -290,7 +290,7 @@ class Core:
             queue.left = 0
             if not self._stop.asked:
                 queue.begin_requests(renewed=True)
-                self._notice(Notice("spoiled", detail=queue.keys.queue))
+                self._observe(RequestsSpoiled(queue.keys.queue))
             return self._stop.asked
         moved = outcome.moved
         queue.left = moved.left

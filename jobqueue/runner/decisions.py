@@ -11,7 +11,7 @@ from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
 from jobqueue.transitions import BYTES
 
-__all__ = ["Config", "Decision", "Leave", "LookAround", "Notice", "Rest", "Send", "Then"]
+__all__ = ["Config", "Decision", "Leave", "LookAround", "Rest", "Send", "Then"]
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -77,20 +77,3 @@ class Decision(msgspec.Struct, frozen=True):
     then: Then
     start: Sequence[Task] = ()
     interrupt: Sequence[Task] = ()
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """Something worth a line in the log or a number in the status.
-
-    Attributes:
-        what: ``done``, ``retried``, ``dead``, ``snoozed``, ``discarded``, ``parked``, ``crashed`` (its own process died),
-            ``released``, ``late`` (a result that was refused, since the job had been taken away), ``trouble`` (the storage
-            did not answer), ``answers`` (it does again) or ``spoiled`` (something else wrote to the claim requests of this
-            runner in a queue).
-        tasks: The jobs it is about.
-        detail: What else is known.
-    """
-
-    what: str
-    tasks: Sequence[Task] = ()
-    detail: str = ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from jobqueue.clock import Clock
 from jobqueue.drive import run
 from jobqueue.runner.duties import Duties
+from jobqueue.runner.events import DutiesEnded, Observer
 from jobqueue.storage.protocol import Storage
 
 __all__ = ["DutyThread"]
@@ -20,16 +20,14 @@ class DutyThread:
         duties: What to do.
         storage: A storage of its own.
         clock: The shared clock.
-        ended: Called after each round with how it failed, if it did, and when it began (local ms).
+        observe: Told of the end of each round.
     """
 
-    def __init__(
-        self, duties: Duties, storage: Storage, clock: Clock, ended: Callable[[Exception | None, float], None]
-    ) -> None:
+    def __init__(self, duties: Duties, storage: Storage, clock: Clock, observe: Observer) -> None:
         self._duties = duties
         self._storage = storage
         self._clock = clock
-        self._ended = ended
+        self._observe = observe
         self._closed = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobqueue-duties", daemon=True)
@@ -57,9 +55,9 @@ class DutyThread:
             started = self._clock.monotonic()
             try:
                 run(self._duties.round(), self._storage, self._clock)
-                self._ended(None, started)
+                self._observe(DutiesEnded(None, started))
             except Exception as error:  # noqa: BLE001 - without its duties a runner rescues nobody: nothing may end them
-                self._ended(error, started)
+                self._observe(DutiesEnded(error, started))
             # A poke ends a wait; when the next round is due is then asked anew, since the runner rests before it.
             while self._wake.wait(self._pause(started)) and not self._closed:
                 self._wake.clear()

@@ -17,7 +17,8 @@ from jobqueue.flows import Apply, Flow
 from jobqueue.job import LANES, Kind, Lane
 from jobqueue.keys import queue_keys
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Decision, Notice, Send
+from jobqueue.runner.decisions import Config, Decision, Send
+from jobqueue.runner.events import Observer
 from jobqueue.runner.task import Task
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome
@@ -39,7 +40,7 @@ class Engine:
         moment: Reads the clocks.
         start: Called with jobs to start.
         interrupt: Called with jobs to interrupt.
-        notice: Called with what is worth telling.
+        observe: Told what happens.
         lanes: Answers where its kinds run; one at the least.
         jitter: A number from 0 up to 1.
         guard: Held while the core is asked: a thread that beats has the leases too.
@@ -57,13 +58,13 @@ class Engine:
         *,
         moment: Callable[[], Moment],
         start: Callable[[Sequence[Task]], None],
-        notice: Callable[[Notice], None],
+        observe: Observer,
         interrupt: Callable[[Sequence[Task]], None] = lambda _: None,
         lanes: Callable[[], Collection[Lane]] = lambda: LANES,
         jitter: Callable[[], float] = lambda: 0.5,
         guard: AbstractContextManager[Any] | None = None,
     ) -> None:
-        self.core = Core(config, weights, partial(queue_keys, namespace), kind, lanes, jitter, notice)
+        self.core = Core(config, weights, partial(queue_keys, namespace), kind, lanes, jitter, observe)
         self._moment = moment
         self._start = start
         self._interrupt = interrupt

@@ -5,24 +5,38 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 
 from jobqueue.doors import is_beyond
 from jobqueue.errors import StorageError, StorageRefused
+from jobqueue.lifecycle import Ending
 from jobqueue.logs import about, counted
 from jobqueue.names import unknown_kind
-from jobqueue.runner.decisions import Notice
+from jobqueue.runner.events import (
+    BeatEnded,
+    BeatFailed,
+    BeatLate,
+    DutiesEnded,
+    Event,
+    JobsEnded,
+    JobsRescued,
+    LeasesExpired,
+    LeasesLost,
+    RequestsSpoiled,
+    StorageAnswered,
+    StorageTroubled,
+)
 from jobqueue.runner.report import Reporter, duration, fields_of, labelled
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import End, Task
 from jobqueue.safe_text import LINE, printable
 
-__all__ = ["Journal", "Lasting", "RunnerStatus", "tell_dead"]
+__all__ = ["Journal", "Lasting", "RunnerStatus", "count", "tell_dead"]
 
-EXECUTED: Final = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
-UNTOLD: Final = frozenset({"done", "snoozed", "released"})
+EXECUTED: Final[frozenset[Ending]] = frozenset({"done", "retried", "dead", "snoozed", "discarded"})
+UNTOLD: Final[frozenset[Ending]] = frozenset({"done", "snoozed", "released"})
 """Of these there is a line at DEBUG alone: it costs more than a small job does."""
 NAMED: Final = 100
 """So many runners, and so many dead jobs, are named of those that one look at a queue brought back."""
@@ -85,13 +99,54 @@ class Lasting:
         return bool(before)
 
 
+def count(status: RunnerStatus, event: Event) -> None:
+    """Add what happened to a status."""
+    match event:
+        case JobsEnded(ending, tasks):
+            _count_ended(status, ending, len(tasks))
+        case JobsRescued(jobs):
+            status.rescued += len(jobs)
+        case _:
+            pass
+
+
+def _count_ended(status: RunnerStatus, ending: Ending, jobs: int) -> None:
+    match ending:
+        case "done":
+            status.done += jobs
+        case "retried":
+            status.retried += jobs
+            status.failed += jobs
+        case "dead":
+            status.dead += jobs
+            status.failed += jobs
+        case "snoozed":
+            status.snoozed += jobs
+        case "discarded":
+            status.discarded += jobs
+        case "parked":
+            status.parked += jobs
+        case "crashed":
+            status.crashed += jobs
+        case "released":
+            status.released += jobs
+        case "late":
+            status.late += jobs
+        case "rescued" | "deleted" | "pruned":
+            raise AssertionError(f"no run ends so: {ending}")
+        case _:
+            assert_never(ending)
+    if ending in EXECUTED:
+        status.executed += jobs
+
+
 class Journal:
-    """Turns what the core and the duties notice into numbers and lines.
+    """Logs what happens in a runner.
 
     Arguments of jobs are never logged: they may hold what nobody should read.
 
     Args:
-        status: Where it counts.
+        status: What the runner has done, for its last line.
         report: Tells of runs that failed, and has the log.
         known: The kinds that the runner knows, one of which may be meant by the name of one that it does not.
     """
@@ -104,39 +159,87 @@ class Journal:
         self._meant = functools.lru_cache(maxsize=64)(lambda name: unknown_kind(name, known()))
         self._troubled = False
         self._duties = Lasting()
+        self._beats = Lasting()
+        self._slow_beats = Lasting()
+        self._failed_beats = Lasting()
         self._spoiled: set[str] = set()
 
-    def noticed(self, notice: Notice) -> None:
-        """The core noticed something."""
-        what = notice.what
-        if what == "trouble":
-            if not self._troubled:
-                self._log.warning("the storage %s", notice.detail)
-            self._troubled = True
-        elif what == "spoiled":
-            if notice.detail not in self._spoiled:
-                self._log.warning(
-                    "queue %s: something other than jobqueue wrote to the claim requests of this runner; it goes on "
-                    "claiming there under another name",
-                    notice.detail,
-                )
-            self._spoiled.add(notice.detail)
-        elif what == "answers":
-            self._troubled = False
-            self._log.info("the storage answers again")
-        else:
-            status, count = self._status, len(notice.tasks)
-            setattr(status, what, getattr(status, what) + count)
-            if what in EXECUTED:
-                status.executed += count
-            if what in ("retried", "dead"):
-                status.failed += count
-            if self._report.look() or what not in UNTOLD:
-                for task in notice.tasks:
-                    with about({**fields_of(task), "outcome": what, **duration(task)}):
-                        self._tell(what, task)
+    def observe(self, event: Event) -> None:
+        """Something happened."""
+        match event:
+            case JobsEnded(ending, tasks):
+                if self._report.look() or ending not in UNTOLD:
+                    for task in tasks:
+                        with about({**fields_of(task), "outcome": ending, **duration(task)}):
+                            self._tell(ending, task)
+            case StorageTroubled(error):
+                if not self._troubled:
+                    self._log.warning("the storage %s; running jobs go on, it is asked again: %s", _does(error), error)
+                self._troubled = True
+            case StorageAnswered():
+                self._troubled = False
+                self._log.info("the storage answers again")
+            case RequestsSpoiled(queue):
+                if queue not in self._spoiled:
+                    self._log.warning(
+                        "queue %s: something other than jobqueue wrote to the claim requests of this runner; it goes on "
+                        "claiming there under another name",
+                        queue,
+                    )
+                self._spoiled.add(queue)
+            case JobsRescued(jobs):
+                self._tell_rescued(jobs)
+            case DutiesEnded(error, local):
+                self._tell_duties(error, local)
+            case LeasesExpired() | LeasesLost():
+                self._tell_leases(event)
+            case BeatEnded() | BeatFailed() | BeatLate():
+                self._tell_beat(event)
+            case _:
+                assert_never(event)
 
-    def _tell(self, what: str, task: Task) -> None:
+    def _tell_leases(self, event: LeasesExpired | LeasesLost) -> None:
+        if isinstance(event, LeasesLost):
+            lost = event.lost
+        else:
+            why = (
+                "no beat was answered within its lease; if another runner has taken it, it runs a second time, and what "
+                "this run ends with is discarded"
+            )
+            lost = [(task, why) for task in event.tasks]
+        for task, why in lost:
+            with about(fields_of(task)):
+                self._log.warning("job %s: %s", labelled(task), why)
+
+    def _tell_beat(self, event: BeatEnded | BeatFailed | BeatLate) -> None:
+        match event:
+            case BeatLate(late_ms, lease):
+                self._log.warning(
+                    "a beat came %.1f s late: something held this process, or its interpreter's lock; leases last %.1f s",
+                    late_ms / 1000, lease / 1000,
+                )  # fmt: skip
+                return
+            case BeatFailed(error, local):
+                if self._failed_beats.is_news(f"{type(error).__name__}: {error}", local):
+                    self._log.error("a beat met something unexpected; it is tried again", exc_info=error)
+                return
+            case BeatEnded():
+                self._failed_beats.ended()
+        if event.error is None:
+            if self._beats.ended():
+                self._log.info("the storage answers beats again")
+        elif self._beats.is_news("", event.local):
+            self._log.warning(
+                "the storage %s beats; they are sent again and again: %s", _does(event.error), event.error
+            )
+        if not event.is_slow:
+            self._slow_beats.ended()
+        elif event.error is None and self._slow_beats.is_news("", event.local + event.took_ms):
+            self._log.warning(
+                "the storage took %.1f s to answer a beat; leases last %.1f s", event.took_ms / 1000, event.lease / 1000
+            )
+
+    def _tell(self, what: Ending, task: Task) -> None:
         label = labelled(task)
         if what == "discarded":
             self._log.info(
@@ -165,8 +268,7 @@ class Journal:
         else:
             self._log.debug("job %s: %s%s", label, what, f" after {task.took / 1000:.3f} s" if task.took else "")
 
-    def duties(self, error: Exception | None, local: float) -> None:
-        """A round of duties ended at this time (local ms): well, or with an error."""
+    def _tell_duties(self, error: Exception | None, local: float) -> None:
         if error is None:
             if self._duties.ended():
                 self._log.info("the duties of this runner are done again")
@@ -199,9 +301,7 @@ class Journal:
             f"; {left} left as they are, to run again when their leases have ended" if left else "",
         )  # fmt: skip
 
-    def rescued(self, rescued: Sequence[Rescued]) -> None:
-        """A duty brought jobs back."""
-        self._status.rescued += len(rescued)
+    def _tell_rescued(self, rescued: Sequence[Rescued]) -> None:
         returned: dict[str, int] = {}
         for job in rescued:
             if not job.dead:
@@ -218,6 +318,10 @@ class Journal:
                 counted(len(returned) - NAMED, "runner"),
             )
         tell_dead(self._log, rescued)
+
+
+def _does(error: StorageError) -> str:
+    return "refuses" if isinstance(error, StorageRefused) else "does not answer"
 
 
 def tell_dead(log: logging.Logger, rescued: Sequence[Rescued]) -> None:

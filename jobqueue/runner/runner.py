@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -31,8 +32,9 @@ from jobqueue.runner.decisions import Config, Leave, LookAround, Rest
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.duty_thread import DutyThread
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import JobsRescued, to_all
 from jobqueue.runner.greeting import doubtful, persistence
-from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.journal import Journal, RunnerStatus, count
 from jobqueue.runner.leaving import lasting, leave_process, watch_the_end
 from jobqueue.runner.outstanding import lanes_of
 from jobqueue.runner.process_child import is_importing
@@ -124,6 +126,7 @@ class Runner:
         self._signals: SignalsToStop | None = None
         self._caller: asyncio.Task[Any] | None = None
         self._journal = Journal(self.status, self._inbox.report, jobs.registry.names)
+        self._observe = to_all(partial(count, self.status), self._journal.observe)
 
     def stop(self) -> None:
         """Ask the runner to end: no more claims, running jobs end within the grace time, the rest is handed back.
@@ -235,7 +238,7 @@ class Runner:
         )  # fmt: skip
         engine = Engine(
             config, jobs.namespace, served, jobs.registry.get, moment=self._moment, start=self._start,
-            interrupt=self._interrupt, notice=self._journal.noticed, lanes=lanes_of(jobs.registry),
+            interrupt=self._interrupt, observe=self._observe, lanes=lanes_of(jobs.registry),
             jitter=jobs.access.chance.jitter, guard=self._guard,
         )  # fmt: skip
         self._core = core = engine.core
@@ -253,14 +256,14 @@ class Runner:
 
         heart = Heart(
             beat_storage, clock, jobs.access.keys, core.leases, self._guard, every=self._beat, incarnation=incarnation,
-            info=info, epoch=epoch, data_lost=lambda: self._data_lost(beat_storage), log=self._log,
+            info=info, epoch=epoch, data_lost=lambda: self._data_lost(beat_storage), observe=self._observe,
         )  # fmt: skip
         duties = Duties(
             jobs.access.keys, self._served, lease=self._lease, beat=self._beat, keep_dead=self._keep_dead,
             moment=self._moment, reports=Reports(self._rescued, self._discovered, self._work),
             discover=self._weights is None, max_bytes=transitions.longest_record(jobs.max_payload),
         )  # fmt: skip
-        self._duties = DutyThread(duties, duty_storage, clock, self._journal.duties)
+        self._duties = DutyThread(duties, duty_storage, clock, self._observe)
         self._pool = Pool(self._threads, self._inbox, clock.monotonic, context)
         self._loop = Loop(self._inbox, clock.monotonic, loop, self._new_loop, self._caller, context)
         processes = Processes(self._job_processes, self._jobs_per_process, jobs, self._inbox, clock.monotonic)
@@ -431,7 +434,7 @@ class Runner:
             return self._core.served
 
     def _rescued(self, rescued: list[Rescued]) -> None:
-        self._journal.rescued(rescued)
+        self._observe(JobsRescued(rescued))
         # The rescue notified somebody, but that may be the very runner that is out of touch: its wait at the server goes on.
         # Looking now keeps the bound of a rescue; if there is no room here, the notification is passed on.
         for queue in {job.queue for job in rescued}:

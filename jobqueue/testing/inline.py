@@ -21,9 +21,10 @@ from jobqueue.flows import Flow
 from jobqueue.keys import NamespaceKeys, QueueKeys
 from jobqueue.record import JobRecord
 from jobqueue.registry import Registry
-from jobqueue.runner.decisions import Config, Leave, Notice, Rest
+from jobqueue.runner.decisions import Config, Leave, Rest
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Reports
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event, JobsEnded
 from jobqueue.runner.settings import default_weight
 from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import Applied, Batch, Refused, Sizes
@@ -38,8 +39,6 @@ KEEP_DEAD_MS: Final = 180 * 24 * 3_600_000
 UNANSWERED: Final = 1_000
 """Calls in a row without an answer after which a runner gives up: no test loses so many."""
 GRACE_MS: Final = 3_600_000.0
-SILENT: Final = ("trouble", "answers", "spoiled")
-"""Notices that are not about jobs."""
 
 
 class TestingError(JobQueueError):
@@ -119,7 +118,7 @@ class InlineRunner:
         self._engine = Engine(
             Config(incarnation, LEASE_MS, BEAT_MS, GRACE_MS, threads=1, coroutines=1), keys.scope,
             {queue: default_weight(queue) for queue in queues()}, registry.get, moment=self._moment,
-            start=self._given.extend, notice=self._noticed, jitter=jitter,
+            start=self._given.extend, observe=self._observe, jitter=jitter,
         )  # fmt: skip
         self._core = self._engine.core
 
@@ -188,15 +187,15 @@ class InlineRunner:
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic() + self._waited)
 
-    def _noticed(self, notice: Notice) -> None:
-        if notice.what in SILENT:
+    def _observe(self, event: Event) -> None:
+        if not isinstance(event, JobsEnded):
             return
-        for task in notice.tasks:
-            if notice.what == "released" and not task.seen:
+        for task in event.tasks:
+            if event.ending == "released" and not task.seen:
                 continue  # it did not begin
-            self.counts[notice.what] += 1
+            self.counts[event.ending] += 1
             if task.id in self._errors:
-                self.runs.append(Run(task.job_record(), notice.what, task.result, self._errors.pop(task.id)))
+                self.runs.append(Run(task.job_record(), event.ending, task.result, self._errors.pop(task.id)))
 
 
 def keep_house(keys: NamespaceKeys, queues: Sequence[QueueKeys], storage: Storage, clock: Clock) -> None:

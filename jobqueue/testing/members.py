@@ -9,8 +9,9 @@ import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.queue import JobQueue
-from jobqueue.runner.decisions import Config, Notice
+from jobqueue.runner.decisions import Config
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event
 from jobqueue.runner.rescue import Watch
 from jobqueue.runner.task import Task
 
@@ -30,10 +31,10 @@ class Member:
         self.given: list[Task] = []
         self.running: list[Task] = []
         self.watch = Watch()
-        self.notices: list[Notice] = []
+        self.events: list[Event] = []
         self.engine = Engine(
             Config(incarnation, LEASE_MS, BEAT_MS, grace=BEAT_MS, threads=2, coroutines=2, processes=2), jobs.namespace,
-            weights, jobs.registry.get, moment=moment, start=self.given.extend, notice=self.notices.append,
+            weights, jobs.registry.get, moment=moment, start=self.given.extend, observe=self.events.append,
         )  # fmt: skip
         self.core = self.engine.core
 

@@ -6,7 +6,6 @@ time are replaced. What takes time (a call that stalls, a pause of a process) le
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,9 +24,10 @@ from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Lane
 from jobqueue.keys import namespace_keys, queue_keys
 from jobqueue.runner.beat import Heart
-from jobqueue.runner.decisions import Config, Leave, Notice, Rest
+from jobqueue.runner.decisions import Config, Leave, Rest
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event, JobsEnded
 from jobqueue.runner.task import End, Task
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Answer, Applied, Batch, Moved, Query
@@ -305,7 +305,7 @@ class Actor:
         self._back: list[Task] = []
         self._engine = Engine(
             Config(self._name, LEASE, BEAT, grace, threads=4, coroutines=1), "world", {"q": 1}, self.jobs.registry.get,
-            moment=self.moment, start=self._start, notice=self._noticed, lanes=lambda: LANES,
+            moment=self.moment, start=self._start, observe=self._observe, lanes=lambda: LANES,
         )  # fmt: skip
         self.core = self._engine.core
         self._duties = Duties(
@@ -349,8 +349,8 @@ class Actor:
             finally:
                 self._waiting.discard(part)
 
-    def _noticed(self, notice: Notice) -> None:
-        self.notices[notice.what] += 1
+    def _observe(self, event: Event) -> None:
+        self.notices[event.ending if isinstance(event, JobsEnded) else type(event).__name__] += 1
 
     def _beat(self) -> None:
         if self._heart is None:
@@ -363,7 +363,7 @@ class Actor:
             self._heart = Heart(
                 self.wire, self._clock, NAMES, self.core.leases, threading.Lock(), every=BEAT,
                 incarnation=self._name, info=self._info, epoch=self._epoch, data_lost=self._data_lost,
-                log=logging.getLogger("jobqueue.runner"),
+                observe=lambda _: None,
             )  # fmt: skip
         self._due["beat"] = self.world.local + (BEAT if self._heart.beat() else BEAT / 4)
 

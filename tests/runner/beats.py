@@ -10,7 +10,9 @@ from typing import Final
 from jobqueue import transitions
 from jobqueue.keys import namespace_keys
 from jobqueue.runner.beat import Heart
+from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.report import Reporter
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome, Storage
@@ -61,7 +63,8 @@ class Slow(MemoryStorage):
 def heart_of(storage: Storage, clock: FakeClock, leases: Leases) -> Heart:
     return Heart(
         storage, clock, SPACE, leases, threading.Lock(), every=BEAT, incarnation=b"owner", info=lambda now: b"alive",
-        epoch=b"epoch", data_lost=lambda: None, log=logging.getLogger("beats"),
+        epoch=b"epoch", data_lost=lambda: None,
+        observe=Journal(RunnerStatus(), Reporter(logging.getLogger("beats"))).observe,
     )  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from jobqueue.job import Lane
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.queue import JobQueue
 from jobqueue.record import Stored, decode
-from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Notice, Rest
+from jobqueue.runner.decisions import Config, Decision, Leave, LookAround, Rest
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event
 from jobqueue.runner.execute import run_function
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.rescue import Rescued, Watch, patrol
@@ -123,7 +124,7 @@ class Sim:
 
     Attributes:
         given: What it was told to start and has not run.
-        notices: What its core told.
+        events: What its core told.
         decided: The last decision.
     """
 
@@ -142,7 +143,7 @@ class Sim:
     ) -> None:
         self.world = world
         self.given: list[Task] = []
-        self.notices: list[Notice] = []
+        self.events: list[Event] = []
         self.decided: Decision | None = None
         self.heard: str | None = None
         self.watch = Watch()
@@ -151,7 +152,7 @@ class Sim:
         self.engine = Engine(
             Config(name.encode(), lease, lease // 6, grace, threads, threads, threads, strict, until_empty),
             world.jobs.namespace, self.weights, world.jobs.registry.get, moment=lambda: self.at,
-            start=self.start, notice=self.notices.append, lanes=lambda: LANES,
+            start=self.start, observe=self.events.append, lanes=lambda: LANES,
         )  # fmt: skip
         self.core = self.engine.core
 
@@ -268,5 +269,5 @@ class Sim:
         return self.look()
 
     def told(self, what: str) -> int:
-        """How many notices of this kind there were."""
-        return sum(notice.what == what for notice in self.notices)
+        """How many events of this class there were, or how many times jobs ended so."""
+        return sum(what in (type(event).__name__, getattr(event, "ending", None)) for event in self.events)

@@ -14,7 +14,9 @@ from jobqueue.clock import SystemClock
 from jobqueue.errors import OutcomeUnknown
 from jobqueue.keys import namespace_keys
 from jobqueue.runner.beat import Heart
+from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.leases import Leases
+from jobqueue.runner.report import Reporter
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Batch, Fields
 from jobqueue.storage.protocol import Outcome, Storage
@@ -54,7 +56,7 @@ def heart(
     return Heart(
         storage, SystemClock(), KEYS, leases or Leases(60), threading.Lock(), every=10.0, incarnation=b"first",
         info=lambda now: b"alive", epoch=epoch, data_lost=data_lost,
-        log=logging.getLogger("jobqueue.runner"),
+        observe=Journal(RunnerStatus(), Reporter(logging.getLogger("jobqueue.runner"))).observe,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from jobqueue.clock import Moment
 from jobqueue.keys import QueueKeys, queue_keys
 from jobqueue.record import Stored, encode
 from jobqueue.runner.duties import Duties
+from jobqueue.runner.events import DutiesEnded
 from jobqueue.runner.journal import REMIND_MS, Journal, RunnerStatus
 from jobqueue.runner.leases import Leases
 from jobqueue.runner.rehearsal import NAMED
@@ -136,17 +137,17 @@ def journal() -> Journal:
 
 
 def test_refused_duties_are_said_once_and_again_after_minutes(journal: Journal, lines: Lines) -> None:
-    journal.duties(None, 0)
+    journal.observe(DutiesEnded(None, 0))
     for local in range(0, int(1.5 * REMIND_MS), BEAT):
         # The registry is asked in every second round: the two refusals take turns.
-        journal.duties(StorageRefused("a" if local % (2 * BEAT) else "b"), local)
+        journal.observe(DutiesEnded(StorageRefused("a" if local % (2 * BEAT) else "b"), local))
     words = "the duties of this runner were refused; they are tried again: "
     assert lines() == [f"{words}b", f"{words}a", f"{words}b", f"{words}a"]
 
-    journal.duties(NotApplied("away"), 1.5 * REMIND_MS)
+    journal.observe(DutiesEnded(NotApplied("away"), 1.5 * REMIND_MS))
     for _ in range(3):
-        journal.duties(None, 1.5 * REMIND_MS)
-    journal.duties(StorageRefused("a"), 1.5 * REMIND_MS + 1)
+        journal.observe(DutiesEnded(None, 1.5 * REMIND_MS))
+    journal.observe(DutiesEnded(StorageRefused("a"), 1.5 * REMIND_MS + 1))
     assert lines()[4:] == ["the duties of this runner are done again", f"{words}a"]
 
 
@@ -157,7 +158,7 @@ def test_what_nobody_expected_of_the_duties_is_said_once_with_its_place(
         try:
             raise RuntimeError("of a foreign writer")
         except RuntimeError as error:
-            journal.duties(error, local)
+            journal.observe(DutiesEnded(error, local))
     [record] = caplog.records
     assert record.getMessage() == "the duties of this runner met something unexpected; they are tried again"
     assert record.exc_info

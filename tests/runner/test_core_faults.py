@@ -135,10 +135,10 @@ def test_trouble_is_told_once_per_call_and_its_end_once(world: World) -> None:
     runner = Sim(world)
     world.away = True
     runner.wait(5)
-    assert 2 <= runner.told("trouble") <= 12, "it is asked again, with growing pauses"
+    assert 2 <= runner.told("StorageTroubled") <= 12, "it is asked again, with growing pauses"
     world.away = False
     runner.wait(3)
-    assert runner.told("answers") == 1
+    assert runner.told("StorageAnswered") == 1
 
 
 def test_running_jobs_go_on_while_the_storage_is_away(world: World) -> None:

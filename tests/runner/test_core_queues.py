@@ -8,6 +8,7 @@ import pytest
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.runner.decisions import Rest
+from jobqueue.runner.events import JobsEnded
 from jobqueue.storage.ops import Batch
 from jobqueue.storage.protocol import Outcome
 from tests.runner.sim import Sim, World
@@ -68,11 +69,11 @@ def test_a_queue_that_is_away_is_asked_less_and_less_and_found_again(world: Worl
     runner = torn(world, NotApplied("connection refused"))
     runner.wait(60)
     assert 20 <= runner.asked <= 60, "every 1 to 2 s in the end"
-    assert (runner.told("answers"), runner.told("done")) == (0, 0)
+    assert (runner.told("StorageAnswered"), runner.told("done")) == (0, 0)
     runner.away = []
     runner.wait(3)
     assert world.counter("done", "high") == 40
-    assert runner.told("answers") == 1
+    assert runner.told("StorageAnswered") == 1
 
 
 def test_what_an_unanswered_claim_took_is_run_once_its_queue_is_back(world: World) -> None:
@@ -117,7 +118,12 @@ def test_strictly_the_queue_of_the_larger_weight_comes_first_whenever_it_has_wor
     world.enqueue(*range(100, 104), queue="high")
     runner = Sim(world, weights={"low": 1, "high": 2}, strict=True)
     runner.work()
-    done = [task.queue.queue for notice in runner.notices if notice.what == "done" for task in notice.tasks]
+    done = [
+        task.queue.queue
+        for event in runner.events
+        if isinstance(event, JobsEnded) and event.ending == "done"
+        for task in event.tasks
+    ]
     assert done == ["high"] * 4 + ["low"] * 4
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import logging
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -14,9 +15,19 @@ import pytest
 import jobqueue
 from jobqueue import JobQueue, RetryPolicy, Runner
 from jobqueue.keys import queue_keys
+from jobqueue.lifecycle import Ending
 from jobqueue.record import Stored
-from jobqueue.runner.decisions import Notice
-from jobqueue.runner.journal import Journal, RunnerStatus
+from jobqueue.runner.events import (
+    DutiesEnded,
+    Event,
+    JobsEnded,
+    JobsRescued,
+    LeasesExpired,
+    LeasesLost,
+    StorageAnswered,
+    to_all,
+)
+from jobqueue.runner.journal import Journal, RunnerStatus, count
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Rescued
 from jobqueue.runner.task import Task
@@ -84,10 +95,11 @@ TOLD = [
 
 
 @pytest.mark.parametrize("what", TOLD)
-def test_every_line_about_a_job_has_its_kind_and_id(what: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_line_about_a_job_has_its_kind_and_id(what: Ending, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     status = RunnerStatus()
-    Journal(status, Reporter(logging.getLogger("own"))).noticed(Notice(what, [task(b"job-1"), task(b"job-2")]))
+    ended = JobsEnded(what, [task(b"job-1"), task(b"job-2")])
+    to_all(partial(count, status), Journal(status, Reporter(logging.getLogger("own"))).observe)(ended)
     assert getattr(status, what) == 2
     assert len(caplog.messages) == 2
     for line, id in zip(caplog.messages, ("job-1", "job-2"), strict=True):
@@ -96,17 +108,17 @@ def test_every_line_about_a_job_has_its_kind_and_id(what: str, caplog: pytest.Lo
 
 def test_every_job_that_a_rescue_gives_up_is_named(caplog: pytest.LogCaptureFixture) -> None:
     rescued = [Rescued(b"%d" % number, "low", "gone", number > 1, 0) for number in range(4)]
-    Journal(RunnerStatus(), Reporter(logging.getLogger("own"))).rescued(rescued)
+    Journal(RunnerStatus(), Reporter(logging.getLogger("own"))).observe(JobsRescued(rescued))
     returned, *dead = caplog.messages
     assert returned == "runner gone gave no sign of life: 2 jobs returned to their queues and will run again"
     assert [line.split(" went to dead")[0] for line in dead] == ["job 2 of queue low", "job 3 of queue low"]
 
 
 @pytest.mark.parametrize("what", ["late", "retried", "discarded", "crashed"])
-def test_what_a_foreign_writer_named_cannot_break_a_line(what: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_foreign_writer_named_cannot_break_a_line(what: Ending, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    noticed = Notice(what, [task(b"job\n\x1b[2J\xff", "text\x1b[2J")])
-    Journal(RunnerStatus(), Reporter(logging.getLogger("own"))).noticed(noticed)
+    ended = JobsEnded(what, [task(b"job\n\x1b[2J\xff", "text\x1b[2J")])
+    Journal(RunnerStatus(), Reporter(logging.getLogger("own"))).observe(ended)
     [line] = caplog.messages
     assert line.isprintable()
 
@@ -201,3 +213,39 @@ def test_the_line_of_a_retried_job_tells_when_it_runs_again(jobs: JobQueue, capl
     assert record is not None
     assert (record.due - record.created).total_seconds() == pytest.approx(7200, abs=60)
     assert asked == [1]
+
+
+# ---------------------------------------------------------------------------------------------------------------- events
+
+
+def test_one_observer_hands_each_event_on_to_all_in_order() -> None:
+    told: list[tuple[str, Event]] = []
+    observe = to_all(lambda event: told.append(("first", event)), lambda event: told.append(("second", event)))
+    events: list[Event] = [StorageAnswered(), JobsRescued([])]
+    for event in events:
+        observe(event)
+    assert told == [(who, event) for event in events for who in ("first", "second")]
+
+
+@pytest.mark.parametrize("ending", get_args(Ending))
+def test_each_way_in_which_a_run_may_end_is_counted_once(ending: Ending) -> None:
+    status = RunnerStatus()
+    ended = JobsEnded(ending, [task(), task()])
+    if ending in ("rescued", "deleted", "pruned"):
+        with pytest.raises(AssertionError, match="no run ends so"):
+            count(status, ended)
+        return
+    count(status, ended)
+    counted = {name: number for name, number in attrs.asdict(status).items() if number}
+    executed = {"executed": 2} if ending in ("done", "retried", "dead", "snoozed", "discarded") else {}
+    failed = {"failed": 2} if ending in ("retried", "dead") else {}
+    assert counted == {ending: 2, **executed, **failed}
+
+
+def test_what_does_not_count_leaves_the_status_as_it_is() -> None:
+    status = RunnerStatus()
+    for event in (StorageAnswered(), DutiesEnded(None, 0.0), LeasesExpired([task()]), LeasesLost([(task(), "why")])):
+        count(status, event)
+    assert status == RunnerStatus()
+    count(status, JobsRescued([Rescued(b"1", "low", "gone", False, 0)]))
+    assert status == RunnerStatus(rescued=1)

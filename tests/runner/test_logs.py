@@ -21,9 +21,10 @@ import pytest
 
 from jobqueue import Context, Discard, Job, JobQueue, Retry, RetryPolicy, Runner, Snooze, current_context
 from jobqueue.keys import queue_keys
+from jobqueue.lifecycle import Ending
 from jobqueue.logs import FIELDS, Careful, about, extra_of, library_logger, name_jobs
 from jobqueue.record import Stored, encode
-from jobqueue.runner.decisions import Notice
+from jobqueue.runner.events import JobsEnded
 from jobqueue.runner.execute import run_coroutine, run_function
 from jobqueue.runner.journal import Journal, RunnerStatus, tell_dead
 from jobqueue.runner.report import Reporter
@@ -379,11 +380,11 @@ def task(error: BaseException | None = None) -> Task:
 @pytest.mark.parametrize(
     "what", ["done", "retried", "dead", "snoozed", "discarded", "released", "crashed", "late", "parked"]
 )
-def test_every_line_of_the_library_about_a_job_says_which(what: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_line_of_the_library_about_a_job_says_which(what: Ending, caplog: pytest.LogCaptureFixture) -> None:
     name_jobs()
     caplog.set_level(logging.DEBUG)
     adapter = logging.LoggerAdapter(logging.getLogger("own"), {"service": "shop"})
-    Journal(RunnerStatus(), Reporter(Careful(adapter))).noticed(Notice(what, [task()]))
+    Journal(RunnerStatus(), Reporter(Careful(adapter))).observe(JobsEnded(what, [task()]))
     [record] = caplog.records
     wanted = ("job-1", "work", "low", 3, "runner-1", 7)
     assert said(record) == dict(zip(FIELDS, wanted, strict=True))

@@ -40,7 +40,7 @@ def test_nothing_is_claimed_until_it_is_resumed(world: World) -> None:
     runner.core.woken(runner.at, world.keys().scope)
     runner.work()
     assert world.runs == {1: 1, 2: 1, 3: 1}
-    assert [notice.what for notice in runner.notices if notice.what == "spoiled"] == []
+    assert runner.told("RequestsSpoiled") == 0
 
 
 def test_what_runs_meanwhile_ends_as_ever(world: World) -> None:

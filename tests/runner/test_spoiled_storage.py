@@ -16,8 +16,8 @@ from jobqueue.errors import StorageRefused
 from jobqueue.record import parse_claim
 from jobqueue.runner import rescue
 from jobqueue.runner.aftermath import settle
-from jobqueue.runner.decisions import Notice
 from jobqueue.runner.duties import PRUNE_EVERY_MS
+from jobqueue.runner.events import JobsRescued, RequestsSpoiled
 from jobqueue.runner.journal import NAMED, Journal, RunnerStatus
 from jobqueue.runner.patrol import APART
 from jobqueue.runner.report import Reporter
@@ -369,7 +369,7 @@ def test_a_runner_goes_on_where_its_claim_requests_were_spoiled(world: World, va
     runner.work()
     runner.wait(3)
     assert world.runs == {1: 1, 2: 1, 3: 1}
-    assert [notice.detail for notice in runner.notices if notice.what == "spoiled"] == ["low"]
+    assert [event.queue for event in runner.events if isinstance(event, RequestsSpoiled)] == ["low"]
 
     spoil(world, transitions.CLOSED, b"a.1")
     world.enqueue(4)
@@ -470,7 +470,7 @@ def test_what_is_spoiled_is_named_once(caplog: pytest.LogCaptureFixture) -> None
     journal = Journal(RunnerStatus(), Reporter(logging.getLogger("spoiled")))
     with caplog.at_level(logging.INFO, "spoiled"):
         for queue in ("low", "low", "high", "low"):
-            journal.noticed(Notice("spoiled", detail=queue))
+            journal.observe(RequestsSpoiled(queue))
     assert len(caplog.messages) == 2
 
 
@@ -478,6 +478,6 @@ def test_a_flood_of_rescues_is_no_flood_of_lines(caplog: pytest.LogCaptureFixtur
     journal = Journal(RunnerStatus(), Reporter(logging.getLogger("spoiled")))
     rescued = [Rescued(b"%d" % number, "low", f"r{number}", number % 2 == 0, 0) for number in range(1_000)]
     with caplog.at_level(logging.INFO, "spoiled"):
-        journal.rescued(rescued)
+        journal.observe(JobsRescued(rescued))
     assert len(caplog.messages) == 2 * (NAMED + 1)
-    assert "400 more" in caplog.messages[NAMED]
+    assert "400 runners more" in caplog.messages[NAMED]

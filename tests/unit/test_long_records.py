@@ -17,6 +17,7 @@ from jobqueue import JobQueue, PayloadError, transitions
 from jobqueue.clock import Moment
 from jobqueue.drive import run
 from jobqueue.keys import namespace_keys, queue_keys
+from jobqueue.runner.events import JobsEnded, JobsRescued
 from jobqueue.runner.journal import Journal, RunnerStatus
 from jobqueue.runner.report import Reporter
 from jobqueue.runner.rescue import Watch, hand_back, patrol
@@ -98,8 +99,8 @@ def test_a_runner_takes_it_to_dead_unread(world: World) -> None:
     assert [id for id in (b"long", b"longer", ordinary.encode()) if world.jobs.get(id.decode())] == [b"long", b"longer"]
     assert Watched.longest < 1_000, "to look at them reads nothing either"
     assert (kept(world, b"long").record, kept(world, b"long").place) == (record, "dead")
-    [notice, *_] = [notice for notice in sim.notices if notice.what == "dead"]
-    assert str(LONG) in notice.tasks[0].text
+    [ended, *_] = [event for event in sim.events if isinstance(event, JobsEnded) and event.ending == "dead"]
+    assert str(LONG) in ended.tasks[0].text
     assert world.counter("dead") == 2
 
 
@@ -169,7 +170,7 @@ def test_a_rescue_takes_it_to_dead_unread_and_reads_a_megabyte_at_a_time(
     assert Watched.largest <= transitions.BYTES
     assert len(rescued) == 40
     journal = Journal(RunnerStatus(), Reporter(logging.getLogger("test_long_records")))
-    journal.rescued(rescued)
+    journal.observe(JobsRescued(rescued))
     told = [record.getMessage() for record in caplog.records if "long-7 " in record.getMessage()]
     assert told == [
         "job long-7 of queue low went to dead: its record is longer than max_payload allows and was not read"

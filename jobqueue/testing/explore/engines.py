@@ -26,8 +26,9 @@ from jobqueue.queue import JobQueue
 from jobqueue.retry import RetryPolicy, Snooze
 from jobqueue.runner.ahead import ClaimAhead
 from jobqueue.runner.core import Core
-from jobqueue.runner.decisions import Config, Decision, Leave, Notice, Rest
+from jobqueue.runner.decisions import Config, Decision, Leave, Rest
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event
 from jobqueue.runner.shares import Shares
 from jobqueue.runner.task import End, Task
 from jobqueue.storage.ops import Batch
@@ -129,7 +130,7 @@ def _names(kind: type) -> list[str]:
     return sorted(slots - {"__weakref__"})
 
 
-def _silent(_: Notice) -> None:
+def _silent(_: Event) -> None:
     """Nobody reads what a runner tells."""
 
 
@@ -148,7 +149,7 @@ def engine(
 
     [namespace, *_] = queues[0].scope.split(":")
     named = {queue.queue: weight for queue, weight in zip(queues, weights, strict=True)}
-    runner = Engine(config, namespace, named, lambda _: _KIND, moment=moment, start=start, notice=_silent)
+    runner = Engine(config, namespace, named, lambda _: _KIND, moment=moment, start=start, observe=_silent)
     shares = _Shares(named)
     runner.core._shares = shares  # noqa: SLF001 - the same rule, looked at
     if resting is None:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -25,9 +24,10 @@ from jobqueue.errors import NotApplied, StorageError
 from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.runner.beat import Beats
-from jobqueue.runner.decisions import Config, LookAround, Notice, Rest, Then
+from jobqueue.runner.decisions import Config, LookAround, Rest, Then
 from jobqueue.runner.duties import Duties, Reports
 from jobqueue.runner.engine import Engine
+from jobqueue.runner.events import Event, JobsEnded, StorageTroubled
 from jobqueue.runner.execute import begin, cancel, go, run_coroutine
 from jobqueue.runner.queue_state import behind
 from jobqueue.runner.task import Task
@@ -45,7 +45,6 @@ LISTEN_MS: Final = 30_000.0
 LOOKS_MS: Final = 1_500.0
 """How long functions take at the most to see that they should stop."""
 DAY_MS: Final = 24 * 3_600_000
-_SILENT: Final = logging.Logger("jobqueue.simulation", logging.CRITICAL + 1)  # noqa: LOG001 - nobody else is to find it
 
 
 @attrs.frozen
@@ -182,7 +181,7 @@ class SimRunner(Actor):
         )  # fmt: skip
         self._engine = Engine(
             config, settings.namespace, settings.weights, known.get, moment=self.moment, start=self._start,
-            interrupt=self._interrupt, notice=self._noticed, lanes=lambda: lanes, jitter=self.chance.jitter,
+            interrupt=self._interrupt, observe=self._observe, lanes=lambda: lanes, jitter=self.chance.jitter,
         )  # fmt: skip
         self.core = self._engine.core
         self._free = {False: settings.threads, True: settings.coroutines}
@@ -202,9 +201,14 @@ class SimRunner(Actor):
     def _keys(self, queue: str) -> QueueKeys:
         return queue_keys(self.settings.namespace, queue)
 
-    def _noticed(self, notice: Notice) -> None:
-        if notice.what in ("late", "trouble"):
-            self.world.tell(self.column, notice.what, tuple(task.id for task in notice.tasks))
+    def _observe(self, event: Event) -> None:
+        match event:
+            case JobsEnded("late", tasks):
+                self.world.tell(self.column, "late", tuple(task.id for task in tasks))
+            case StorageTroubled():
+                self.world.tell(self.column, "trouble", ())
+            case _:
+                pass
 
     def died(self) -> None:
         """See `Actor.died`."""
@@ -229,7 +233,7 @@ class SimRunner(Actor):
                 wait = min(2 * wait, 2000.0)
         self._heart = Beats(
             self._keys_of_all, self.core.leases, contextlib.nullcontext(), self.moment, every=self.settings.beat,
-            incarnation=self.incarnation, info=self._info, epoch=self._epoch, data_lost=lambda: None, log=_SILENT,
+            incarnation=self.incarnation, info=self._info, epoch=self._epoch, data_lost=lambda: None, observe=lambda _: None,
         )  # fmt: skip
         beat = Process(self, "beat")
         yield from self._beat(self._pump)
