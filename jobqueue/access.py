@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 from jobqueue import meta
 from jobqueue.backend import Backend
 from jobqueue.clock import Clock
-from jobqueue.drive import arun, run
+from jobqueue.drive import Awaiting, Blocking
 from jobqueue.errors import JobQueueError
 from jobqueue.flows import Flow
 from jobqueue.ids import Chance, SystemChance
 from jobqueue.keys import NamespaceKeys, namespace_keys
+from jobqueue.loops import adrive, drive
 from jobqueue.storage.protocol import AsyncStorage, Storage
 
 __all__ = ["Access", "Opened"]
@@ -200,7 +201,7 @@ class Access:
         if prepare:
             flow = self._prepared_first(opened, flow)
         backend = opened.backend
-        return run(flow, opened.storage(), backend.clock, pauses=opened.pauses, timeout=backend.timeout)
+        return drive(flow, Blocking(opened.storage(), backend.clock, backend.timeout, opened.pauses))
 
     async def arun(self, flow: Flow[T], *, prepare: bool = True) -> T:
         """Drive a flow on the running event loop; see `run`."""
@@ -209,7 +210,7 @@ class Access:
             flow = self._prepared_first(opened, flow)
         backend = opened.backend
         storage = await opened.async_storage()
-        return await arun(flow, storage, backend.clock, pauses=opened.pauses, timeout=backend.timeout)
+        return await adrive(flow, Awaiting(storage, backend.clock, backend.timeout, opened.pauses))
 
     def prepared(self, opened: Opened) -> Flow[None]:
         """Look at first use whether this version may use the namespace."""

@@ -1,7 +1,7 @@
 """Calls of several steps, as generators that yield what to do and are sent the answer.
 
-A flow does no IO and never waits; `drive.run` drives it over a `Storage`, `drive.arun` over an `AsyncStorage`. So every
-rule exists once for both.
+A flow does no IO and never waits: `drive` says what each request asks of a storage, and the loops of `loops` carry the
+answers. So every rule exists once for threads and for event loops.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jobqueue.doors import let_go
 from jobqueue.errors import NotApplied, OutcomeUnknown, QueueFull, StorageRefused
 from jobqueue.ids import Chance, uuid7s
 from jobqueue.keys import NamespaceKeys, QueueKeys, namespace_keys, queue_keys
+from jobqueue.loops import within
 from jobqueue.record import NONCE_SIZE, JobRecord, Stored, encode
 from jobqueue.safe_text import id_bytes
 from jobqueue.storage.ops import (
@@ -90,19 +91,11 @@ Flow: TypeAlias = Generator[Request, Any, T]
 
 def in_parts(flow: Flow[T]) -> Flow[T]:
     """A walk through any number of jobs: each request of it may take as long as a call may."""
-    answer: Any = None
-    error: NotApplied | None = None
-    while True:
-        try:
-            request = flow.send(answer) if error is None else flow.throw(error)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer, error = None, None
-        try:
-            answer = yield msgspec.structs.replace(request, anew=True)
-        except NotApplied as refusal:
-            error = refusal
+
+    def ask(request: Request) -> Flow[Any]:
+        return (yield msgspec.structs.replace(request, anew=True))
+
+    return within(flow, ask)
 
 
 def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]:

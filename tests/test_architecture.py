@@ -48,7 +48,7 @@ class Module:
 LEVELS: Final[Mapping[str, int]] = {
     # 0: the ground
     "errors": 0, "logs": 0, "version": 0, "durations": 0, "names": 0, "words": 0, "shadows": 0, "clock": 0, "ids": 0,
-    "uninterrupted": 0, "safe_text": 0,
+    "uninterrupted": 0, "safe_text": 0, "loops": 0,
     # 1: the seam, and what is on either side of it: storages, which know nothing of jobs, and declarations
     "storage": 1, "embedded": 1, "embedded_place": 1, "private_folder": 1,
     "context": 1, "record": 1, "retry": 1, "options": 1, "models": 1, "roundtrip": 1, "codec": 1, "texts": 1,
@@ -69,7 +69,7 @@ LEVELS: Final[Mapping[str, int]] = {
 EXTRAS: Final = ("cli", "web", "metrics", "__main__")
 """Nothing below imports them, and the command alone may load the command line."""
 
-KNOWS_NO_JOBS: Final = ("clock", "errors", "logs", "safe_text", "storage")
+KNOWS_NO_JOBS: Final = ("clock", "errors", "logs", "loops", "safe_text", "storage")
 """All that a module of `storage` may import of the package: a storage that knew a rule of jobs would be a second copy."""
 
 LAZY_TESTING: Final = "queue"
@@ -104,7 +104,7 @@ NOT_PURE: Final = (
     "registry", "declaring", "declared", "backend", "access", "lock", "enqueueing", "looking", "operating", "queue", "",
     "storage.bell", "storage.memory", "storage.wrappers",
     "storage.redis.backend", "storage.redis.bell", "storage.redis.cluster", "storage.redis.connect", "storage.redis.faults",
-    "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.links", "storage.redis.nodes",
+    "storage.redis.flow", "storage.redis.guarded", "storage.redis.link", "storage.redis.links",
     "storage.redis.pool", "storage.redis.secured", "storage.redis.sentinels", "storage.redis.timed",
     "storage.redis.scripts", "storage.redis", "runner.aio", "runner.greeting", "runner.journal", "runner.beat",
     "runner.execute", "runner.runner", "runner.threads", "runner.lifeline", "runner.supervisor", "runner.process_child",
@@ -141,6 +141,9 @@ CLOCK_CALLS: Final = frozenset({
     "datetime.now", "datetime.today", "datetime.utcnow", "date.today", "loop.time", "_loop.time", "get_running_loop().time",
     "get_event_loop().time", "os.times",
 })  # fmt: skip
+
+RESUMES: Final = ("testing.explore.programs", "testing.simulation.runner", "testing.simulation.world")
+"""What resumes a generator once, when its answer comes: no loop."""
 
 # ------------------------------------------------------------------------------------------------------------ dangers
 
@@ -318,6 +321,16 @@ def reads_a_clock(module: Module) -> list[str]:
     return found + [f"{module.name}:{node.lineno} calls {name}" for name, node in calls(module) if name in CLOCK_CALLS]
 
 
+def drives_a_generator(module: Module) -> list[str]:
+    """Complains of a loop that drives generators, anywhere but in `loops`."""
+    return [
+        f"{module.name}:{node.lineno} drives a generator by itself"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ExceptHandler) and node.type is not None and ast.unparse(node.type) == "StopIteration"
+        and module.name not in ("loops", *RESUMES)
+    ]  # fmt: skip
+
+
 def is_dangerous(module: Module) -> list[str]:
     """Complains of what turns stored bytes into code."""
     found = [
@@ -368,6 +381,7 @@ RULES: Final[list[Callable[[Module], list[str]]]] = [
     speaks_to_a_library,
     is_impure,
     reads_a_clock,
+    drives_a_generator,
     is_dangerous,
     hides_errors,
     holds_lua,
@@ -475,6 +489,7 @@ BROKEN: Final[list[tuple[Callable[[Module], list[str]], str, str]]] = [
     (reads_a_clock, "testing.kit", "def f():\n    from time import time_ns as read"),
     (reads_a_clock, "storage.redis.pool", "import asyncio\nend = asyncio.get_running_loop().time() + 1"),
     (reads_a_clock, "cli.text", "from datetime import datetime\nx = datetime.now()"),
+    (drives_a_generator, "lock", "try:\n    flow.send(None)\nexcept StopIteration as end:\n    x = end.value"),
     (is_dangerous, "record", "def f():\n    import pickle"),
     (is_dangerous, "codec", "x = eval('1')"),
     (is_dangerous, "registry", "import importlib\nimportlib.import_module('os')"),

@@ -29,8 +29,6 @@ from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.storage.ops import Answer, Applied, Batch, Query, Refused
 
 __all__ = [
-    "Answering",
-    "AsyncAnswering",
     "AsyncBounded",
     "AsyncStorage",
     "Bounded",
@@ -43,8 +41,8 @@ Outcome: TypeAlias = Applied | Refused | NotApplied | OutcomeUnknown
 """How a batch ended. The two errors are returned here, not raised, because other batches may have ended otherwise."""
 
 
-class Answering(Protocol):
-    """What a call needs of a storage."""
+class Storage(Protocol):
+    """Keeps lists, sorted sets, hashes and locks; safe to use from many threads. See the rules above."""
 
     def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         """Apply each batch whole or not at all (rules 1, 2, 7, 8); answers one outcome per batch, in order."""
@@ -53,10 +51,6 @@ class Answering(Protocol):
     def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """Answer each query (rule 10), in order. Raises `NotApplied` when the storage cannot be asked."""
         ...
-
-
-class Storage(Answering, Protocol):
-    """Keeps lists, sorted sets, hashes and locks; safe to use from many threads. See the rules above."""
 
     def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """Return when one of the scopes is rung, `interrupt` is called, or ``timeout`` seconds are over (rule 9).
@@ -93,18 +87,23 @@ class Overlapping(Protocol):
 
 
 class Bounded(Protocol):
-    """What a storage that may keep its callers waiting offers besides."""
+    """What a storage that may keep its callers waiting offers besides: a call of it has an end.
 
-    def until(self, end: float, /) -> Answering:
-        """The same storage for a call that has to be over at ``end``, in seconds of `clock.monotonic_s`.
+    The end is in seconds of `clock.monotonic_s`. What was not sent by then is `NotApplied`, what was not answered by then
+    `OutcomeUnknown`.
+    """
 
-        What was not sent by then is `NotApplied`, what was not answered by then `OutcomeUnknown`.
-        """
+    def apply(self, batches: Sequence[Batch], end_s: float, /) -> list[Outcome]:
+        """See `Storage.apply`."""
+        ...
+
+    def read(self, queries: Sequence[Query], end_s: float, /) -> list[Answer]:
+        """See `Storage.read`."""
         ...
 
 
-class AsyncAnswering(Protocol):
-    """The same as `Answering`, awaited on one event loop."""
+class AsyncStorage(Protocol):
+    """The same as `Storage`, awaited on one event loop."""
 
     async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
         """See `Storage.apply`. A cancelled call may have been carried out."""
@@ -113,18 +112,6 @@ class AsyncAnswering(Protocol):
     async def read(self, queries: Sequence[Query], /) -> list[Answer]:
         """See `Storage.read`."""
         ...
-
-
-class AsyncBounded(Protocol):
-    """The same as `Bounded`."""
-
-    def until(self, end: float, /) -> AsyncAnswering:
-        """See `Bounded.until`."""
-        ...
-
-
-class AsyncStorage(AsyncAnswering, Protocol):
-    """The same as `Storage`, awaited on one event loop."""
 
     async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Storage.wait`."""
@@ -136,4 +123,16 @@ class AsyncStorage(AsyncAnswering, Protocol):
 
     async def close(self) -> None:
         """See `Storage.close`."""
+        ...
+
+
+class AsyncBounded(Protocol):
+    """The same as `Bounded`."""
+
+    async def apply(self, batches: Sequence[Batch], end_s: float, /) -> list[Outcome]:
+        """See `Bounded.apply`."""
+        ...
+
+    async def read(self, queries: Sequence[Query], end_s: float, /) -> list[Answer]:
+        """See `Bounded.read`."""
         ...

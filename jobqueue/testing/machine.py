@@ -27,10 +27,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jobqueue.backend import GivenBackend
 from jobqueue.clock import Moment
 from jobqueue.context import current_context
-from jobqueue.drive import run
+from jobqueue.drive import Blocking
 from jobqueue.errors import JobNotFound, NotApplied, OutcomeUnknown, StorageRefused
 from jobqueue.ids import SeededChance
 from jobqueue.keys import QueueKeys, queue_keys
+from jobqueue.loops import drive
 from jobqueue.queue import JobQueue
 from jobqueue.record import decode
 from jobqueue.retry import Discard, RetryPolicy, Snooze
@@ -293,7 +294,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         try:
             for queue in self.queues:
                 flow = patrol(self.keys(queue), runner.watch, LEASE_MS, lambda: self.at)
-                self.counted["rescued"] += len(run(flow, self.faulty, self.clock, pauses=False))
+                self.counted["rescued"] += len(drive(flow, Blocking(self.faulty, self.clock, pauses=False)))
         except (NotApplied, OutcomeUnknown):
             self.counted["looks without an answer"] += 1
         finally:

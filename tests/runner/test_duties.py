@@ -11,11 +11,12 @@ import pytest
 
 from jobqueue import transitions
 from jobqueue.clock import Moment
-from jobqueue.drive import run
+from jobqueue.drive import Blocking, run
 from jobqueue.errors import StorageRefused
-from jobqueue.flows import Apply, Flow, Read
+from jobqueue.flows import Apply, Flow, Read, Request
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
 from jobqueue.looking import Counts
+from jobqueue.loops import drive
 from jobqueue.record import rewrite
 from jobqueue.runner.duties import PRUNE_EVERY_MS, Duties, Duty, Reports
 from jobqueue.runner.prune import LATE_MS
@@ -96,19 +97,13 @@ def requests(world: World, queue: str = "low") -> set[bytes]:
 
 def stepping(flow: Flow[Any], world: World, before: Callable[[Any], None]) -> Any:
     """Drive a flow; ``before`` is called with every request before it is carried out."""
-    answer: Any = None
-    while True:
-        try:
-            request = flow.send(answer)
-        except StopIteration as end:
-            return end.value
+    ask = Blocking(world.memory, world.clock)
+
+    def noted(request: Request) -> Any:
         before(request)
-        assert isinstance(request, Apply | Read), "nothing else is needed here"
-        match request:
-            case Apply(batches):
-                answer = world.memory.apply(batches)
-            case Read(queries):
-                answer = world.memory.read(queries)
+        return ask(request)
+
+    return drive(flow, noted)
 
 
 # --------------------------------------------------------------------------------------------------------------- rescue

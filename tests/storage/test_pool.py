@@ -163,7 +163,7 @@ def test_no_connection_in_time(server: Server) -> None:
         job = declared(jobs)
         job.enqueue(0)
         storage: Any = jobs.access.opened().storage()
-        held = storage._nodes._pool._links.idle.pop()
+        held = storage._nodes._links.idle.pop()
         with pytest.raises(NotApplied) as caught:
             job.enqueue(1)
         assert "became free within 0.3 s: all 1 of this process were in use; nothing was changed" in str(caught.value)

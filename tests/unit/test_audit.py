@@ -11,9 +11,11 @@ import pytest
 import redis
 
 from jobqueue import JobQueue, StorageRefused, audit, transitions
-from jobqueue.flows import Apply, Pause, Read, Refresh
+from jobqueue.drive import Blocking
+from jobqueue.flows import Request
 from jobqueue.keys import queue_keys
 from jobqueue.looking import Counts
+from jobqueue.loops import drive
 from jobqueue.record import Stored, encode
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.ops import Applied, Moved, Page, claim_mark
@@ -403,22 +405,14 @@ class Busy:
     def audit(self, *, mend: bool) -> audit.Audit:
         """An audit, with some steps before and after each of its own."""
         flow = audit.audit([KEYS], mend, self.clock, None)
-        answer: Any = None
-        while True:
+        ask = Blocking(self.storage, self.clock, pauses=False)
+
+        def between(request: Request) -> Any:
             if self.random.randrange(2):
                 self.step()
-            try:
-                request = flow.send(answer)
-            except StopIteration as end:
-                ended: audit.Audit = end.value
-                return ended
-            match request:
-                case Read(queries):
-                    answer = self.storage.read(queries)
-                case Apply(batches):
-                    answer = self.storage.apply(batches)
-                case Refresh() | Pause():
-                    answer = None
+            return ask(request)
+
+        return drive(flow, between)
 
 
 @pytest.fixture

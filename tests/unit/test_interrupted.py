@@ -63,8 +63,8 @@ def storm(jobs: JobQueue, count: int) -> tuple[int, int]:
 
 def links_of(jobs: JobQueue) -> Any:
     """The links of a `JobQueue` on one server."""
-    nodes: Any = jobs.access.opened().storage()
-    pool: Pool = nodes._nodes._pool
+    storage: Any = jobs.access.opened().storage()
+    pool: Pool = storage._nodes
     return pool._links
 
 

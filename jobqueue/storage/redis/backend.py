@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
+from jobqueue.loops import adrive, drive
 from jobqueue.storage.ops import Answer, Batch, Key, Query
-from jobqueue.storage.protocol import Answering, AsyncAnswering, Outcome
+from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.redis.compile import header_names
 from jobqueue.storage.redis.faults import refused
 from jobqueue.storage.redis.flow import Request, apply_flow, facts_flow, read_flow
@@ -16,10 +18,8 @@ from jobqueue.storage.redis.link import Work, nothing
 
 __all__ = ["AsyncNodes", "AsyncRedisStorage", "Nodes", "RedisStorage"]
 
-T = TypeVar("T")
 
-
-class Rings(Protocol):
+class Bells(Protocol):
     """Waits for scopes to be rung; see `Bell`."""
 
     def wait(self, scopes: Sequence[str], timeout: float, /) -> str | None: ...
@@ -27,7 +27,7 @@ class Rings(Protocol):
     def close(self) -> None: ...
 
 
-class AsyncRings(Protocol):
+class AsyncBells(Protocol):
     """The same for one event loop."""
 
     async def wait(self, scopes: Sequence[str], timeout: float, /) -> str | None: ...  # noqa: ASYNC109
@@ -36,14 +36,10 @@ class AsyncRings(Protocol):
 
 
 class Nodes(Protocol):
-    """The servers behind a storage: one, or the nodes of a cluster."""
+    """The servers behind a storage: a `Pool` for one, or the nodes of a cluster."""
 
-    def exchange(self, request: Request, work: Work = nothing, end: float | None = None, /) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing, end: float | None = None) -> list[Any]:
         """Send each command to the node of its scope; see `Pool.exchange`."""
-        ...
-
-    def bell(self) -> Rings:
-        """What waits for their scopes."""
         ...
 
     def close(self) -> None:
@@ -54,12 +50,8 @@ class Nodes(Protocol):
 class AsyncNodes(Protocol):
     """The same for one event loop."""
 
-    async def exchange(self, request: Request, end: float | None = None, /) -> list[Any]:
+    async def exchange(self, request: Request, end: float | None = None) -> list[Any]:
         """See `Nodes.exchange`."""
-        ...
-
-    def bell(self) -> AsyncRings:
-        """What waits for their scopes."""
         ...
 
     async def close(self) -> None:
@@ -74,26 +66,22 @@ class RedisStorage:
     too old, is refused.
     """
 
-    def __init__(self, server: Guarded, nodes: Nodes) -> None:
+    def __init__(self, server: Guarded, nodes: Nodes, bell: Bells) -> None:
         self._server = server
         self._nodes = nodes
-        self._bell = nodes.bell()
+        self._bell = bell
 
-    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        """See `Storage.apply`."""
-        return self._drive(apply_flow(self._server, batches))
+    def apply(self, batches: Sequence[Batch], end_s: float | None = None, /) -> list[Outcome]:
+        """See `Storage.apply` and `Bounded`."""
+        return drive(apply_flow(self._server, batches), partial(self._nodes.exchange, end=end_s))
 
     def apply_while(self, batches: Sequence[Batch], work: Work, /) -> list[Outcome]:
         """See `Overlapping.apply_while`."""
-        return self._drive(apply_flow(self._server, batches), work)
+        return drive(apply_flow(self._server, batches), partial(self._nodes.exchange, work=work))
 
-    def until(self, end: float, /) -> Answering:
-        """See `Bounded.until`."""
-        return _Until(self._server, self._nodes, end)
-
-    def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        """See `Storage.read`."""
-        return self._drive(read_flow(self._server, queries))
+    def read(self, queries: Sequence[Query], end_s: float | None = None, /) -> list[Answer]:
+        """See `Storage.read` and `Bounded`."""
+        return drive(read_flow(self._server, queries), partial(self._nodes.exchange, end=end_s))
 
     def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:
         """See `Storage.wait`."""
@@ -103,9 +91,9 @@ class RedisStorage:
         """See `Storage.interrupt`; may be called in a signal handler."""
         self._bell.interrupt()
 
-    def time_ms(self, scope: str, end: float | None = None) -> int:
-        """The time of the scope's own node, in milliseconds since 1970; asked until ``end``. Raises `NotApplied`."""
-        (reply,) = self._nodes.exchange([(scope, (b"TIME",))], nothing, end)
+    def time_ms(self, scope: str, end_s: float | None = None) -> int:
+        """The time of the scope's own node, in milliseconds since 1970; asked until ``end_s``. Raises `NotApplied`."""
+        (reply,) = self._nodes.exchange([(scope, (b"TIME",))], end=end_s)
         if isinstance(reply, OutcomeUnknown):
             raise NotApplied(str(reply)) from reply  # nothing can have been done by asking
         seconds, micros = _answered(self._server, reply)
@@ -113,10 +101,7 @@ class RedisStorage:
 
     def describe(self) -> dict[str, str]:
         """What the server says of itself: version, run_id, persistence. Raises `NotApplied`."""
-        facts = self._drive(facts_flow())
-        if isinstance(facts, StorageError):
-            raise facts
-        return described(facts)
+        return described(drive(facts_flow(), self._nodes.exchange))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Remove these keys, with what this storage keeps beside them in their scopes. Raises `NotApplied`."""
@@ -131,52 +116,22 @@ class RedisStorage:
         self._bell.close()
         self._nodes.close()
 
-    def _drive(self, flow: Generator[Request, list[Any], T], work: Work = nothing) -> T:
-        return _driven(self._nodes, flow, work, None)
-
-
-class _Until:
-    """A `RedisStorage` for one call, which ends at ``end``."""
-
-    __slots__ = ("_end", "_nodes", "_server")
-
-    def __init__(self, server: Guarded, nodes: Nodes, end: float) -> None:
-        self._server = server
-        self._nodes = nodes
-        self._end = end
-
-    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        return _driven(self._nodes, apply_flow(self._server, batches), nothing, self._end)
-
-    def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        return _driven(self._nodes, read_flow(self._server, queries), nothing, self._end)
-
-
-def _driven(nodes: Nodes, flow: Generator[Request, list[Any], T], work: Work, end: float | None) -> T:
-    try:
-        request = next(flow)
-        while True:
-            request = flow.send(nodes.exchange(request, work, end))
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
-
 
 class AsyncRedisStorage:
     """The same as an `AsyncStorage`, for one event loop."""
 
-    def __init__(self, server: Guarded, nodes: AsyncNodes) -> None:
+    def __init__(self, server: Guarded, nodes: AsyncNodes, bell: AsyncBells) -> None:
         self._server = server
         self._nodes = nodes
-        self._bell = nodes.bell()
+        self._bell = bell
 
-    async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        """See `AsyncStorage.apply`."""
-        return await self._drive(apply_flow(self._server, batches))
+    async def apply(self, batches: Sequence[Batch], end_s: float | None = None, /) -> list[Outcome]:
+        """See `AsyncStorage.apply` and `AsyncBounded`."""
+        return await adrive(apply_flow(self._server, batches), partial(self._nodes.exchange, end=end_s))
 
-    async def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        """See `AsyncStorage.read`."""
-        return await self._drive(read_flow(self._server, queries))
+    async def read(self, queries: Sequence[Query], end_s: float | None = None, /) -> list[Answer]:
+        """See `AsyncStorage.read` and `AsyncBounded`."""
+        return await adrive(read_flow(self._server, queries), partial(self._nodes.exchange, end=end_s))
 
     async def wait(self, channels: Sequence[str], timeout: float, /) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `RedisStorage.wait`."""
@@ -188,49 +143,12 @@ class AsyncRedisStorage:
 
     async def describe(self) -> dict[str, str]:
         """See `RedisStorage.describe`."""
-        facts = await self._drive(facts_flow())
-        if isinstance(facts, StorageError):
-            raise facts
-        return described(facts)
+        return described(await adrive(facts_flow(), self._nodes.exchange))
 
     async def close(self) -> None:
         """See `AsyncStorage.close`."""
         await self._bell.close()
         await self._nodes.close()
-
-    def until(self, end: float, /) -> AsyncAnswering:
-        """See `AsyncBounded.until`."""
-        return _AsyncUntil(self._server, self._nodes, end)
-
-    async def _drive(self, flow: Generator[Request, list[Any], T]) -> T:
-        return await _awaited(self._nodes, flow, None)
-
-
-class _AsyncUntil:
-    """An `AsyncRedisStorage` for one call, which ends at ``end``."""
-
-    __slots__ = ("_end", "_nodes", "_server")
-
-    def __init__(self, server: Guarded, nodes: AsyncNodes, end: float) -> None:
-        self._server = server
-        self._nodes = nodes
-        self._end = end
-
-    async def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
-        return await _awaited(self._nodes, apply_flow(self._server, batches), self._end)
-
-    async def read(self, queries: Sequence[Query], /) -> list[Answer]:
-        return await _awaited(self._nodes, read_flow(self._server, queries), self._end)
-
-
-async def _awaited(nodes: AsyncNodes, flow: Generator[Request, list[Any], T], end: float | None) -> T:
-    try:
-        request = next(flow)
-        while True:
-            request = flow.send(await nodes.exchange(request, end))
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
 
 
 def _answered(server: Guarded, reply: Any) -> Any:

@@ -14,7 +14,7 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
@@ -22,20 +22,18 @@ from redis import exceptions
 from jobqueue.clock import monotonic_s
 from jobqueue.storage.redis.compile import wake_key
 from jobqueue.storage.redis.faults import harmless, unreachable
-from jobqueue.storage.redis.guarded import Guarded
+from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.link import (
-    AsyncConnect,
     AsyncConnection,
-    Command,
-    Connect,
     Connection,
     aconnected,
     ausable,
     connected,
     pack,
-    until,
+    send,
     usable,
 )
+from jobqueue.storage.redis.pool import AsyncPool, Pool
 
 __all__ = ["AsyncBell", "Bell", "Interrupts"]
 
@@ -55,9 +53,9 @@ def _rung(scopes: Sequence[str], answer: Any) -> str | None:
     return next((scope for scope in scopes if wake_key(scope) == answer[0]), None) if answer else None
 
 
-def unblock(connection: bytes) -> Command:
+def _unblock(connection: bytes) -> Request:
     """Ends the BLPOP of the connection: its answer comes at once then."""
-    return (b"CLIENT", b"UNBLOCK", connection)
+    return [("", (b"CLIENT", b"UNBLOCK", connection))]
 
 
 class Interrupts:
@@ -100,28 +98,12 @@ class Bell:
     """Waits for tokens of scopes, one thread at a time.
 
     Args:
-        server: What the server has to be.
-        label: What it is called in messages.
-        connect: Makes a connection, not yet connected.
-        send: Sends a command on another connection, to end a wait.
-        patience: Seconds to connect at most.
+        pool: The connections to the server, on one of which a wait is ended.
         interrupts: What ends a wait early.
     """
 
-    def __init__(
-        self,
-        server: Guarded,
-        label: str,
-        connect: Connect,
-        send: Callable[[Command], list[Any]],
-        patience: float,
-        interrupts: Interrupts | None = None,
-    ) -> None:
-        self._patience = patience
-        self._server = server
-        self._label = label
-        self._new = connect
-        self._send = send
+    def __init__(self, pool: Pool, interrupts: Interrupts | None = None) -> None:
+        self._pool = pool
         self._interrupts = interrupts or Interrupts()
         self._reset()
 
@@ -149,15 +131,16 @@ class Bell:
             if self._interrupts.heard():
                 return None
             connection = self._connected()
-            until(connection, monotonic_s() + timeout + 2 * MARGIN)
-            connection.send_packed_command([_blpop(scopes, timeout)], check_health=False)
+            failed = send(connection, _blpop(scopes, timeout), monotonic_s() + timeout + 2 * MARGIN)
+            if failed is not None:
+                raise failed
             if self._ended(connection, timeout + MARGIN):
                 return _rung(scopes, connection.read_response())
             self._drop()
             return None
         except (exceptions.RedisError, OSError) as error:
             self._drop()
-            raise unreachable(self._label, error, scopes) from harmless(error)
+            raise unreachable(self._pool.label, error, scopes) from harmless(error)
         except BaseException:
             self._drop()
             raise
@@ -176,7 +159,7 @@ class Bell:
             return True
         poll.unregister(self._interrupts)
         for pause in PATIENCE:
-            [ended] = self._send(unblock(self._id))
+            [ended] = self._pool.exchange(_unblock(self._id))
             if not isinstance(ended, int):
                 return False  # forbidden to this user
             if ended or poll.poll(pause * 1000):
@@ -186,9 +169,7 @@ class Bell:
     def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or not usable(connection):
-            connection = self._connection = connected(
-                self._server, self._label, self._new, monotonic_s() + self._patience
-            )
+            connection = self._connection = connected(self._pool, monotonic_s() + self._pool.limits.patience)
             connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):  # forbidden: an interrupt then costs the connection
                 self._id = b"%d" % connection.read_response()
@@ -209,20 +190,8 @@ class Bell:
 class AsyncBell:
     """The same on an event loop."""
 
-    def __init__(
-        self,
-        server: Guarded,
-        label: str,
-        connect: AsyncConnect,
-        send: Callable[[Command], Awaitable[list[Any]]],
-        patience: float,
-        rung: asyncio.Event | None = None,
-    ) -> None:
-        self._patience = patience
-        self._server = server
-        self._label = label
-        self._new = connect
-        self._send = send
+    def __init__(self, pool: AsyncPool, rung: asyncio.Event | None = None) -> None:
+        self._pool = pool
         self._turn = asyncio.Lock()
         self._rung = rung or asyncio.Event()
         self._connection: AsyncConnection | None = None
@@ -246,7 +215,7 @@ class AsyncBell:
                 return await self._wait(scopes, timeout)
         except (exceptions.RedisError, OSError) as error:
             await self._drop()
-            raise unreachable(self._label, error, scopes) from harmless(error)
+            raise unreachable(self._pool.label, error, scopes) from harmless(error)
         except BaseException:
             await self._drop()
             raise
@@ -278,7 +247,7 @@ class AsyncBell:
         for pause in PATIENCE:
             if answer.done():
                 return True
-            [ended] = await self._send(unblock(self._id))
+            [ended] = await self._pool.exchange(_unblock(self._id))
             if not isinstance(ended, int):
                 return False
             if ended:
@@ -289,9 +258,7 @@ class AsyncBell:
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
         if connection is None or not await ausable(connection):
-            connection = self._connection = await aconnected(
-                self._server, self._label, self._new, monotonic_s() + self._patience
-            )
+            connection = self._connection = await aconnected(self._pool, monotonic_s() + self._pool.limits.patience)
             await connection.send_packed_command([pack([(b"CLIENT", b"ID")])], check_health=False)
             with contextlib.suppress(exceptions.ResponseError):
                 self._id = b"%d" % await connection.read_response()

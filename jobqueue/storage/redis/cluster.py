@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from redis import exceptions
 from redis.crc import key_slot
 
 from jobqueue.errors import NotApplied, OutcomeUnknown
+from jobqueue.loops import adrive, drive
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.redis.bell import AsyncBell, Bell, Interrupts
 from jobqueue.storage.redis.faults import code_of
 from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, Connect, Work, nothing
-from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.redis.pool import AsyncPool, Pool
 from jobqueue.storage.redis.sentinels import address_in
 from jobqueue.storage.url import Address, shown
 
-__all__ = ["AsyncClusterNodes", "ClusterNodes"]
+__all__ = ["AsyncClusterBell", "AsyncClusterNodes", "ClusterBell", "ClusterNodes"]
+
+C = TypeVar("C")
+P = TypeVar("P")
 
 Ask: TypeAlias = tuple[Address, Request]
 
@@ -189,8 +193,8 @@ def _unowned(topology: Topology, scope: str) -> NotApplied:
     )
 
 
-class ClusterNodes:
-    """See `Nodes`.
+class _NodePools(Generic[C, P]):
+    """The connections to each node, as far as they were needed.
 
     Args:
         server: What the cluster is called in messages, and what each of its nodes has to be.
@@ -199,41 +203,49 @@ class ClusterNodes:
         limits: Those of each node.
     """
 
+    _kind: ClassVar[Any]
+
     def __init__(
-        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], Connect], limits: Limits
+        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], C], limits: Limits
     ) -> None:
         self._server = server
         self.topology = Topology(server.label, first)
         self._connect = connect
         self._limits = limits
-        self._pools: dict[Address, One] = {}
+        self._pools: dict[Address, P] = {}
 
-    def exchange(self, request: Request, work: Work = nothing, end: float | None = None) -> list[Any]:
-        """See `Nodes.exchange`."""
-        flow = route(self.topology, request)
-        asked = False
-        try:
-            address, commands = next(flow)
-            while True:
-                asked = True
-                address, commands = flow.send(self.pool(address).exchange(commands, work, end))
-        except StopIteration as ended:
-            if not asked:
-                work()
-            replies: list[Any] = ended.value
-            return replies
-
-    def pool(self, address: Address) -> One:
+    def pool(self, address: Address) -> P:
         """The connections to a node."""
         pool = self._pools.get(address)
         if pool is None:
-            made = One(self._server, self.topology.node(address), self._connect(address), self._limits)
+            made = self._kind(self._server, self.topology.node(address), self._connect(address), self._limits)
             pool = self._pools.setdefault(address, made)
         return pool
 
-    def bell(self) -> ClusterBell:
-        """See `Nodes.bell`."""
-        return ClusterBell(self)
+
+class ClusterNodes(_NodePools[Connect, Pool]):
+    """See `Nodes`."""
+
+    _kind = Pool
+
+    def exchange(self, request: Request, work: Work = nothing, end: float | None = None) -> list[Any]:
+        """See `Nodes.exchange`."""
+        asked = False
+
+        def ask(ask: Ask) -> list[Any]:
+            nonlocal asked
+            asked = True
+            address, commands = ask
+            return self.pool(address).exchange(commands, work, end)
+
+        replies = drive(route(self.topology, request), ask)
+        if not asked:
+            work()
+        return replies
+
+    def owner(self, scope: str) -> Address:
+        """The node of the scope. Raises `NotApplied`."""
+        return drive(find(self.topology, scope), lambda ask: self.pool(ask[0]).exchange(ask[1]))
 
     def close(self) -> None:
         """See `Nodes.close`."""
@@ -251,16 +263,7 @@ class ClusterBell:
 
     def wait(self, scopes: Sequence[str], timeout: float) -> str | None:
         """See `Bell.wait`."""
-        flow = find(self._nodes.topology, scopes[0])
-        try:
-            address, commands = next(flow)
-            while True:
-                address, commands = flow.send(self._nodes.pool(address).exchange(commands))
-        except StopIteration as end:
-            address = end.value
-        bell = self._bells.get(address)
-        if bell is None:
-            bell = self._bells[address] = self._nodes.pool(address).bell(self._interrupts)
+        bell = self._bell(self._nodes.owner(scopes[0]))
         try:
             if len(scopes) == 1:
                 return bell.wait(scopes, timeout)
@@ -269,6 +272,12 @@ class ClusterBell:
         except NotApplied:
             self._nodes.topology.forget()
             raise
+
+    def _bell(self, address: Address) -> Bell:
+        bell = self._bells.get(address)
+        if bell is None:
+            bell = self._bells[address] = Bell(self._nodes.pool(address), self._interrupts)
+        return bell
 
     def interrupt(self) -> None:
         """See `Bell.interrupt`."""
@@ -280,41 +289,18 @@ class ClusterBell:
             bell.close()
 
 
-class AsyncClusterNodes:
+class AsyncClusterNodes(_NodePools[AsyncConnect, AsyncPool]):
     """See `AsyncNodes`."""
 
-    def __init__(
-        self, server: Guarded, first: Sequence[Address], connect: Callable[[Address], AsyncConnect], limits: Limits
-    ) -> None:
-        self._server = server
-        self.topology = Topology(server.label, first)
-        self._connect = connect
-        self._limits = limits
-        self._pools: dict[Address, AsyncOne] = {}
+    _kind = AsyncPool
 
     async def exchange(self, request: Request, end: float | None = None) -> list[Any]:
         """See `Nodes.exchange`."""
-        flow = route(self.topology, request)
-        try:
-            address, commands = next(flow)
-            while True:
-                address, commands = flow.send(await self.pool(address).exchange(commands, end))
-        except StopIteration as ended:
-            replies: list[Any] = ended.value
-            return replies
+        return await adrive(route(self.topology, request), lambda ask: self.pool(ask[0]).exchange(ask[1], end))
 
-    def pool(self, address: Address) -> AsyncOne:
-        """The connections to a node."""
-        pool = self._pools.get(address)
-        if pool is None:
-            pool = self._pools[address] = AsyncOne(
-                self._server, self.topology.node(address), self._connect(address), self._limits
-            )
-        return pool
-
-    def bell(self) -> AsyncClusterBell:
-        """See `Nodes.bell`."""
-        return AsyncClusterBell(self)
+    async def owner(self, scope: str) -> Address:
+        """See `ClusterNodes.owner`."""
+        return await adrive(find(self.topology, scope), lambda ask: self.pool(ask[0]).exchange(ask[1]))
 
     async def close(self) -> None:
         """See `Nodes.close`."""
@@ -332,16 +318,7 @@ class AsyncClusterBell:
 
     async def wait(self, scopes: Sequence[str], timeout: float) -> str | None:  # noqa: ASYNC109 - the seam's own bound
         """See `Bell.wait`."""
-        flow = find(self._nodes.topology, scopes[0])
-        try:
-            address, commands = next(flow)
-            while True:
-                address, commands = flow.send(await self._nodes.pool(address).exchange(commands))
-        except StopIteration as end:
-            address = end.value
-        bell = self._bells.get(address)
-        if bell is None:
-            bell = self._bells[address] = self._nodes.pool(address).bell(self._rung)
+        bell = self._bell(await self._nodes.owner(scopes[0]))
         try:
             if len(scopes) == 1:
                 return await bell.wait(scopes, timeout)
@@ -350,6 +327,12 @@ class AsyncClusterBell:
         except NotApplied:
             self._nodes.topology.forget()
             raise
+
+    def _bell(self, address: Address) -> AsyncBell:
+        bell = self._bells.get(address)
+        if bell is None:
+            bell = self._bells[address] = AsyncBell(self._nodes.pool(address), self._rung)
+        return bell
 
     def interrupt(self) -> None:
         """See `Bell.interrupt`."""

@@ -287,10 +287,10 @@ def _put(op: Put, target: bytes, args: list[bytes]) -> Decode:
     count = len(op.records)
     to_list = isinstance(op.target, ListKey)
     score = None if to_list else op.score
-    each = score if isinstance(score, Mapping) else None
+    each = None if score is None or isinstance(score, int) else score  # asking for a `Mapping` takes longer
     bounded = b"" if op.most is None else b"m"
     args += (b"S", (b"l" if to_list else b"") + (b"w" if op.wake else b"") + bounded, target)
-    args += (b"*" if isinstance(score, Mapping) else b"" if score is None else b"%d" % score, b"%d" % count)
+    args += (b"%d" % score if isinstance(score, int) else b"" if each is None else b"*", b"%d" % count)
     args += op.records
     args += op.records.values()
     if each is not None:

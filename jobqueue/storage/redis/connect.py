@@ -28,10 +28,11 @@ from redis.sentinel import SentinelConnectionPool
 from jobqueue.errors import DeclarationError, NotApplied, StorageError
 from jobqueue.storage.limits import Limits, limits_in
 from jobqueue.storage.redis.backend import AsyncRedisStorage, RedisStorage
-from jobqueue.storage.redis.cluster import AsyncClusterNodes, ClusterNodes
+from jobqueue.storage.redis.bell import AsyncBell, Bell
+from jobqueue.storage.redis.cluster import AsyncClusterBell, AsyncClusterNodes, ClusterBell, ClusterNodes
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import AsyncConnect, AsyncConnection, Connect, Connection, left
-from jobqueue.storage.redis.nodes import AsyncOne, One
+from jobqueue.storage.redis.pool import AsyncPool, Pool
 from jobqueue.storage.redis.secured import AsyncSecured, unusable
 from jobqueue.storage.redis.sentinels import afind_primary, find_primary
 from jobqueue.storage.redis.timed import TIMED
@@ -150,18 +151,21 @@ class RedisServer:
 
     def storage(self) -> RedisStorage:
         """A new storage, with connections of its own."""
-        place = self._place
+        place, server = self._place, self._guarded
         if place.nodes and not place.service:
-            return RedisStorage(self._guarded, ClusterNodes(self._guarded, place.nodes, self._to, self.limits))
-        return RedisStorage(self._guarded, One(self._guarded, self.label, self._connect, self.limits))
+            nodes = ClusterNodes(server, place.nodes, self._to, self.limits)
+            return RedisStorage(server, nodes, ClusterBell(nodes))
+        pool = Pool(server, self.label, self._connect, self.limits)
+        return RedisStorage(server, pool, Bell(pool))
 
     def async_storage(self) -> AsyncRedisStorage:
         """A new storage for the running event loop, with connections of its own."""
-        place = self._place
-        limits = self.limits
+        place, server = self._place, self._guarded
         if place.nodes and not place.service:
-            return AsyncRedisStorage(self._guarded, AsyncClusterNodes(self._guarded, place.nodes, self._ato, limits))
-        return AsyncRedisStorage(self._guarded, AsyncOne(self._guarded, self.label, self._aconnect, limits))
+            nodes = AsyncClusterNodes(server, place.nodes, self._ato, self.limits)
+            return AsyncRedisStorage(server, nodes, AsyncClusterBell(nodes))
+        pool = AsyncPool(server, self.label, self._aconnect, self.limits)
+        return AsyncRedisStorage(server, pool, AsyncBell(pool))
 
     def _to(self, address: Address) -> Connect:
         return functools.partial(self._connect, address=address)

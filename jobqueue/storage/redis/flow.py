@@ -30,14 +30,6 @@ CALL_BYTES: Final = 1024 * 1024
 """Bytes of records in one call of several batches; a single batch is not parted."""
 
 
-def _evalsha(script: Script, call: Call) -> tuple[str, tuple[bytes, ...]]:
-    return call.scope, (b"EVALSHA", script.sha, b"%d" % len(call.keys), *call.keys, *call.args)
-
-
-def _eval(script: Script, call: Call) -> tuple[str, tuple[bytes, ...]]:
-    return call.scope, (b"EVAL", script.source, b"%d" % len(call.keys), *call.keys, *call.args)
-
-
 def _send(calls: Sequence[tuple[Script, Call]], ordered: Collection[int] = ()) -> Flow:
     """Send the calls; answers one reply or error for each. Those ``ordered`` travel with their source at once.
 
@@ -45,12 +37,19 @@ def _send(calls: Sequence[tuple[Script, Call]], ordered: Collection[int] = ()) -
     and makes it known. (SCRIPT LOAD would be one more trip, and a flush could come in between.)
     """
     # One that was sent again would come behind those that followed it.
-    replies = yield [_eval(*call) if index in ordered else _evalsha(*call) for index, call in enumerate(calls)]
-    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
-    if unknown:
-        again = yield [_eval(*calls[index]) for index in unknown]
-        for index, reply in zip(unknown, again, strict=True):
+    replies: list[Any] = [None] * len(calls)
+    left: Collection[int] = range(len(calls))
+    known = True
+    while left:
+        request: Request = []
+        for index in left:
+            script, call = calls[index]
+            head = (b"EVALSHA", script.sha) if known and index not in ordered else (b"EVAL", script.source)
+            request.append((call.scope, (*head, b"%d" % len(call.keys), *call.keys, *call.args)))
+        for index, reply in zip(left, (yield request), strict=True):
             replies[index] = reply
+        left = [index for index in left if known and isinstance(replies[index], exceptions.NoScriptError)]
+        known = False
     return replies
 
 
@@ -69,12 +68,23 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
     groups: list[list[int]] = []
     ordered: set[int] = set()  # the calls of a scope that has several
     for indexes in scopes.values():
+        if len(indexes) == 1:
+            groups.append(indexes)
+            continue
         parts = _parts(indexes, batches)
         if len(parts) > 1:
             ordered.update(range(len(groups), len(groups) + len(parts)))
         groups += parts
     while groups:
-        calls = [_call([batches[index] for index in indexes]) for indexes in groups]
+        calls: list[tuple[Script, Call]] = []
+        for indexes in groups:
+            together = [*map(batches.__getitem__, indexes)]
+            put = sole_put(together)
+            if put is not None:
+                calls.append((PUT, compile_put(put)))
+            else:
+                script = GROW if any(map(grows, together)) else DRAIN
+                calls.append((script, compile_batches(together[0].scope, together)))
         replies = yield from _send(calls, ordered)
         ordered = set()
         rest: list[list[int]] = []
@@ -92,8 +102,6 @@ def apply_flow(server: Guarded, batches: Sequence[Batch]) -> Generator[Request, 
 
 def _parts(indexes: list[int], batches: Sequence[Batch]) -> list[list[int]]:
     """The batches of a scope by calls: the server does nothing else while it carries out one of them."""
-    if len(indexes) == 1:
-        return [indexes]
     parts: list[list[int]] = [[]]
     total = 0
     for index in indexes:
@@ -107,14 +115,6 @@ def _parts(indexes: list[int], batches: Sequence[Batch]) -> list[list[int]]:
         parts[-1].append(index)
         total += size
     return parts
-
-
-def _call(batches: Sequence[Batch]) -> tuple[Script, Call]:
-    """The call that applies these batches of one scope."""
-    put = sole_put(batches)
-    if put is not None:
-        return PUT, compile_put(put)
-    return GROW if any(map(grows, batches)) else DRAIN, compile_batches(batches[0].scope, batches)
 
 
 def _ending(label: str, scope: str, reply: Any) -> NotApplied | OutcomeUnknown | None:
@@ -165,8 +165,10 @@ def _read(server: Guarded, reply: Any, scopes: Sequence[str]) -> Any:
     return reply
 
 
-def facts_flow() -> Generator[Request, list[Any], dict[str, str] | StorageError]:
-    """What the server says of itself; less where something is forbidden."""
+def facts_flow() -> Generator[Request, list[Any], dict[str, str]]:
+    """What the server says of itself; less where something is forbidden. Raises `NotApplied`."""
     replies = yield [("", question) for question in ABOUT]
     problem = next((reply for reply in replies if isinstance(reply, StorageError)), None)
-    return facts_of(replies) if problem is None else problem
+    if problem is not None:
+        raise problem
+    return facts_of(replies)

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from types import CodeType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from redis import exceptions
 
@@ -39,13 +39,16 @@ __all__ = [
     "left",
     "nothing",
     "pack",
+    "pack_one",
     "raise_thrown",
     "receive",
     "send",
     "stale",
-    "until",
     "usable",
 ]
+
+
+C_co = TypeVar("C_co", covariant=True)
 
 
 def _pack_plain(command: tuple[bytes, ...]) -> bytes:
@@ -61,7 +64,8 @@ def _packer() -> Callable[[tuple[bytes, ...]], bytes]:
     return packer  # type: ignore[no-any-return]
 
 
-_pack_one: Final = _packer()
+pack_one: Final = _packer()
+"""One command as it travels."""
 
 
 class Connection(Protocol):
@@ -102,18 +106,30 @@ Work: TypeAlias = Callable[[], None]
 """What to do while an answer is awaited. May be called several times, and after the first it should have little to do."""
 
 
+class Target(Protocol[C_co]):
+    """What a connection is made to: a pool.
+
+    Attributes:
+        server: What the server has to be.
+        label: What it is called in messages.
+        connect: Makes a connection, not yet connected; called anew after every loss, since the primary may be another.
+    """
+
+    @property
+    def server(self) -> Guarded: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def connect(self) -> C_co: ...
+
+
 def nothing() -> None:
     """No `Work`."""
 
 
 def pack(commands: Sequence[Command]) -> bytes:
     """The commands as they travel."""
-    return b"".join([_pack_one(command) for command in commands])
-
-
-def until(connection: Connection, end: float) -> None:
-    """Let nothing on this connection take longer than that."""
-    connection._sock.until(end)  # noqa: SLF001 - ours; see `TimedSocket`
+    return b"".join([pack_one(command) for command in commands])
 
 
 def left(end: float) -> float:
@@ -121,18 +137,18 @@ def left(end: float) -> float:
     return max(end - monotonic_s(), 0.0)
 
 
-def connected(server: Guarded, label: str, connect: Connect, end: float) -> Connection:
+def connected(to: Target[Connect], end: float) -> Connection:
     """A new connection, to a server that may be used. Raises `NotApplied`."""
     connection = None
     replies: list[Any] = []
     began = monotonic_s()
     try:
-        connection = connect(end)
+        connection = to.connect(end)
         connection.connect()
-        failed = send(connection, pack(QUESTIONS)) or receive(connection, len(QUESTIONS), replies)
+        failed = send(connection, pack(QUESTIONS), end) or receive(connection, len(QUESTIONS), replies)
         if failed is not None:
             raise failed
-        problem = server.problem(label, replies)
+        problem = to.server.problem(to.label, replies)
         if problem is not None:
             raise problem
     except BaseException as error:
@@ -140,26 +156,22 @@ def connected(server: Guarded, label: str, connect: Connect, end: float) -> Conn
             connection.disconnect()
         if isinstance(error, exceptions.RedisError | OSError):
             raise_thrown(error)
-            raise unreachable(label, error, waited=monotonic_s() - began) from harmless(error)
+            raise unreachable(to.label, error, waited=monotonic_s() - began) from harmless(error)
         raise
     return connection
-
-
-def _is_silent(connection: Connection) -> bool:
-    """Whether there is nothing to read, by one call of the system; the library's own look takes three."""
-    if not hasattr(select, "poll"):
-        return False  # Windows
-    poll = select.poll()
-    poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
-    return not poll.poll(0)
 
 
 def usable(connection: Connection) -> bool:
     """Whether an idle connection still is one: the server may have closed it, which shows as something to read."""
     try:
+        if hasattr(select, "poll"):  # one call of the system; the library's own look takes three
+            poll = select.poll()
+            poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - the library gives it no other name
+            if not poll.poll(0):
+                return True
         # The library is asked where there is something to read, for that need not be meant for us: TLS sends messages of its
         # own.
-        if _is_silent(connection) or not connection.can_read():
+        if not connection.can_read():
             return True
     except (exceptions.RedisError, OSError):
         pass
@@ -167,23 +179,23 @@ def usable(connection: Connection) -> bool:
     return False
 
 
-async def aconnected(server: Guarded, label: str, connect: AsyncConnect, end: float) -> AsyncConnection:
+async def aconnected(to: Target[AsyncConnect], end: float) -> AsyncConnection:
     """See `connected`."""
     connection = None
     began = monotonic_s()
     try:
         async with asyncio.timeout(left(end)):
-            connection = await connect(end)
+            connection = await to.connect(end)
             await connection.connect()
             await connection.send_packed_command([pack(QUESTIONS)], check_health=False)
-            problem = server.problem(label, await areceive(connection, len(QUESTIONS)))
+            problem = to.server.problem(to.label, await areceive(connection, len(QUESTIONS)))
         if problem is not None:
             raise problem
     except BaseException as error:
         if connection is not None:
             await connection.disconnect(nowait=True)
         if isinstance(error, exceptions.RedisError | OSError):
-            raise unreachable(label, error, waited=monotonic_s() - began) from harmless(error)
+            raise unreachable(to.label, error, waited=monotonic_s() - began) from harmless(error)
         raise
     return connection
 
@@ -211,10 +223,10 @@ def stale(replies: Sequence[Any]) -> bool:
     return any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies)
 
 
-def send(connection: Connection, packed: bytes) -> Exception | None:
-    """Send it; answers what the connection broke off with."""
+def send(connection: Connection, packed: bytes, end: float) -> Exception | None:
+    """Send it, and let nothing that follows take longer than until ``end``; answers what the connection broke off with."""
     try:
-        connection.send_packed_command([packed], check_health=False)
+        connection._sock.send_until(end, packed)  # noqa: SLF001 - ours; see `TimedSocket`
     except (exceptions.RedisError, OSError) as error:
         return error
     return None
@@ -252,7 +264,7 @@ def receive(connection: Connection, count: int, replies: list[Any]) -> Exception
             try:
                 replies.append(connection.read_response(disconnect_on_error=False))
             except REFUSALS as error:
-                replies.append(error)
+                replies.append(error.with_traceback(None))  # its frames hold these replies, and the connection
     except (exceptions.RedisError, OSError) as error:
         return error
     return None
@@ -265,5 +277,5 @@ async def areceive(connection: AsyncConnection, count: int, replies: list[Any] |
         try:
             replies.append(await connection.read_response(disconnect_on_error=False))
         except REFUSALS as error:
-            replies.append(error)
+            replies.append(error.with_traceback(None))
     return replies

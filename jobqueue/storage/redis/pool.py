@@ -9,11 +9,12 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import operator
 import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
@@ -23,11 +24,11 @@ from jobqueue.clock import monotonic_s
 from jobqueue.errors import NotApplied
 from jobqueue.storage.limits import Limits
 from jobqueue.storage.redis.faults import exhausted, lost
+from jobqueue.storage.redis.flow import Request
 from jobqueue.storage.redis.guarded import Guarded
 from jobqueue.storage.redis.link import (
     AsyncConnect,
     AsyncConnection,
-    Command,
     Connect,
     Connection,
     Work,
@@ -37,18 +38,18 @@ from jobqueue.storage.redis.link import (
     connected,
     left,
     nothing,
-    pack,
+    pack_one,
     raise_thrown,
     receive,
     send,
     stale,
-    until,
     usable,
 )
 from jobqueue.storage.redis.links import Link, Links, Waiter
 
 __all__ = ["AsyncPool", "Pool"]
 
+_WORDS: Final = operator.itemgetter(1)
 LOOK_SECONDS: Final = 0.1
 """How often one who waits looks again: what was thrown away by an exception tells nobody."""
 
@@ -64,10 +65,10 @@ class Pool:
     """
 
     def __init__(self, server: Guarded, label: str, connect: Connect, limits: Limits) -> None:
-        self._server = server
+        self.server = server
         self.label = label
-        self._new = connect
-        self._limits = limits
+        self.connect = connect
+        self.limits = limits
         self._patience = limits.patience
         self._links: Links[Connection, Waiter] = Links(limits.max_connections)
 
@@ -75,14 +76,14 @@ class Pool:
         links = self._links
         if links.pid != os.getpid():
             # The parent's sockets are dropped unused: both of us writing to one would mix our requests.
-            links = self._links = Links(self._limits.max_connections)
+            links = self._links = Links(self.limits.max_connections)
         return links
 
-    def exchange(self, commands: Sequence[Command], work: Work = nothing, end: float | None = None) -> list[Any]:
+    def exchange(self, request: Request, work: Work = nothing, end: float | None = None) -> list[Any]:
         """Send the commands in one piece, do ``work``, and read as many answers; errors are answers too.
 
         Args:
-            commands: What to send.
+            request: The commands; for which scope does not matter to a single server.
             work: What to do meanwhile.
             end: When to give up waiting for a connection, connecting, and waiting for the answer; without it each of them
                 has a time of its own.
@@ -91,7 +92,7 @@ class Pool:
             For each command what the server answered, an error of the client library if it answered one,
             `NotApplied` if there is no connection, or `OutcomeUnknown`.
         """
-        packed = pack(commands)
+        packed = b"".join(map(pack_one, map(_WORDS, request)))
         links = self._mine()
         link = self._idle(links)
         if link is None:
@@ -99,23 +100,22 @@ class Pool:
             try:
                 link = self._take(links, monotonic_s() + self._patience if end is None else end)
             except NotApplied as error:
-                return [error] * len(commands)
+                return [error] * len(request)
         connection = link.connection
         assert connection is not None
         replies: list[Any] = []
         try:
             answered = monotonic_s() + self._patience
-            until(connection, answered if end is None or answered < end else end)
-            failed = send(connection, packed)
+            failed = send(connection, packed, answered if end is None or answered < end else end)
             work()  # not where its errors would pass for those of the connection
-            failed = failed or receive(connection, len(commands), replies)
+            failed = failed or receive(connection, len(request), replies)
             if failed is not None:
                 raise_thrown(failed)
         except BaseException:
             self._drop(links, link)  # or the next one would read the answer to this
             raise
         if failed is not None:
-            replies += [lost(self.label, failed)] * (len(commands) - len(replies))
+            replies += [lost(self.label, failed)] * (len(request) - len(replies))
         if failed is not None or stale(replies):
             self._drop(links, link)
             self._close(links)  # the others may have broken in the same way, and the next try should not meet them
@@ -125,15 +125,10 @@ class Pool:
 
     def _idle(self, links: Links[Connection, Waiter]) -> Link[Connection] | None:
         while (link := links.pop()) is not None:
-            if self._sound(links, link):
+            if link.connection is not None and usable(link.connection):
                 return link
+            self._drop(links, link)
         return None
-
-    def _sound(self, links: Links[Connection, Waiter], link: Link[Connection]) -> bool:
-        if link.connection is not None and usable(link.connection):
-            return True
-        self._drop(links, link)
-        return False
 
     def _take(self, links: Links[Connection, Waiter], end: float) -> Link[Connection]:
         """A link that is connected. Raises `NotApplied`."""
@@ -147,7 +142,7 @@ class Pool:
                 try:
                     if left(end) <= 0:
                         raise exhausted(self.label, monotonic_s() - began)
-                    link.connection = connected(self._server, self.label, self._new, end)
+                    link.connection = connected(self, end)
                 except NotApplied as error:
                     self._drop(links, link)
                     link = None
@@ -162,7 +157,7 @@ class Pool:
             if link is not None:
                 return link
             if left(end) <= 0:
-                raise failed or exhausted(self.label, monotonic_s() - began, self._limits.max_connections)
+                raise failed or exhausted(self.label, monotonic_s() - began, self.limits.max_connections)
 
     def _interrupts(self) -> bool:
         """Whether this thread is in another exchange of this pool, which a signal or a finalizer has interrupted.
@@ -191,9 +186,10 @@ class Pool:
                 links.waiters.remove(waiter)
         # What comes after this dies with the waiter, and its place is free again.
         link, waiter.link = waiter.link, None
-        if link is None:
-            return None
-        return link if self._sound(links, link) else None
+        if link is None or (link.connection is not None and usable(link.connection)):
+            return link
+        self._drop(links, link)
+        return None
 
     def _give(self, links: Links[Connection, Waiter], link: Link[Connection]) -> None:
         """Take a link back, all of whose answers were read."""
@@ -272,23 +268,23 @@ class AsyncPool:
     """
 
     def __init__(self, server: Guarded, label: str, connect: AsyncConnect, limits: Limits) -> None:
-        self._server = server
+        self.server = server
         self.label = label
-        self._new = connect
-        self._limits = limits
+        self.connect = connect
+        self.limits = limits
         self._patience = limits.patience
         self._links: Links[AsyncConnection, asyncio.Future[Link[AsyncConnection] | None]] = Links(
             limits.max_connections
         )
         self._giving_back: asyncio.Task[None] | None = None
 
-    async def exchange(self, commands: Sequence[Command], end: float | None = None) -> list[Any]:
+    async def exchange(self, request: Request, end: float | None = None) -> list[Any]:
         """See `Pool.exchange`. A call that is cancelled drops its connection."""
-        packed = pack(commands)
+        packed = b"".join(map(pack_one, map(_WORDS, request)))
         try:
             link = await self._take(monotonic_s() + self._patience if end is None else end)
         except NotApplied as error:
-            return [error] * len(commands)
+            return [error] * len(request)
         connection = link.connection
         assert connection is not None
         replies: list[Any] = []
@@ -296,11 +292,11 @@ class AsyncPool:
         try:
             async with asyncio.timeout(patience if end is None else min(patience, left(end))):
                 await connection.send_packed_command([packed], check_health=False)
-                await areceive(connection, len(commands), replies)
+                await areceive(connection, len(request), replies)
         except (exceptions.RedisError, OSError) as error:
             await self._drop(link)
             await self.close()
-            return [*replies, *[lost(self.label, error)] * (len(commands) - len(replies))]
+            return [*replies, *[lost(self.label, error)] * (len(request) - len(replies))]
         except BaseException:
             await self._drop(link)  # or the next one would read the answer to this
             raise
@@ -326,7 +322,7 @@ class AsyncPool:
                 try:
                     if left(end) <= 0:
                         raise exhausted(self.label, monotonic_s() - began)
-                    link.connection = await aconnected(self._server, self.label, self._new, end)
+                    link.connection = await aconnected(self, end)
                 except NotApplied as error:
                     await self._drop(link)
                     if not error.passes or not len(links):
@@ -340,7 +336,7 @@ class AsyncPool:
             if (link := await self._wait(end)) is not None:
                 return link
             if left(end) <= 0:
-                raise failed or exhausted(self.label, monotonic_s() - began, self._limits.max_connections)
+                raise failed or exhausted(self.label, monotonic_s() - began, self.limits.max_connections)
 
     async def _wait(self, end: float) -> Link[AsyncConnection] | None:
         """See `Pool._wait`."""

@@ -36,23 +36,25 @@ class TimedSocket:
         self._fresh = False  # whether the socket was told just now how much is left
         self.end = end
 
-    def until(self, end: float) -> None:
-        """Set another end."""
+    def send_until(self, end: float, data: bytes) -> None:
+        """Set another end, and send this until then."""
         self.end = end
         self._most = None
-        self._wait()
-        self._fresh = True
+        self._settimeout(max(end - monotonic_s(), 0.0))
+        self._fresh = len(data) <= SMALL
+        try:
+            self._sendall(data)
+        except BlockingIOError:
+            raise self._late() from None
 
     def settimeout(self, seconds: float | None) -> None:
         """Wait no longer than so many seconds at a time: a look of the library, before the next `until`."""
         self._most = seconds
 
     def sendall(self, data: bytes) -> None:
-        """See `socket.socket.sendall`; it counts from the first byte to the last."""
-        if not self._fresh:
-            self._wait()
-        elif len(data) > SMALL:
-            self._fresh = False
+        """See `socket.socket.sendall`; for what the library sends by itself, while it connects."""
+        self._wait()
+        self._fresh = False
         try:
             self._sendall(data)
         except BlockingIOError:

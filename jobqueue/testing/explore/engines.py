@@ -19,9 +19,10 @@ from typing import Any, Final
 import msgspec
 
 from jobqueue.clock import Moment
-from jobqueue.flows import Apply
+from jobqueue.flows import Apply, Request
 from jobqueue.job import Kind
 from jobqueue.keys import QueueKeys
+from jobqueue.loops import within
 from jobqueue.queue import JobQueue
 from jobqueue.retry import RetryPolicy, Snooze
 from jobqueue.runner.ahead import ClaimAhead
@@ -214,14 +215,8 @@ def _settle(core: Core, local: float, waited: float) -> None:
 
 def _turn(env: Env, runner: Engine, shares: _Shares, weights: tuple[int, ...]) -> Steps[Decision]:
     """One turn; what goes to a queue travels apart from what goes to others."""
-    turn = runner.turn()
-    answer: Any = None
-    while True:
-        try:
-            request = turn.send(answer)
-        except StopIteration as end:
-            decision: Decision = end.value
-            return decision
+
+    def ask(request: Request) -> Steps[Any]:
         assert isinstance(request, Apply)
         for split in shares.said if len(weights) > 1 else ():
             env.tell("split", split, weights)
@@ -237,7 +232,9 @@ def _turn(env: Env, runner: Engine, shares: _Shares, weights: tuple[int, ...]) -
             for part, answers in zip(parts, told, strict=True)
             for batch, outcome in zip(part.batches, spread(part, answers), strict=True)
         }
-        answer = [outcomes[id(batch)] for batch in request.batches]
+        return [outcomes[id(batch)] for batch in request.batches]
+
+    return within(runner.turn(), ask)
 
 
 def _run(env: Env, task: Task, moment: Any) -> Steps[None]:

@@ -17,9 +17,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
+from jobqueue import flows
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown
 from jobqueue.flows import Apply, Flow, Read
+from jobqueue.loops import within
 from jobqueue.storage.ops import Answer, Batch, Query
 
 __all__ = [
@@ -190,13 +192,8 @@ def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda
         flow: The flow.
         known: Answers a query that always has the same answer, else None.
     """
-    answer: Any = None
-    while True:
-        try:
-            request = flow.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        answer = None
+
+    def ask(request: flows.Request) -> Steps[Any]:
         if isinstance(request, Apply):
             scopes: dict[str, list[Batch]] = {}
             for batch in request.batches:
@@ -208,10 +205,13 @@ def carry_out(env: Env, flow: Flow[T], known: Callable[[Query], Answer] = lambda
                 for part, answers in zip(parts, told, strict=True)
                 for batch, outcome in zip(part.batches, spread(part, answers), strict=True)
             }
-            answer = [outcomes[id(batch)] for batch in request.batches]
-        elif isinstance(request, Read):
+            return [outcomes[id(batch)] for batch in request.batches]
+        if isinstance(request, Read):
             answers = [known(query) for query in request.queries]
-            answer = answers if None not in answers else list((yield Look(request.queries)))
+            return answers if None not in answers else list((yield Look(request.queries)))
+        return None
+
+    return within(flow, ask)
 
 
 def spread(part: Part, answers: Any) -> list[Any]:

@@ -20,9 +20,10 @@ import msgspec
 from jobqueue import flows, meta
 from jobqueue.clock import Moment
 from jobqueue.context import Context
-from jobqueue.errors import NotApplied, StorageError
+from jobqueue.errors import StorageError
 from jobqueue.job import Kind, Lane
 from jobqueue.keys import QueueKeys, namespace_keys, queue_keys
+from jobqueue.loops import within
 from jobqueue.runner.beat import Beats
 from jobqueue.runner.decisions import Config, LookAround, Rest, Then
 from jobqueue.runner.duties import Duties, Reports
@@ -414,23 +415,16 @@ class SimRunner(Actor):
 
     def _watched(self, flow: flows.Flow[bool]) -> flows.Flow[bool]:
         """A beat, of which the watcher sees what it extends."""
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                request = flow.send(value) if error is None else flow.throw(error)
-            except StopIteration as end:
-                return bool(end.value)
-            value, error = None, None
+
+        def ask(request: flows.Request) -> flows.Flow[Any]:
             extensions = request.batches[:-1] if isinstance(request, flows.Apply) else ()
             self._watcher.sent(self, extensions)
-            try:
-                value = yield request
-            except NotApplied as refusal:
-                error = refusal
-            else:
-                if extensions:
-                    self._watcher.beat_answered(list(zip(extensions, value, strict=False)))
+            answer = yield request
+            if extensions:
+                self._watcher.beat_answered(list(zip(extensions, answer, strict=False)))
+            return answer
+
+        return within(flow, ask)
 
     def _info(self, now: int) -> bytes:
         settings = self.settings

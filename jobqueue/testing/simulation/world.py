@@ -15,8 +15,9 @@ import attrs
 
 from jobqueue.clock import Moment
 from jobqueue.errors import NotApplied, OutcomeUnknown, StorageError
-from jobqueue.flows import Apply, Flow, Pause, Read, Refresh
+from jobqueue.flows import Apply, Flow, Pause, Read, Refresh, Request
 from jobqueue.ids import SeededChance
+from jobqueue.loops import within
 from jobqueue.storage.interpreter import Interpreter
 from jobqueue.storage.ops import Batch, Query
 from jobqueue.storage.protocol import Outcome
@@ -429,23 +430,16 @@ class Process:
             self._world.at(self._world.now + after, self.resume)
 
     def drive(self, flow: Flow[Any]) -> Steps:
-        """Go through a flow, as `jobqueue.drive.run` does."""
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                request = flow.send(value) if error is None else flow.throw(error)
-            except StopIteration as end:
-                return end.value
-            value, error = None, None
-            try:
-                value = (
-                    (yield from self.refresh(request.max_age_ms)) if isinstance(request, Refresh) else (yield request)
-                )
-            except NotApplied as refusal:
-                error = refusal
-            if isinstance(value, StorageError):
-                error = value
+        """Go through a flow, as `jobqueue.loops.drive` does."""
+        return within(flow, self._ask)
+
+    def _ask(self, request: Request) -> Steps:
+        if isinstance(request, Refresh):
+            return (yield from self.refresh(request.max_age_ms))
+        answer = yield request
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
 
     def refresh(self, max_age_ms: float) -> Steps:
         """Sample the server's time, as `ServerClock.refresh` does. Raises `NotApplied`."""
