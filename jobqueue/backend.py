@@ -135,7 +135,7 @@ class RedisBackend:
         self._server = server
         self._embedded = embedded
         self.url = server.label if embedded is None else f"embedded://{embedded.directory}"
-        self.timeout = server.limits.timeout
+        self.timeout: float | None = server.limits.timeout
         # Of its own, so that asking for the time does not wait behind what others send.
         self._asking = server.storage()
         self.clock: Clock = ServerClock(lambda end: self._asking.time_ms("time", end))

@@ -76,6 +76,7 @@ class FatefulBackend(RedisBackend):
     def __init__(self, url: str, fates: Sequence[Fate]) -> None:
         super().__init__(open_redis(url))
         self._fates = fates
+        self.timeout = None  # its storages do not bound their calls
 
     def storage(self) -> Storage:
         return FatefulStorage(super().storage(), self._fates)
