@@ -254,7 +254,11 @@ def test_what_it_waits_for_after_a_signal_is_told(queue: JobQueue, shop: Path, s
     try:
         send(queue, "until stopped")
         assert process.out.readline() == "sending until stopped\n"
-        _, log = process.end(signal.SIGINT)
+        process.popen.send_signal(signal.SIGINT)
+        assert process.popen.stderr is not None
+        told = next(
+            line for line in process.popen.stderr if "stopping" in line
+        )  # before the job ends, which hears of it
     finally:
         process.close()
-    assert "SIGINT, stopping: 1 job running, for 50 s more at most (the grace time); a second signal leaves" in log
+    assert "SIGINT, stopping: 1 job running, for 50 s more at most (the grace time); a second signal leaves" in told
