@@ -483,7 +483,7 @@ def test_where_the_library_refuses_something_the_test_is_shown(run: Run, pyteste
         ">       jobqueue.run_one()", "E *no job is due*",
     ])  # fmt: skip
     result.stdout.no_fnmatch_line("*jobqueue/*.py:*")
-    assert "jobqueue/queue.py" in run("--full-trace").stdout.str()
+    assert "jobqueue/declaring.py" in run("--full-trace").stdout.str()
 
 
 def test_without_the_fixture_it_says_what_was_forgotten(run: Run, pytester: pytest.Pytester) -> None:

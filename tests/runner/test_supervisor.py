@@ -18,6 +18,7 @@ import attrs
 import pytest
 
 from jobqueue import JobQueue
+from jobqueue.logs import counted
 from jobqueue.looking import Counts
 from jobqueue.runner_info import RunnerInfo
 from tests.conftest import MakeServer
@@ -134,7 +135,7 @@ def test_the_jobs_of_a_killed_runner_are_handed_back_by_its_supervisor(crew: tup
     os.kill(victim, signal.SIGKILL)
     await_that(lambda: all(people.ledger.runs()[key] == 2 for key in held), "they are run again")
 
-    assert f"is gone: {len(held)} jobs returned to their queues" in supervised.log
+    assert f"is gone: {counted(len(held), 'job')} returned to their queues" in supervised.log
     assert "gave no sign of life" not in supervised.log, "nobody waited for the end of their leases"
     assert victim not in [runner.pid for runner in people.jobs.runners()], "nobody takes the dead one for alive"
     supervised.works(2)

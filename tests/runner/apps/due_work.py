@@ -14,7 +14,7 @@ from typing import Any
 
 from jobqueue import Context, JobQueue, Retry
 from jobqueue.errors import OutcomeUnknown
-from jobqueue.storage.ops import Applied, Batch, Move
+from jobqueue.storage.ops import Answer, Applied, Batch, Move, Query
 from jobqueue.storage.protocol import Outcome
 from jobqueue.storage.wrappers import Over
 from tests.faults.ledger import Ledger
@@ -47,9 +47,12 @@ def die_at(point: str) -> None:
 
 
 class Unlucky(Over):
-    """A storage whose client dies, or loses replies, once jobs have been moved."""
+    """A storage whose client dies, or loses replies, once jobs have been moved. Its calls have no end."""
 
-    def apply(self, batches: Sequence[Batch], /) -> list[Outcome]:
+    def read(self, queries: Sequence[Query], _: float | None = None, /) -> list[Answer]:
+        return super().read(queries)
+
+    def apply(self, batches: Sequence[Batch], _: float | None = None, /) -> list[Outcome]:
         global _moves
         outcomes = super().apply(batches)
         for batch, outcome in zip(batches, outcomes, strict=True):
