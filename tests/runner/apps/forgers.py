@@ -131,7 +131,7 @@ def quiet(ctx: Context, ledger: str, key: str) -> None:
 
 def own_sockets() -> Iterator[socket.socket]:
     """The sockets of this process, each once more."""
-    for fd in range(3, 64):
+    for fd in range(3, 4096):  # its number is that which it had in the runner, which may have many
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 yield socket.socket(fileno=os.dup(fd))
