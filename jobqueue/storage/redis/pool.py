@@ -313,9 +313,8 @@ class AsyncPool:
         began = monotonic_s()
         while True:
             while (link := links.pop()) is not None:
-                if link.connection is not None and await ausable(link.connection):
+                if await self._is_usable(link):
                     return link
-                await self._drop(link)
             link = links.add()
             failed: NotApplied | None = None
             if link is not None:
@@ -353,10 +352,17 @@ class AsyncPool:
             with contextlib.suppress(ValueError):
                 self._links.waiters.remove(waiter)
         link = None if waiter.cancelled() else waiter.result()
-        if link is None or (link.connection is not None and await ausable(link.connection)):
-            return link
-        await self._drop(link)
-        return None
+        return link if link is not None and await self._is_usable(link) else None
+
+    async def _is_usable(self, link: Link[AsyncConnection]) -> bool:
+        """Whether its connection still is one; else it is dropped, as it is if the call is cancelled meanwhile."""
+        is_usable = False
+        try:
+            is_usable = link.connection is not None and await ausable(link.connection)
+        finally:
+            if not is_usable:
+                await self._drop(link)
+        return is_usable
 
     def _give(self, link: Link[AsyncConnection]) -> None:
         """See `Pool._give`."""
