@@ -219,7 +219,7 @@ MISTAKES = {
     "more bytes are answered than were asked for": ("if bytes > max then", "if false then"),
     "skipped jobs lose their order": ("for i = #skipped, 1, -1 do", "for i = 1, #skipped do"),
     "the score is not compared": ("tonumber(ARGV[op.was + j])", "tonumber(present and present[i] or 0)"),
-    "missing jobs are counted": ("op.field), m, most(op)", "op.field), #ids, most(op)"),
+    "missing jobs are counted": ("HINCRBY', op.count, op.field, m)", "HINCRBY', op.count, op.field, #ids)"),
     "a dropped lock may be taken again": ("return till > 0", "return true"),
     "the wake-up is not passed on": ("rings = left > 0", "rings = false"),
     "a foreign key is found when half is written": ("  if seen ~= kind then\n    problem", "  if false then\n    problem"),

@@ -390,7 +390,12 @@ local function moves()
       send('HDEL', CLAIMS, ids, 1, m)
     end
     if op.count and m > 0 then
-      call('HSET', op.count, op.field, format('%.0f', counted(call('HGET', op.count, op.field), m, most(op))))
+      -- One that holds no number, or could come to the limit, starts anew; most counts cost one command.
+      local total = redis.pcall('HINCRBY', op.count, op.field, m)
+      local before = type(total) == 'number' and total - m
+      if not before or math.abs(before) >= LIMIT or math.abs(before + most(op)) >= LIMIT then
+        call('HSET', op.count, op.field, m)
+      end
     end
     local left, next = rest(op)
     if op.wake then

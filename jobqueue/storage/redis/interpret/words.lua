@@ -91,15 +91,6 @@ local function most(op)
   return op.pick == 'T' and op.n or tonumber(op.pick == 'H' and op.bound or op.limit)
 end
 
--- What a count is after `moved` more, where at most so many could have moved; one that is no such number starts anew.
-local function counted(text, moved, at_most)
-  local now = integer(text or '0')
-  if not now or math.abs(now) >= LIMIT or math.abs(now + at_most) >= LIMIT then
-    return moved
-  end
-  return now + moved
-end
-
 -- The wake-up key was looked at by whoever calls this, as `key(5, 'list')`.
 local function ring()
   if silent then
