@@ -105,13 +105,8 @@ def send(batches: Sequence[Batch], *, anew: bool = False) -> Flow[list[Outcome]]
     may find the room that a `Put` does not find now.
     """
     outcomes: list[Outcome] = yield Apply(tuple(batches), anew)
-    if OutcomeUnknown in map(type, outcomes):
-        outcomes = yield from send_again(batches, outcomes)
-    return outcomes
-
-
-def send_again(batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> Flow[list[Outcome]]:
-    """The second half of `send`."""
+    if OutcomeUnknown not in map(type, outcomes):
+        return outcomes
     ended = list(outcomes)
     for pause in PATIENCE:
         unknown = [index for index, outcome in enumerate(ended) if isinstance(outcome, OutcomeUnknown)]
@@ -270,9 +265,7 @@ def store(
         for queue, part in trip:
             bounds.append(max_ready.get(queue) if isinstance(max_ready, dict) else max_ready)
             batches.append(_put(queue_keys(namespace, queue), part, bounds[-1]))
-        outcomes: list[Outcome] = yield Apply(tuple(batches), number > 0)
-        if OutcomeUnknown in map(type, outcomes):
-            outcomes = yield from send_again(batches, outcomes)
+        outcomes = yield from send(batches, anew=number > 0)
         ended: list[tuple[str, Sequence[JobRecord[Any]], int | None, Outcome]] = []
         for (queue, part), bound, outcome in zip(trip, bounds, outcomes, strict=True):
             if again and isinstance(outcome, Refused):
